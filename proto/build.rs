@@ -1,0 +1,21 @@
+//! Compiles the `.proto` files with protox, so that no `protoc` need be installed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = [
+        "proto/holdfast/client/v1/operation.proto",
+        "proto/holdfast/client/v1/session.proto",
+        "proto/holdfast/client/v1/cell.proto",
+        "proto/holdfast/log/v1/log.proto",
+        "proto/holdfast/peer/v1/peer.proto",
+    ];
+    let descriptors = protox::compile(files, ["proto"])?;
+    let services = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
+    tonic_prost_build::configure()
+        .build_client(services)
+        .build_server(services)
+        // Contents are slices of the frame or the entry that they came in, not copies.
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! Holdfast's messages, generated from `proto/`: [`client::v1`] is what clients and the master say to each
+//! other, [`peer::v1`] what replicas say, [`log::v1`] what a raft entry and a snapshot are made of.
+//!
+//! Nothing else lives here. With the feature `grpc` the services come too; the pure crates do without it.
+
+#![allow(missing_docs, reason = "the .proto files hold the documentation of every message and field")]
+
+/// What clients say and hear.
+pub mod client {
+    /// Version 1.
+    #[allow(clippy::all, clippy::pedantic, rustdoc::all, reason = "generated")]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/holdfast.client.v1.rs"));
+    }
+}
+
+/// What is replicated.
+pub mod log {
+    /// Version 1.
+    #[allow(clippy::all, clippy::pedantic, rustdoc::all, reason = "generated")]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/holdfast.log.v1.rs"));
+    }
+}
+
+/// What replicas say to each other.
+pub mod peer {
+    /// Version 1.
+    #[allow(clippy::all, clippy::pedantic, rustdoc::all, reason = "generated")]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/holdfast.peer.v1.rs"));
+    }
+}

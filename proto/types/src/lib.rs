@@ -1,0 +1,14 @@
+//! What both ends of Holdfast must agree on beyond messages: ids, time, names and sequencers.
+//!
+//! Pure: values and their grammar, nothing that acts. The server parses every name again that a client has
+//! parsed; that both use this one parser is a convenience, never a matter of trust.
+
+mod ids;
+mod path;
+mod sequencer;
+mod time;
+
+pub use ids::{ConnectionId, HandleId, ReplicaId, RequestNumber, Revision, SessionId, Term};
+pub use path::{CELL_LOCAL, NameLimits, NodePath, PathError, check_cell_name};
+pub use sequencer::{Mode, Sequencer, SequencerError};
+pub use time::{Duration, Time};

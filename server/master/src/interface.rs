@@ -1,0 +1,121 @@
+//! What goes into a [`Master`](crate::Master) and what comes out: one closed enum each way.
+
+use holdfast_proto::client::v1 as client;
+use holdfast_proto::log::v1::{Command, Member};
+use holdfast_state::Effect;
+use holdfast_types::{ConnectionId, ReplicaId};
+
+/// One unary call, so that its answer finds its way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(pub u64);
+
+/// One leadership round: the question "am I still master?", put to a quorum. Rises within a term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoundId(pub u64);
+
+/// What can happen to a master.
+#[derive(Debug)]
+pub enum Input {
+    /// A frame of a client's stream. The first of a connection carries a hello.
+    Frame {
+        /// The stream.
+        connection: ConnectionId,
+        /// The frame.
+        frame: client::ClientFrame,
+    },
+    /// A stream is gone. The session is not.
+    Disconnected {
+        /// The stream.
+        connection: ConnectionId,
+    },
+    /// A unary call.
+    Call {
+        /// Finds the caller again.
+        call: CallId,
+        /// What is asked. Membership changes never come here: the replica sees to them.
+        request: CallRequest,
+    },
+    /// A command was applied, and this is an effect of it. The state has it already.
+    Applied(Effect),
+    /// A quorum has confirmed that this was the master after the round was asked for, and the state has applied
+    /// all that was committed then. All earlier rounds are confirmed with it.
+    Confirmed(RoundId),
+    /// Time has passed; nothing else has happened.
+    TimePassed,
+}
+
+/// What a master wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Put this command into the log.
+    Propose(Command),
+    /// Confirm the leadership by a quorum round that begins after this.
+    Confirm(RoundId),
+    /// Send a frame to a client.
+    Frame {
+        /// The stream.
+        connection: ConnectionId,
+        /// The frame.
+        frame: client::ServerFrame,
+    },
+    /// End a stream, after the frames before.
+    Disconnect {
+        /// The stream.
+        connection: ConnectionId,
+    },
+    /// Answer a unary call.
+    Answer {
+        /// The call.
+        call: CallId,
+        /// The answer.
+        answer: Result<CallAnswer, client::Refusal>,
+    },
+}
+
+/// A unary call's request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CallRequest {
+    /// Reads a file.
+    GetContents(client::GetContentsRequest),
+    /// Reads metadata.
+    GetStat(client::GetStatRequest),
+    /// Reads a directory.
+    ReadDir(client::ReadDirRequest),
+    /// Writes a file by name.
+    SetContents(client::SetContentsRequest),
+    /// Deletes a node by name.
+    Delete(client::DeleteRequest),
+    /// Checks a sequencer.
+    CheckSequencer(client::CheckSequencerRequest),
+    /// Reads the settings.
+    GetSettings,
+    /// Changes settings.
+    ChangeSettings(client::Settings),
+    /// Adds a replica as a learner.
+    AddMember(Member),
+    /// Makes a learner a voter.
+    PromoteMember(ReplicaId),
+    /// Removes a replica.
+    RemoveMember(ReplicaId),
+}
+
+/// A unary call's answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CallAnswer {
+    /// To [`CallRequest::GetContents`].
+    GetContents(client::GetContentsResponse),
+    /// To [`CallRequest::GetStat`].
+    GetStat(client::GetStatResponse),
+    /// To [`CallRequest::ReadDir`].
+    ReadDir(client::ReadDirResponse),
+    /// To [`CallRequest::SetContents`].
+    SetContents(client::SetContentsResponse),
+    /// To [`CallRequest::Delete`].
+    Delete(client::DeleteResponse),
+    /// To [`CallRequest::CheckSequencer`].
+    CheckSequencer(client::CheckSequencerResponse),
+    /// To [`CallRequest::GetSettings`] and [`CallRequest::ChangeSettings`].
+    Settings(client::Settings),
+    /// To the three membership changes.
+    Membership,
+}
