@@ -52,6 +52,29 @@ impl Config {
     }
 }
 
+/// The replica cannot go on: the process must stop, and say this. Nothing is retried (design.md §8).
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(String);
+
+impl Fault {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl From<holdfast_state::Fault> for Fault {
+    fn from(fault: holdfast_state::Fault) -> Self {
+        Self(format!("a committed entry cannot be applied: {fault}"))
+    }
+}
+
+impl From<raft::Error> for Fault {
+    fn from(error: raft::Error) -> Self {
+        Self(format!("raft: {error}"))
+    }
+}
+
 /// What the disk has.
 #[derive(Debug, Default)]
 pub struct Boot {
@@ -207,7 +230,7 @@ pub enum Output {
 /// What must be made durable, as one unit.
 #[derive(Debug)]
 pub struct Persist {
-    /// Rises by one with each.
+    /// Rises with each.
     pub number: u64,
     /// Replaces the whole log, and comes before the rest.
     pub snapshot: Option<Box<StateAt>>,

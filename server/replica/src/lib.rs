@@ -1,7 +1,351 @@
-//! raft, the state and the master as one machine.
+//! A replica: raft-rs's `RawNode`, the replicated state and, in office, the master, as one pure machine.
+//!
+//! It orders. Inputs go in by [`Replica::handle`]; when a batch of them is through, [`Replica::poll_output`]
+//! gives what is to be done, in an order that is the contract. Commands that the master proposed meanwhile share
+//! one raft entry: that is where the throughput comes from.
+//!
+//! What matters here, and where it is:
+//! - *Asynchronous persistence* (`ready`): a leader's messages go out at once, a follower's after its disk has
+//!   what they promise; entries are applied when committed, whoever made them so.
+//! - *Batches are void unless their master still was one* (`propose`, and `State::apply_batch`). Proposals and
+//!   read-index requests that other replicas forward are dropped: a deposed master's decision must never be
+//!   committed by its successor.
+//! - *Office* (`office`): a [`Master`] exists from the commit of the term's first entry until the term ends.
+//! - *Chance* is raft's election time-out alone, and comes from the seed (`election`).
+//!
+//! Caveats: raft-rs panics on impossible input from a peer that it trusts, so peers are checked before they are
+//! let in (daemon, `peers`). A snapshot's contents travel outside raft: the message only says where it stands.
+
+mod election;
 mod interface;
+mod log;
+mod membership;
+mod office;
+mod propose;
+mod ready;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use holdfast_master::{Master, RoundId};
+use holdfast_proto::client::v1 as client;
+use holdfast_state::{Effect, State};
+use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
+use protobuf::Message as _;
+use raft::{RawNode, StateRole};
+use slog::{Logger, debug, o, warn};
 
 pub use holdfast_master::{CallAnswer, CallId, CallRequest};
-pub use interface::{Boot, Config, Input, Output, Persist, StateAt};
+pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
 /// raft's own messages, for whoever stores them. Nobody else need look inside.
 pub use raft::eraftpb as raftpb;
+
+use election::{Election, timeout_ticks};
+use log::Log;
+use ready::Unpersisted;
+
+/// One replica of a cell.
+pub struct Replica {
+    config: Config,
+    logger: Logger,
+    /// When something last happened. Only rises.
+    now: Time,
+    raw: RawNode<Log>,
+    /// What the log up to the applied entry has made.
+    state: State,
+    /// In office: from the first commit of our own term to the term's end.
+    master: Option<Master>,
+    /// When raft ticks next.
+    next_tick: Time,
+    election: Election,
+    /// What the master has proposed and raft has not taken yet.
+    proposals: propose::Proposals,
+    /// The last number in a read-index context.
+    last_context: u64,
+    /// Rounds that raft is running, by the number in their context.
+    rounds: BTreeMap<u64, RoundId>,
+    /// Rounds that are confirmed once so much is applied.
+    confirmed: VecDeque<(u64, RoundId)>,
+    /// Readies whose effects wait for the disk, oldest first.
+    unpersisted: VecDeque<Unpersisted>,
+    /// The snapshot that a message just stepped belongs to.
+    incoming: Option<Box<StateAt>>,
+    snapshots: Snapshots,
+    /// Streams and calls that came while no master was known.
+    parked: office::Parked,
+    /// A membership change that is proposed: whom to answer.
+    membership: Option<membership::Pending>,
+    /// When to give up handing over; set while we do.
+    handing_over: Option<Time>,
+    /// What was last told of who leads.
+    told: (Option<ReplicaId>, Term),
+    outputs: VecDeque<Output>,
+    /// Reused by every apply.
+    effects: Vec<Effect>,
+}
+
+/// Snapshots that are being written or sent.
+#[derive(Debug, Default)]
+struct Snapshots {
+    /// Bytes of log applied since the last one was begun.
+    bytes_since: u64,
+    /// One is being written.
+    writing: bool,
+    /// The newest that is durable.
+    durable: u64,
+    /// To whom one is being sent, and where it stands. The log behind it is kept meanwhile.
+    sending: BTreeMap<ReplicaId, u64>,
+    /// The next persist tells the disk to drop entries below this.
+    compact_to: Option<u64>,
+}
+
+impl Replica {
+    /// Starts from what the disk has.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`] if that is not whole.
+    pub fn new(now: Time, config: Config, mut boot: Boot, logger: Logger) -> Result<Self, Fault> {
+        let log = Log::new(&mut boot)?;
+        let applied = log.applied();
+        let raft_config = raft::Config {
+            id: config.id.0,
+            election_tick: config.election_ticks,
+            heartbeat_tick: config.heartbeat_ticks,
+            applied: applied.index,
+            max_size_per_msg: 1 << 20,
+            max_inflight_msgs: 256,
+            check_quorum: true,
+            pre_vote: true,
+            max_uncommitted_size: 64 << 20,
+            max_committed_size_per_ready: 8 << 20,
+            ..raft::Config::default()
+        };
+        let raw = RawNode::new(&raft_config, log, &logger.new(o!("part" => "raft")))?;
+        let state = match boot.state {
+            Some(at) => at.state,
+            // A replica that has yet to join has nothing; its first snapshot replaces this.
+            None => State::genesis(holdfast_state::Genesis {
+                cell: String::new(),
+                cell_id: 0,
+                members: Vec::new(),
+                settings: client::Settings::default(),
+            }),
+        };
+        let mut replica = Self {
+            now,
+            next_tick: now + Duration::from_millis(config.tick_ms),
+            election: Election::new(config.id, config.seed),
+            raw,
+            state,
+            master: None,
+            proposals: propose::Proposals::default(),
+            last_context: 0,
+            rounds: BTreeMap::new(),
+            confirmed: VecDeque::new(),
+            unpersisted: VecDeque::new(),
+            incoming: None,
+            snapshots: Snapshots { durable: applied.index, ..Snapshots::default() },
+            parked: office::Parked::default(),
+            membership: None,
+            handing_over: None,
+            told: (None, Term(0)),
+            outputs: VecDeque::new(),
+            effects: Vec::new(),
+            config,
+            logger,
+        };
+        replica.set_election_timeout();
+        replica.tell_members();
+        Ok(replica)
+    }
+
+    /// Takes up one input. What is to be done about it comes from [`Replica::poll_output`], once for a whole
+    /// batch of inputs.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`]: the process must stop.
+    pub fn handle(&mut self, now: Time, input: Input) -> Result<(), Fault> {
+        self.now = self.now.max(now);
+        match input {
+            Input::TimePassed => self.handle_time()?,
+            Input::Peer { from, messages } => self.handle_peer(from, &messages)?,
+            Input::PeerReset { peer } => self.handle_peer_reset(peer),
+            Input::Persisted { number } => self.handle_persisted(number)?,
+            Input::SnapshotArrived { from, message, state } => {
+                self.handle_snapshot_arrived(from, &message, state)?;
+            }
+            Input::SnapshotSent { to, ok } => self.handle_snapshot_sent(to, ok),
+            Input::SnapshotWritten { index } => self.handle_snapshot_written(index),
+            Input::Frame { connection, frame } => self.handle_frame(connection, frame),
+            Input::Disconnected { connection } => self.handle_disconnected(connection),
+            Input::Call { call, request } => self.handle_call(call, request)?,
+            Input::HandOver => self.hand_over(),
+        }
+        self.check_office();
+        Ok(())
+    }
+
+    /// The next thing to be done.
+    ///
+    /// # Errors
+    ///
+    /// A [`Fault`]: the process must stop.
+    pub fn poll_output(&mut self) -> Result<Option<Output>, Fault> {
+        if self.outputs.is_empty() {
+            self.work()?;
+        }
+        Ok(self.outputs.pop_front())
+    }
+
+    /// When to come back with [`Input::TimePassed`] if nothing else happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let master = self.master.as_ref().and_then(Master::poll_timeout);
+        [Some(self.next_tick), self.election.next(), master].into_iter().flatten().min()
+    }
+
+    /// The replicated state, as far as it is applied here.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The last entry applied.
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.raw.store().applied().index
+    }
+
+    /// The raft term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        Term(self.raw.raft.term)
+    }
+
+    /// Whether a master is in office here.
+    #[must_use]
+    pub fn is_master(&self) -> bool {
+        self.master.is_some()
+    }
+
+    /// This replica's view of itself and the cell.
+    #[must_use]
+    pub fn status(&self) -> client::StatusResponse {
+        let raft = &self.raw.raft;
+        let role = match raft.state {
+            StateRole::Leader => client::Role::Master,
+            StateRole::Candidate | StateRole::PreCandidate => client::Role::Candidate,
+            StateRole::Follower if raft.promotable() => client::Role::Follower,
+            StateRole::Follower => client::Role::Learner,
+        };
+        client::StatusResponse {
+            cell: self.state.cell().to_owned(),
+            cell_id: self.state.cell_id(),
+            replica: self.config.id.0,
+            role: role.into(),
+            master: raft.leader_id,
+            master_address: self.master_address(),
+            term: raft.term,
+            applied_index: self.applied_index(),
+            commit_index: raft.raft_log.committed,
+            revision: self.state.revision().0,
+            sessions: self.state.session_count() as u64,
+            nodes: self.state.node_count() as u64,
+            members: self.member_statuses(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            attached: self.master.as_ref().map_or(0, Master::attached) as u64,
+        }
+    }
+
+    fn handle_time(&mut self) -> Result<(), Fault> {
+        if self.now >= self.next_tick {
+            self.raw.tick();
+            self.set_election_timeout();
+            // Ticks that were missed are not made up for: a replica that slept must first hear what came.
+            self.next_tick = self.now + Duration::from_millis(self.config.tick_ms);
+        }
+        if self.election.due(self.now) && self.raw.raft.leader_id == raft::INVALID_ID {
+            self.raw.campaign()?;
+            self.set_election_timeout();
+        }
+        self.check_office();
+        if let Some(master) = &mut self.master {
+            master.handle(self.now, &self.state, holdfast_master::Input::TimePassed);
+        }
+        self.check_handing_over();
+        Ok(())
+    }
+
+    fn handle_peer(&mut self, from: ReplicaId, messages: &[Bytes]) -> Result<(), Fault> {
+        for bytes in messages {
+            let Some(message) = self.decode(from, bytes) else { continue };
+            if message.get_msg_type() == raftpb::MessageType::MsgSnapshot {
+                debug!(self.logger, "a snapshot's message came without the snapshot"; "from" => from.0);
+                continue;
+            }
+            self.step(message)?;
+        }
+        Ok(())
+    }
+
+    /// A message of raft's, unless it is none, or one that no other replica may send.
+    fn decode(&self, from: ReplicaId, bytes: &Bytes) -> Option<raftpb::Message> {
+        use raftpb::MessageType::{MsgPropose, MsgReadIndex};
+        let message = match raftpb::Message::parse_from_bytes(bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                warn!(self.logger, "a peer's message is not raft's"; "from" => from.0, "error" => %error);
+                return None;
+            }
+        };
+        // raft-rs forwards proposals and read-index requests to the leader. Were they taken, a deposed master
+        // could have its decisions committed, and its reads confirmed, by its successor (design.md §3).
+        let forwarded = matches!(message.get_msg_type(), MsgPropose | MsgReadIndex);
+        (message.from == from.0 && !forwarded).then_some(message)
+    }
+
+    fn step(&mut self, message: raftpb::Message) -> Result<(), Fault> {
+        let stepped = self.raw.step(message);
+        self.set_election_timeout();
+        self.check_office();
+        match stepped {
+            // Whoever is not, or no longer, in the cell says things that do not concern us.
+            Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::StepLocalMsg) => Ok(()),
+            Err(raft::Error::ProposalDropped) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A connection to `peer` broke. If it led, it may be dead: forget it and campaign. All followers must, or
+    /// those that still remember it ignore whoever campaigns (design.md §5).
+    fn handle_peer_reset(&mut self, peer: ReplicaId) {
+        let raft = &mut self.raw.raft;
+        if raft.leader_id != peer.0 || raft.state != StateRole::Follower || peer == self.config.id {
+            return;
+        }
+        let term = raft.term;
+        raft.become_follower(term, raft::INVALID_ID);
+        self.set_election_timeout();
+        let mut voters = self.raw.store().conf_state().get_voters().to_vec();
+        voters.retain(|voter| *voter != peer.0);
+        voters.sort_unstable();
+        if let Some(rank) = voters.iter().position(|voter| *voter == self.config.id.0) {
+            self.election.leader_lost(self.now, rank);
+        }
+    }
+
+    fn set_election_timeout(&mut self) {
+        let Config { seed, id, election_ticks, .. } = self.config;
+        let ticks = timeout_ticks(seed, id, self.raw.raft.term, election_ticks);
+        self.raw.raft.set_randomized_election_timeout(ticks);
+    }
+
+    fn handle_disconnected(&mut self, connection: ConnectionId) {
+        self.parked.disconnected(connection);
+        if let Some(master) = &mut self.master {
+            master.handle(self.now, &self.state, holdfast_master::Input::Disconnected { connection });
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Streams of clients, and the frames that are on their way out to each.
+//!
+//! Everything that is said to one client in one turn leaves in one frame. A frame that has grown large leaves at
+//! once, so that no frame exceeds what a client accepts by more than one answer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use holdfast_proto::client::v1 as client;
+use holdfast_types::{ConnectionId, SessionId};
+
+use crate::interface::Output;
+
+/// A frame this large is sent without waiting for the end of the turn.
+const FRAME_BYTES_FLUSH: usize = 512 << 10;
+
+/// What a stream is for.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Its session is being opened, or looked for. Frames that follow the hello wait here.
+    Hello {
+        /// The frames, in order; the first is the rest of the hello's own.
+        frames: Vec<client::ClientFrame>,
+    },
+    /// It is the newest attachment of a session.
+    Attached(SessionId),
+}
+
+#[derive(Debug)]
+struct Connection {
+    stage: Stage,
+    /// What has yet to be sent.
+    frame: client::ServerFrame,
+    /// About how large that is.
+    bytes: usize,
+    /// Whether `frame` is not empty, and so listed in `Connections::dirty`.
+    dirty: bool,
+}
+
+/// All streams.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    connections: BTreeMap<ConnectionId, Connection>,
+    /// Those with something to send.
+    dirty: Vec<ConnectionId>,
+}
+
+impl Connections {
+    /// Takes up a stream whose hello has just come.
+    pub(crate) fn add(&mut self, connection: ConnectionId, rest: client::ClientFrame) {
+        let stage = Stage::Hello { frames: vec![rest] };
+        let frame = client::ServerFrame::default();
+        self.connections.insert(connection, Connection { stage, frame, bytes: 0, dirty: false });
+    }
+
+    pub(crate) fn stage(&mut self, connection: ConnectionId) -> Option<&mut Stage> {
+        self.connections.get_mut(&connection).map(|connection| &mut connection.stage)
+    }
+
+    /// The session that the stream serves.
+    pub(crate) fn session(&self, connection: ConnectionId) -> Option<SessionId> {
+        match self.connections.get(&connection)?.stage {
+            Stage::Attached(session) => Some(session),
+            Stage::Hello { .. } => None,
+        }
+    }
+
+    /// The stream serves this session from now on. Gives the frames that waited for that.
+    pub(crate) fn attach(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+    ) -> Vec<client::ClientFrame> {
+        let Some(entry) = self.connections.get_mut(&connection) else { return Vec::new() };
+        match std::mem::replace(&mut entry.stage, Stage::Attached(session)) {
+            Stage::Hello { frames } => frames,
+            Stage::Attached(_) => Vec::new(),
+        }
+    }
+
+    pub(crate) fn contains(&self, connection: ConnectionId) -> bool {
+        self.connections.contains_key(&connection)
+    }
+
+    pub(crate) fn remove(&mut self, connection: ConnectionId) {
+        self.connections.remove(&connection);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Adds to what the stream is sent next; `bytes` says by about how much. Nothing if the stream is gone.
+    pub(crate) fn say(
+        &mut self,
+        connection: ConnectionId,
+        bytes: usize,
+        outputs: &mut VecDeque<Output>,
+        add: impl FnOnce(&mut client::ServerFrame),
+    ) {
+        let Some(entry) = self.connections.get_mut(&connection) else { return };
+        add(&mut entry.frame);
+        entry.bytes += bytes;
+        if entry.bytes >= FRAME_BYTES_FLUSH {
+            entry.bytes = 0;
+            let frame = std::mem::take(&mut entry.frame);
+            outputs.push_back(Output::Frame { connection, frame });
+        } else if !entry.dirty {
+            entry.dirty = true;
+            self.dirty.push(connection);
+        }
+    }
+
+    /// Says the last thing and ends the stream.
+    pub(crate) fn end(
+        &mut self,
+        connection: ConnectionId,
+        outputs: &mut VecDeque<Output>,
+        add: impl FnOnce(&mut client::ServerFrame),
+    ) {
+        let Some(mut entry) = self.connections.remove(&connection) else { return };
+        add(&mut entry.frame);
+        outputs.push_back(Output::Frame { connection, frame: entry.frame });
+        outputs.push_back(Output::Disconnect { connection });
+    }
+
+    /// Turns everything unsaid into outputs.
+    pub(crate) fn flush(&mut self, outputs: &mut VecDeque<Output>) {
+        for connection in self.dirty.drain(..) {
+            let Some(entry) = self.connections.get_mut(&connection) else { continue };
+            entry.dirty = false;
+            entry.bytes = 0;
+            let frame = std::mem::take(&mut entry.frame);
+            if frame != client::ServerFrame::default() {
+                outputs.push_back(Output::Frame { connection, frame });
+            }
+        }
+    }
+
+    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
+        self.connections.keys().copied().collect()
+    }
+}

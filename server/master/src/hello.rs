@@ -1,0 +1,223 @@
+//! The first frame of a stream: a session is opened, or an attachment made (design.md §4, §5).
+
+use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, server_frame};
+use holdfast_proto::log::v1::{OpenSession, command::Kind};
+use holdfast_state::State;
+use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, SessionId};
+
+use crate::connections::Stage;
+use crate::{Master, Waiter, refusal};
+
+/// The lease length of a session that asks for none.
+const LEASE_MS_DEFAULT: u32 = 12_000;
+
+/// So many frames of a stream may follow its hello before that is answered.
+const FRAMES_WAITING_MAX: usize = 64;
+
+/// A session that is being opened.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// Where the answer goes.
+    pub(crate) connection: ConnectionId,
+    /// The number of the attachment that the stream will be.
+    pub(crate) attachment: u64,
+}
+
+impl Master {
+    pub(crate) fn handle_frame(
+        &mut self,
+        state: &State,
+        connection: ConnectionId,
+        mut frame: client::ClientFrame,
+    ) {
+        let hello = frame.hello.take();
+        match (self.connections.stage(connection), hello) {
+            (None, Some(hello)) => {
+                self.connections.add(connection, frame);
+                self.handle_hello(state, connection, hello);
+            }
+            (None, None) => {
+                self.connections.add(connection, client::ClientFrame::default());
+                self.refuse_stream(
+                    connection,
+                    refusal(
+                        RefusalCode::Protocol,
+                        "the first frame of a stream must open or attach a session",
+                    ),
+                );
+            }
+            (Some(_), Some(_)) => self.refuse_stream(
+                connection,
+                refusal(
+                    RefusalCode::Protocol,
+                    "only the first frame of a stream may open or attach a session",
+                ),
+            ),
+            (Some(Stage::Hello { frames }), None) if frames.len() < FRAMES_WAITING_MAX => frames.push(frame),
+            (Some(Stage::Hello { .. }), None) => self.refuse_stream(
+                connection,
+                refusal(RefusalCode::Protocol, "too many frames before the hello was answered"),
+            ),
+            (Some(Stage::Attached(session)), None) => {
+                let session = *session;
+                self.handle_session_frame(state, session, connection, frame);
+            }
+        }
+    }
+
+    pub(crate) fn handle_disconnected(&mut self, connection: ConnectionId) {
+        if let Some(session) = self.connections.session(connection) {
+            self.sessions.detach(session, connection);
+        }
+        self.connections.remove(connection);
+    }
+
+    fn handle_hello(&mut self, state: &State, connection: ConnectionId, hello: client_frame::Hello) {
+        let cell = match &hello {
+            client_frame::Hello::Open(open) => &open.cell,
+            client_frame::Hello::Attach(attach) => &attach.cell,
+        };
+        if !(cell.is_empty() || cell == CELL_LOCAL || cell == state.cell()) {
+            let message = format!("the client means the cell {cell:?}, and this is {:?}", state.cell());
+            self.refuse_stream(connection, refusal(RefusalCode::ForeignCell, message));
+            return;
+        }
+        match hello {
+            client_frame::Hello::Open(open) => self.handle_open_session(connection, open),
+            client_frame::Hello::Attach(attach) => {
+                if state.session(SessionId(attach.session)).is_some() {
+                    self.decide_attach(state, connection, &attach);
+                } else {
+                    // A master that was deposed and does not know it yet may not have heard of a session that
+                    // is alive and well. Only a confirmed one may say that there is none.
+                    self.rounds.wait(Waiter::Attach { connection, attach });
+                }
+            }
+        }
+    }
+
+    fn handle_open_session(&mut self, connection: ConnectionId, open: client::OpenSession) {
+        let lease_ms = if open.lease_ms == 0 { LEASE_MS_DEFAULT } else { open.lease_ms };
+        let command = OpenSession { secret: open.secret, lease_ms, client: open.client };
+        let tag = self.propose(Kind::OpenSession(command));
+        self.openings.insert(tag, Opening { connection, attachment: open.attachment });
+    }
+
+    /// The opening was applied. Its commit in this term stands for a round, so the lease begins with it; a
+    /// repeated opening found a session whose lease began earlier, and is told of no lease.
+    pub(crate) fn handle_opened(&mut self, state: &State, tag: u64, session: SessionId, repeated: bool) {
+        let Some(lease_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else { return };
+        if !repeated {
+            self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
+        }
+        let Some(Opening { connection, attachment }) = self.openings.remove(&tag) else { return };
+        if !self.may_attach(connection, session, attachment) {
+            return;
+        }
+        let opened = client::SessionOpened {
+            session: session.0,
+            lease_ms: if repeated { 0 } else { lease_ms },
+            lease_length_ms: lease_ms,
+            cell: Some(self.cell_info(state)),
+        };
+        self.attach(state, connection, session, attachment, server_frame::Hello::Opened(opened));
+    }
+
+    pub(crate) fn handle_open_refused(&mut self, tag: u64, refusal: client::Refusal) {
+        if let Some(opening) = self.openings.remove(&tag) {
+            self.refuse_stream(opening.connection, refusal);
+        }
+    }
+
+    /// Attaches a stream to a session, or refuses it. Reached with an unknown session only once a round has
+    /// confirmed that this is the master.
+    pub(crate) fn decide_attach(
+        &mut self,
+        state: &State,
+        connection: ConnectionId,
+        attach: &client::AttachSession,
+    ) {
+        let id = SessionId(attach.session);
+        let Some(session) = state.session(id) else {
+            let message = format!("there is no session {}: it has ended, or never was", attach.session);
+            self.refuse_stream(connection, refusal(RefusalCode::UnknownSession, message));
+            return;
+        };
+        if !same_secret(session.secret(), &attach.secret) {
+            let message = format!("the secret is not that of session {}", attach.session);
+            self.refuse_stream(connection, refusal(RefusalCode::WrongSecret, message));
+            return;
+        }
+        if !self.may_attach(connection, id, attach.attachment) {
+            return;
+        }
+        let attached = client::SessionAttached {
+            attachment: attach.attachment,
+            locks: state.locks_of(id),
+            cell: Some(self.cell_info(state)),
+        };
+        self.attach(state, connection, id, attach.attachment, server_frame::Hello::Attached(attached));
+    }
+
+    /// Whether the attachment is newer than what the session has. Refuses the stream if not.
+    fn may_attach(&mut self, connection: ConnectionId, session: SessionId, attachment: u64) -> bool {
+        if !self.connections.contains(connection) {
+            return false;
+        }
+        let newest = self.sessions.entry(session).attachment;
+        if attachment > newest || (newest == 0 && attachment == 0) {
+            return true;
+        }
+        let message = format!("attachment {attachment} is not newer than {newest}, which the session has");
+        self.refuse_stream(connection, refusal(RefusalCode::Superseded, message));
+        false
+    }
+
+    fn attach(
+        &mut self,
+        state: &State,
+        connection: ConnectionId,
+        session: SessionId,
+        attachment: u64,
+        hello: server_frame::Hello,
+    ) {
+        if let Some(older) = self.sessions.attach(session, attachment, connection)
+            && older != connection
+        {
+            let message = format!("attachment {attachment} of the session has taken over");
+            self.refuse_stream(older, refusal(RefusalCode::Superseded, message));
+        }
+        self.leases.attached(self.now, session);
+        self.connections.say(connection, 256, &mut self.outputs, |frame| frame.hello = Some(hello));
+        for frame in self.connections.attach(connection, session) {
+            self.handle_session_frame(state, session, connection, frame);
+        }
+    }
+
+    pub(crate) fn refuse_stream(&mut self, connection: ConnectionId, refusal: client::Refusal) {
+        if let Some(session) = self.connections.session(connection) {
+            self.sessions.detach(session, connection);
+        }
+        let refused = client::StreamRefused { refusal: Some(refusal), master_address: String::new() };
+        self.connections.end(connection, &mut self.outputs, |frame| {
+            frame.hello = Some(server_frame::Hello::Refused(refused));
+        });
+    }
+
+    fn cell_info(&self, state: &State) -> client::CellInfo {
+        let settings = state.settings();
+        client::CellInfo {
+            name: state.cell().to_owned(),
+            cell_id: state.cell_id(),
+            term: self.term.0,
+            addresses: state.members().map(|member| member.client_address.clone()).collect(),
+            requests_in_flight_max: settings.requests_in_flight_max,
+            contents_bytes_max: settings.contents_bytes_max,
+        }
+    }
+}
+
+/// Compares in a time that does not tell where the first difference is.
+fn same_secret(ours: &[u8], theirs: &[u8]) -> bool {
+    ours.len() == theirs.len() && ours.iter().zip(theirs).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+}

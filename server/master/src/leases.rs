@@ -1,0 +1,203 @@
+//! Session leases: how long the master has promised to let each session live (design.md §4).
+//!
+//! Soft state: nothing here is in the log, and a new master begins with leases that cover whatever the old one
+//! may have granted. Invariant: a lease's end never moves back, and it is later, on any clock within the drift
+//! bound, than the moment until which the client believes in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_types::{Duration, SessionId, Time};
+
+/// While sessions keep re-attaching to a new master, those that have not yet done so are given so much longer:
+/// a crowd that comes back in turn must not lose its last ones.
+const REATTACH_QUIET: Duration = Duration::from_secs(1);
+
+/// But not for ever.
+const REATTACH_MAX: Duration = Duration::from_secs(60);
+
+/// When each session's lease runs out.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    /// Clocks' rates differ by no more than this, in thousandths.
+    drift_per_mille: u32,
+    /// When this master took office.
+    began: Time,
+    /// When a session last attached that an earlier master had opened.
+    reattached: Time,
+    /// Every session that may still be granted something, with its lease.
+    ends: BTreeMap<SessionId, Lease>,
+    /// The same, by end.
+    due: BTreeSet<(Time, SessionId)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    end: Time,
+    /// Inherited from an earlier master, and not attached in this term yet.
+    inherited: bool,
+}
+
+impl Leases {
+    pub(crate) fn new(now: Time, drift_per_mille: u32) -> Self {
+        let (ends, due) = (BTreeMap::new(), BTreeSet::new());
+        Self { drift_per_mille, began: now, reattached: now, ends, due }
+    }
+
+    /// Takes over a session from an earlier master, which may have extended its lease until just now.
+    pub(crate) fn inherit(&mut self, session: SessionId, length: Duration) {
+        let end = self.began + self.with_drift(length);
+        self.put(session, Lease { end, inherited: true });
+    }
+
+    /// Notes that an inherited session has come back.
+    pub(crate) fn attached(&mut self, now: Time, session: SessionId) {
+        if let Some(lease) = self.ends.get_mut(&session)
+            && lease.inherited
+        {
+            lease.inherited = false;
+            self.reattached = now;
+        }
+    }
+
+    /// Grants `length` from now on, and adds the drift bound on top. Tells whether the session may be granted
+    /// anything.
+    pub(crate) fn extend(&mut self, now: Time, session: SessionId, length: Duration) -> bool {
+        let Some(lease) = self.ends.get(&session).copied() else { return false };
+        let end = lease.end.max(now + self.with_drift(length));
+        self.put(session, Lease { end, ..lease });
+        true
+    }
+
+    /// Begins the lease of a session that was just opened.
+    pub(crate) fn begin(&mut self, now: Time, session: SessionId, length: Duration) {
+        let end = now + self.with_drift(length);
+        self.put(session, Lease { end, inherited: false });
+    }
+
+    /// The session is granted nothing any more. From here on nothing can extend it.
+    pub(crate) fn remove(&mut self, session: SessionId) {
+        if let Some(lease) = self.ends.remove(&session) {
+            self.due.remove(&(lease.end, session));
+        }
+    }
+
+    /// This master was not scheduled for `gap`, and KeepAlives may have been lost to that: every lease is
+    /// extended by it.
+    pub(crate) fn extend_all(&mut self, gap: Duration) {
+        for lease in self.ends.values_mut() {
+            lease.end += gap;
+        }
+        self.due = self.ends.iter().map(|(session, lease)| (lease.end, *session)).collect();
+    }
+
+    /// The sessions whose leases have run out. They stay until removed, or put off.
+    pub(crate) fn expired(&mut self, now: Time) -> Vec<SessionId> {
+        let mut expired = Vec::new();
+        let mut put_off = Vec::new();
+        for (end, session) in &self.due {
+            if *end > now {
+                break;
+            }
+            match self.patience(now, *session) {
+                Some(until) => put_off.push((*session, until)),
+                None => expired.push(*session),
+            }
+        }
+        for (session, until) in put_off {
+            self.put_off(session, until);
+        }
+        expired
+    }
+
+    /// Lets a lease run until `until` at least.
+    pub(crate) fn put_off(&mut self, session: SessionId, until: Time) {
+        if let Some(lease) = self.ends.get(&session).copied()
+            && until > lease.end
+        {
+            self.put(session, Lease { end: until, ..lease });
+        }
+    }
+
+    /// When the next lease runs out.
+    pub(crate) fn next_end(&self) -> Option<Time> {
+        self.due.first().map(|(end, _)| *end)
+    }
+
+    /// Until when to wait for a session that has not come back while others still do.
+    fn patience(&self, now: Time, session: SessionId) -> Option<Time> {
+        let until = (self.reattached + REATTACH_QUIET).min(self.began + REATTACH_MAX);
+        let waits = self.ends[&session].inherited && self.reattached > self.began && until > now;
+        waits.then_some(until)
+    }
+
+    fn put(&mut self, session: SessionId, lease: Lease) {
+        if let Some(old) = self.ends.insert(session, lease) {
+            self.due.remove(&(old.end, session));
+        }
+        self.due.insert((lease.end, session));
+    }
+
+    fn with_drift(&self, length: Duration) -> Duration {
+        length + length * self.drift_per_mille / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: SessionId = SessionId(1);
+    const T: SessionId = SessionId(2);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_lease_is_longer_by_the_drift_bound_and_never_moves_back() {
+        let mut leases = Leases::new(at(0), 10);
+        leases.begin(at(0), S, ms(1000));
+        assert_eq!(leases.next_end(), Some(at(1010)));
+        assert!(leases.extend(at(500), S, ms(100)));
+        assert_eq!(leases.next_end(), Some(at(1010)));
+        assert!(leases.extend(at(500), S, ms(1000)));
+        assert_eq!(leases.next_end(), Some(at(1510)));
+        assert!(leases.expired(at(1509)).is_empty());
+        assert_eq!(leases.expired(at(1510)), [S]);
+    }
+
+    #[test]
+    fn a_removed_session_is_granted_nothing() {
+        let mut leases = Leases::new(at(0), 10);
+        leases.begin(at(0), S, ms(1000));
+        leases.remove(S);
+        assert!(!leases.extend(at(1), S, ms(1000)));
+        assert_eq!(leases.next_end(), None);
+    }
+
+    #[test]
+    fn those_still_missing_wait_while_others_come_back() {
+        let mut leases = Leases::new(at(0), 0);
+        leases.inherit(S, ms(5000));
+        leases.inherit(T, ms(5000));
+        leases.attached(at(4500), T);
+        assert_eq!(leases.expired(at(5000)), [T], "one that is back has its own KeepAlives to live by");
+        leases.remove(T);
+        assert_eq!(leases.next_end(), Some(at(5500)));
+        assert_eq!(leases.expired(at(5500)), [S]);
+    }
+
+    #[test]
+    fn a_gap_in_the_masters_own_life_is_added_to_every_lease() {
+        let mut leases = Leases::new(at(0), 0);
+        leases.begin(at(0), S, ms(1000));
+        leases.begin(at(0), T, ms(2000));
+        leases.extend_all(ms(700));
+        assert_eq!(leases.expired(at(1700)), [S]);
+        assert_eq!(leases.expired(at(2700)), [S, T]);
+    }
+}

@@ -1,0 +1,85 @@
+//! What a master knows of each session beyond the replicated state: where it is attached, what of it is under
+//! way, and what it has acknowledged since the last command that told the state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_proto::client::v1 as client;
+use holdfast_types::{ConnectionId, SessionId};
+
+/// A session that has been heard of in this term.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    /// The newest attachment's number; frames of any other are discarded.
+    pub(crate) attachment: u64,
+    /// Its stream, while there is one.
+    pub(crate) connection: Option<ConnectionId>,
+    /// The client's acknowledgements, if newer than those in the last command proposed.
+    pub(crate) acknowledged: Option<client::Acknowledged>,
+    /// Requests proposed and not applied yet, by number.
+    pub(crate) in_flight: BTreeSet<u64>,
+    /// Reads that name a handle whose opening is in flight, by that handle.
+    pub(crate) held_reads: BTreeMap<u64, Vec<client::Request>>,
+    /// KeepAlives that wait for a round. While there are any, the session does not expire: it has been heard.
+    pub(crate) keep_alives: u32,
+    /// Its end is proposed: it is granted nothing more.
+    pub(crate) ending: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+    /// How many have a stream.
+    attached: usize,
+}
+
+impl Sessions {
+    pub(crate) fn get(&mut self, session: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&session)
+    }
+
+    /// The session's entry, made if there is none.
+    pub(crate) fn entry(&mut self, session: SessionId) -> &mut Session {
+        self.sessions.entry(session).or_default()
+    }
+
+    /// The stream to say something to, if the session has one.
+    pub(crate) fn connection(&self, session: SessionId) -> Option<ConnectionId> {
+        self.sessions.get(&session)?.connection
+    }
+
+    /// Sets the newest attachment; gives the stream of the one before.
+    pub(crate) fn attach(
+        &mut self,
+        session: SessionId,
+        attachment: u64,
+        connection: ConnectionId,
+    ) -> Option<ConnectionId> {
+        let entry = self.sessions.entry(session).or_default();
+        entry.attachment = attachment;
+        let before = entry.connection.replace(connection);
+        self.attached += usize::from(before.is_none());
+        before
+    }
+
+    /// The session's stream is gone, if it was this one.
+    pub(crate) fn detach(&mut self, session: SessionId, connection: ConnectionId) {
+        if let Some(entry) = self.sessions.get_mut(&session)
+            && entry.connection == Some(connection)
+        {
+            entry.connection = None;
+            self.attached -= 1;
+        }
+    }
+
+    pub(crate) fn remove(&mut self, session: SessionId) -> Option<Session> {
+        let entry = self.sessions.remove(&session)?;
+        self.attached -= usize::from(entry.connection.is_some());
+        Some(entry)
+    }
+
+    /// How many sessions have a stream.
+    pub(crate) fn attached(&self) -> usize {
+        self.attached
+    }
+}

@@ -1,0 +1,120 @@
+//! When to campaign: after silence, by raft's own timer made deterministic; after a reset, at once (design.md
+//! §5, §9).
+//!
+//! A process that dies resets its connections, and its followers know within a millisecond. Each then forgets
+//! it, campaigns after a stagger by rank, and again until somebody leads. Those who still hear the leader refuse
+//! the pre-vote, so that a connection which broke by itself does no harm.
+
+use holdfast_types::{Duration, ReplicaId, Time};
+
+/// The first campaign after a reset comes this soon, plus a stagger by rank.
+const STAGGER_BASE: Duration = Duration::from_micros(500);
+/// The stagger of one rank: longer than an election takes.
+const STAGGER_RANK: Duration = Duration::from_millis(8);
+/// A campaign that brought nothing is repeated after this at least.
+const REPEAT_MIN: Duration = Duration::from_millis(8);
+/// And this much more at most.
+const REPEAT_SPREAD_MICROS: u64 = 12_000;
+/// After so long without a leader the quorum is gone, and raft's own slower timer is enough.
+const EAGER_MAX: Duration = Duration::from_secs(3);
+
+/// Campaigns that are called for by a reset.
+#[derive(Debug)]
+pub(crate) struct Election {
+    id: ReplicaId,
+    seed: u64,
+    /// How many times we have drawn.
+    drawn: u64,
+    /// When to campaign next, while eager.
+    next: Option<Time>,
+    /// When to stop being eager.
+    until: Time,
+}
+
+impl Election {
+    pub(crate) fn new(id: ReplicaId, seed: u64) -> Self {
+        Self { id, seed, drawn: 0, next: None, until: Time::ZERO }
+    }
+
+    /// The leader's process seems to have died. `rank` is our place among the voters that remain.
+    pub(crate) fn leader_lost(&mut self, now: Time, rank: usize) {
+        let rank = u32::try_from(rank).unwrap_or(u32::MAX).min(16);
+        self.next = Some(now + STAGGER_BASE + STAGGER_RANK * rank);
+        self.until = now + EAGER_MAX;
+    }
+
+    /// Somebody leads.
+    pub(crate) fn leader_found(&mut self) {
+        self.next = None;
+    }
+
+    /// Whether to campaign now. If so, the next time is set.
+    pub(crate) fn due(&mut self, now: Time) -> bool {
+        if self.next.is_none_or(|next| next > now) {
+            return false;
+        }
+        self.drawn += 1;
+        let spread = mix(&[self.seed, self.id.0, self.drawn]) % REPEAT_SPREAD_MICROS;
+        let next = now + REPEAT_MIN + Duration::from_micros(spread);
+        self.next = (next < self.until).then_some(next);
+        true
+    }
+
+    pub(crate) fn next(&self) -> Option<Time> {
+        self.next
+    }
+}
+
+/// Raft's election time-out in ticks, from `ticks` to twice that. It must be set after whatever may have drawn
+/// one by chance, or runs of one seed differ.
+pub(crate) fn timeout_ticks(seed: u64, id: ReplicaId, term: u64, ticks: usize) -> usize {
+    let spread = mix(&[seed, id.0, term]) % ticks as u64;
+    ticks + usize::try_from(spread).expect("less than ticks")
+}
+
+/// SplitMix64 over several numbers: well spread, and the same everywhere.
+fn mix(numbers: &[u64]) -> u64 {
+    numbers.iter().fold(0x9E37_79B9_7F4A_7C15, |state, number| {
+        let mut z = (state ^ number).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_in_rank_campaigns_first_and_again_until_a_leader_is_found() {
+        let mut election = Election::new(ReplicaId(2), 7);
+        election.leader_lost(Time::ZERO, 1);
+        assert_eq!(election.next(), Some(Time::from_nanos(8_500_000)));
+        assert!(!election.due(Time::from_millis(8)));
+        assert!(election.due(Time::from_millis(9)));
+        let again = election.next().unwrap();
+        assert!(again >= Time::from_millis(17) && again < Time::from_millis(29), "{again}");
+        election.leader_found();
+        assert!(!election.due(again));
+    }
+
+    #[test]
+    fn eagerness_ends_when_nobody_can_be_elected() {
+        let mut election = Election::new(ReplicaId(2), 7);
+        election.leader_lost(Time::ZERO, 0);
+        let mut campaigns = 0;
+        while let Some(next) = election.next() {
+            assert!(election.due(next));
+            campaigns += 1;
+        }
+        assert!((100..400).contains(&campaigns), "{campaigns}");
+    }
+
+    #[test]
+    fn time_outs_are_in_range_and_differ_between_replicas() {
+        let all: Vec<_> = (1..=5).map(|id| timeout_ticks(1, ReplicaId(id), 3, 20)).collect();
+        assert!(all.iter().all(|ticks| (20..40).contains(ticks)), "{all:?}");
+        assert!(all.iter().any(|ticks| *ticks != all[0]), "{all:?}");
+    }
+}

@@ -1,0 +1,222 @@
+//! Taking and leaving office, and what clients are told while nobody is known to hold it (design.md §5).
+
+use std::collections::BTreeMap;
+
+use holdfast_master::{CallId, CallRequest, Master};
+use holdfast_proto::client::v1::{self as client, RefusalCode, server_frame};
+use holdfast_types::{ConnectionId, Duration, ReplicaId, Term};
+use prost::Message as _;
+use raft::StateRole;
+use slog::{info, warn};
+
+use crate::{Output, Replica};
+
+/// How long handing over may take before we give it up.
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+/// So many bytes of frames are kept for the time when a master is known.
+const PARKED_BYTES_MAX: usize = 64 << 20;
+/// So many calls.
+const PARKED_CALLS_MAX: usize = 4096;
+
+/// Streams and calls that came while no master was known. They wait, so that a client need not ask again and
+/// again during a fail-over: whoever becomes master serves them, the others say who it is.
+#[derive(Debug, Default)]
+pub(crate) struct Parked {
+    frames: BTreeMap<ConnectionId, Vec<client::ClientFrame>>,
+    frames_bytes: usize,
+    calls: Vec<(CallId, CallRequest)>,
+}
+
+impl Parked {
+    pub(crate) fn disconnected(&mut self, connection: ConnectionId) {
+        if let Some(frames) = self.frames.remove(&connection) {
+            self.frames_bytes -= frames.iter().map(prost::Message::encoded_len).sum::<usize>();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.calls.is_empty()
+    }
+}
+
+impl Replica {
+    pub(crate) fn handle_frame(&mut self, connection: ConnectionId, frame: client::ClientFrame) {
+        if let Some(master) = &mut self.master {
+            let input = holdfast_master::Input::Frame { connection, frame };
+            return master.handle(self.now, &self.state, input);
+        }
+        // What follows on a stream that was refused concerns nobody.
+        if frame.hello.is_none() && !self.parked.frames.contains_key(&connection) {
+            return;
+        }
+        let bytes = frame.encoded_len();
+        if self.parked.frames_bytes + bytes > PARKED_BYTES_MAX {
+            self.parked.disconnected(connection);
+            self.refuse_stream(connection, overloaded());
+            return;
+        }
+        self.parked.frames_bytes += bytes;
+        self.parked.frames.entry(connection).or_default().push(frame);
+    }
+
+    pub(crate) fn handle_call(&mut self, call: CallId, request: CallRequest) -> Result<(), crate::Fault> {
+        if self.master.is_none() {
+            if self.parked.calls.len() >= PARKED_CALLS_MAX {
+                self.answer_refused(call, overloaded());
+            } else {
+                self.parked.calls.push((call, request));
+            }
+            return Ok(());
+        }
+        match request {
+            CallRequest::AddMember(member) => self.add_member(call, member),
+            CallRequest::PromoteMember(id) => self.promote_member(call, id),
+            CallRequest::RemoveMember(id) => self.remove_member(call, id),
+            request => {
+                if let Some(master) = &mut self.master {
+                    let input = holdfast_master::Input::Call { call, request };
+                    master.handle(self.now, &self.state, input);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Deals with what is parked, if it is known by now who is master. Tells whether there was anything.
+    pub(crate) fn settle_parked(&mut self) -> bool {
+        let elsewhere =
+            self.raw.raft.leader_id != raft::INVALID_ID && self.raw.raft.state != StateRole::Leader;
+        if self.parked.is_empty() || !(self.master.is_some() || elsewhere) {
+            return false;
+        }
+        let Parked { frames, calls, .. } = std::mem::take(&mut self.parked);
+        for (connection, frames) in frames {
+            if elsewhere {
+                self.refuse_stream(connection, self.not_master());
+                continue;
+            }
+            for frame in frames {
+                self.handle_frame(connection, frame);
+            }
+        }
+        for (call, request) in calls {
+            if elsewhere {
+                self.answer_refused(call, self.not_master());
+            } else if let Err(fault) = self.handle_call(call, request) {
+                warn!(self.logger, "a parked call failed"; "fault" => %fault);
+            }
+        }
+        true
+    }
+
+    /// Leaves office if the term of office is over. To be called after everything that may change raft's role,
+    /// before the master hears of anything else: its soft state must not outlive its term.
+    pub(crate) fn check_office(&mut self) {
+        let raft = &self.raw.raft;
+        let over = |master: &Master| raft.state != StateRole::Leader || raft.term != master.term().0;
+        if !self.master.as_ref().is_some_and(over) {
+            return;
+        }
+        let Some(master) = self.master.take() else { return };
+        info!(self.logger, "out of office"; "term" => master.term().0);
+        self.proposals.clear();
+        self.rounds.clear();
+        self.confirmed.clear();
+        let abandoned = master.abandon();
+        for connection in abandoned.connections {
+            self.refuse_stream(connection, self.not_master());
+        }
+        for call in abandoned.calls {
+            self.answer_refused(call, self.not_master());
+        }
+        let pending = self.membership.take().map(|pending| pending.call);
+        for call in abandoned.calls_unknown.into_iter().chain(pending) {
+            let message = "the master lost its office before the call was decided: it may yet take effect";
+            self.answer_refused(call, refusal(RefusalCode::OutcomeUnknown, message));
+        }
+        self.check_handing_over();
+    }
+
+    /// Gives the leadership to whoever is most up to date.
+    pub(crate) fn hand_over(&mut self) {
+        let own = self.config.id.0;
+        let raft = &self.raw.raft;
+        let voters = self.raw.store().conf_state().get_voters();
+        let heir = voters
+            .iter()
+            .filter(|id| **id != own)
+            .filter_map(|id| Some((raft.prs().get(*id)?, *id)))
+            .filter(|(progress, _)| progress.recent_active)
+            .max_by_key(|(progress, id)| (progress.matched, std::cmp::Reverse(*id)));
+        match heir {
+            Some((_, heir)) if raft.state == StateRole::Leader => {
+                info!(self.logger, "handing over"; "to" => heir);
+                self.raw.transfer_leader(heir);
+                self.handing_over = Some(self.now + HAND_OVER_MAX);
+            }
+            _ => self.outputs.push_back(Output::HandedOver),
+        }
+    }
+
+    pub(crate) fn check_handing_over(&mut self) {
+        let Some(until) = self.handing_over else { return };
+        if self.raw.raft.state != StateRole::Leader || self.now >= until {
+            self.handing_over = None;
+            self.outputs.push_back(Output::HandedOver);
+        }
+    }
+
+    /// Tells who leads, if that has changed.
+    pub(crate) fn tell_leadership(&mut self) {
+        let raft = &self.raw.raft;
+        let master = (raft.leader_id != raft::INVALID_ID).then_some(ReplicaId(raft.leader_id));
+        if master.is_some() {
+            self.election.leader_found();
+        }
+        let now = (master, Term(raft.term));
+        if self.told != now {
+            self.told = now;
+            self.outputs.push_back(Output::Leadership { master, term: now.1 });
+        }
+    }
+
+    /// Where the master serves clients, if it is known.
+    pub(crate) fn master_address(&self) -> String {
+        let leader = self.state.member(ReplicaId(self.raw.raft.leader_id));
+        leader.map(|member| member.client_address.clone()).unwrap_or_default()
+    }
+
+    fn refuse_stream(&mut self, connection: ConnectionId, refusal: client::Refusal) {
+        let master_address = self.master_address();
+        let refused = client::StreamRefused { refusal: Some(refusal), master_address };
+        let hello = Some(server_frame::Hello::Refused(refused));
+        let frame = client::ServerFrame { hello, ..client::ServerFrame::default() };
+        self.outputs.push_back(Output::Frame { connection, frame });
+        self.outputs.push_back(Output::Disconnect { connection });
+    }
+
+    pub(crate) fn answer_refused(&mut self, call: CallId, refusal: client::Refusal) {
+        let is_elsewhere = refusal.code == i32::from(RefusalCode::NotMaster);
+        let master_address = if is_elsewhere { self.master_address() } else { String::new() };
+        self.outputs.push_back(Output::Answer { call, answer: Err(refusal), master_address });
+    }
+
+    pub(crate) fn not_master(&self) -> client::Refusal {
+        let address = self.master_address();
+        let message = if address.is_empty() {
+            format!("replica {} is not the master, and knows of none: try again", self.config.id.0)
+        } else {
+            format!("replica {} is not the master: try {address}", self.config.id.0)
+        };
+        refusal(RefusalCode::NotMaster, message)
+    }
+}
+
+/// A refusal.
+pub(crate) fn refusal(code: RefusalCode, message: impl Into<String>) -> client::Refusal {
+    client::Refusal { code: code.into(), message: message.into() }
+}
+
+fn overloaded() -> client::Refusal {
+    refusal(RefusalCode::Overloaded, "no master is known, and too many wait for one already: try again later")
+}

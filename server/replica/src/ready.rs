@@ -1,0 +1,252 @@
+//! One ready of raft-rs after another: what it wants sent, stored and applied (design.md §9).
+//!
+//! The order, which raft-rs leaves to us: append to our own log first, then `advance_append_async`; a leader's
+//! messages go out at once, a follower's after the sync; `on_persist_ready` in order; then `advance_apply`. A
+//! ready that needs no sync still queues behind those that do.
+
+use bytes::Bytes;
+use holdfast_master::Master;
+use holdfast_types::{ReplicaId, Term};
+use protobuf::Message as _;
+use raft::{Ready, StateRole};
+use slog::info;
+
+use crate::log::{Position, conf_state, entry_bytes};
+use crate::raftpb::{Entry, EntryType, Message, MessageType, Snapshot};
+use crate::{Fault, Output, Persist, Replica, StateAt};
+
+/// A ready whose messages wait until it, and all before it, are durable.
+#[derive(Debug)]
+pub(crate) struct Unpersisted {
+    number: u64,
+    /// Whether the disk was asked to write it.
+    on_disk: bool,
+    messages: Vec<Message>,
+}
+
+impl Replica {
+    /// Does all there is to do until nothing is left but to wait.
+    pub(crate) fn work(&mut self) -> Result<(), Fault> {
+        loop {
+            self.take_decisions()?;
+            if self.raw.has_ready() {
+                let ready = self.raw.ready();
+                self.take_ready(ready)?;
+            } else if !self.settle_parked() {
+                break;
+            }
+        }
+        self.tell_leadership();
+        Ok(())
+    }
+
+    fn take_ready(&mut self, mut ready: Ready) -> Result<(), Fault> {
+        let number = ready.number();
+        for read in ready.take_read_states() {
+            self.round_confirmed(&read.request_ctx, read.index);
+        }
+        let messages = ready.take_messages();
+        self.send_all(messages)?;
+        let snapshot = self.install(ready.snapshot())?;
+        let entries = ready.take_entries();
+        self.raw.mut_store().append(&entries);
+        let hard_state = ready.hs().cloned();
+        if let Some(hard_state) = &hard_state {
+            self.raw.mut_store().set_hard_state(hard_state.clone());
+        }
+        // A commit index alone is not worth a write: it is found again after a restart.
+        let on_disk = ready.must_sync() || snapshot.is_some() || !entries.is_empty();
+        if on_disk {
+            let compact_to = self.snapshots.compact_to.take();
+            let sync = ready.must_sync();
+            let hard_state = hard_state.or_else(|| Some(self.raw.raft.hard_state()));
+            let persist = Persist { number, snapshot, hard_state, entries, sync, compact_to };
+            self.outputs.push_back(Output::Persist(persist));
+        }
+        let messages = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        self.raw.advance_append_async(ready);
+        self.unpersisted.push_back(Unpersisted { number, on_disk, messages });
+        self.settle_persisted(0)?;
+        self.apply(committed)?;
+        self.settle_rounds();
+        Ok(())
+    }
+
+    pub(crate) fn handle_persisted(&mut self, number: u64) -> Result<(), Fault> {
+        self.settle_persisted(number)?;
+        self.settle_rounds();
+        Ok(())
+    }
+
+    /// Everything up to `number` is durable, and so is what came after it without asking the disk.
+    fn settle_persisted(&mut self, number: u64) -> Result<(), Fault> {
+        let mut last = None;
+        while let Some(front) = self.unpersisted.front()
+            && (front.number <= number || !front.on_disk)
+        {
+            let settled = self.unpersisted.pop_front().expect("front was there");
+            last = Some(settled.number);
+            self.send_all(settled.messages)?;
+        }
+        if let Some(last) = last {
+            self.raw.on_persist_ready(last);
+        }
+        Ok(())
+    }
+
+    fn send_all(&mut self, messages: Vec<Message>) -> Result<(), Fault> {
+        for message in messages {
+            let to = ReplicaId(message.to);
+            let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            let at = message.get_snapshot().get_metadata().index;
+            let encoded = message.write_to_bytes();
+            let message: Bytes = encoded.map_err(|error| Fault::new(format!("raft: {error}")))?.into();
+            if is_snapshot {
+                self.send_snapshot(to, at, message);
+            } else {
+                self.outputs.push_back(Output::Peer { to, message });
+            }
+        }
+        Ok(())
+    }
+
+    fn send_snapshot(&mut self, to: ReplicaId, at: u64, message: Bytes) {
+        // Messages are taken before anything more is applied, so the state stands where the message says.
+        assert_eq!(at, self.applied_index(), "a snapshot's message and the state must agree");
+        self.snapshots.sending.insert(to, at);
+        info!(self.logger, "sending a snapshot"; "to" => to.0, "index" => at);
+        let state = Box::new(self.state_at());
+        self.outputs.push_back(Output::SendSnapshot { to, message, state });
+    }
+
+    pub(crate) fn handle_snapshot_sent(&mut self, to: ReplicaId, ok: bool) {
+        if self.snapshots.sending.remove(&to).is_some() {
+            let status = if ok { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+            self.raw.report_snapshot(to.0, status);
+        }
+    }
+
+    pub(crate) fn handle_snapshot_arrived(
+        &mut self,
+        from: ReplicaId,
+        message: &Bytes,
+        state: Box<StateAt>,
+    ) -> Result<(), Fault> {
+        let Some(message) = self.decode(from, message) else { return Ok(()) };
+        let metadata = message.get_snapshot().get_metadata();
+        let agrees = message.get_msg_type() == MessageType::MsgSnapshot
+            && (metadata.index, metadata.term) == (state.index, state.term.0);
+        if !agrees {
+            slog::warn!(self.logger, "a snapshot and its message do not agree"; "from" => from.0);
+            return Ok(());
+        }
+        self.incoming = Some(state);
+        self.step(message)?;
+        // Taken at once or never: raft may well refuse it, having moved on.
+        if self.raw.has_ready() {
+            let ready = self.raw.ready();
+            self.take_ready(ready)?;
+        }
+        self.incoming = None;
+        Ok(())
+    }
+
+    /// A snapshot that raft has accepted replaces log and state.
+    fn install(&mut self, snapshot: &Snapshot) -> Result<Option<Box<StateAt>>, Fault> {
+        if snapshot.is_empty() {
+            return Ok(None);
+        }
+        let metadata = snapshot.get_metadata();
+        let Some(at) = self.incoming.take().filter(|at| at.index == metadata.index) else {
+            return Err(Fault::new(format!(
+                "raft accepted a snapshot at {} that never came",
+                metadata.index
+            )));
+        };
+        info!(self.logger, "installing a snapshot"; "index" => at.index);
+        let position = Position { index: at.index, term: at.term.0 };
+        self.raw.mut_store().reset(position, conf_state(&at.voters, &at.learners));
+        self.state = at.state.clone();
+        self.snapshots.durable = at.index;
+        self.snapshots.bytes_since = 0;
+        self.tell_members();
+        Ok(Some(at))
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fault> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        let last = last.index;
+        for entry in entries {
+            self.apply_entry(entry)?;
+        }
+        self.raw.advance_apply_to(last);
+        self.maybe_write_snapshot();
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: Entry) -> Result<(), Fault> {
+        let position = Position { index: entry.index, term: entry.term };
+        self.snapshots.bytes_since += entry_bytes(&entry);
+        match entry.get_entry_type() {
+            EntryType::EntryNormal if entry.data.is_empty() => {}
+            EntryType::EntryNormal => {
+                let mut effects = std::mem::take(&mut self.effects);
+                self.state.apply_batch(Term(entry.term), entry.data, &mut effects)?;
+                if let Some(master) = &mut self.master {
+                    for effect in effects.drain(..) {
+                        master.handle(self.now, &self.state, holdfast_master::Input::Applied(effect));
+                    }
+                }
+                effects.clear();
+                self.effects = effects;
+            }
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.apply_membership(&entry)?,
+        }
+        self.raw.mut_store().set_applied(position);
+        self.maybe_take_office(position.term);
+        Ok(())
+    }
+
+    /// In office from the first entry of our own term on.
+    fn maybe_take_office(&mut self, entry_term: u64) {
+        let raft = &self.raw.raft;
+        if self.master.is_some() || raft.state != StateRole::Leader || raft.term != entry_term {
+            return;
+        }
+        let term = Term(raft.term);
+        info!(self.logger, "in office"; "term" => term.0);
+        self.master = Some(Master::new(self.now, term, self.config.master.clone(), &self.state));
+    }
+
+    fn maybe_write_snapshot(&mut self) {
+        let snapshots = &mut self.snapshots;
+        if snapshots.writing || snapshots.bytes_since < self.config.snapshot_every_bytes {
+            return;
+        }
+        snapshots.writing = true;
+        snapshots.bytes_since = 0;
+        self.outputs.push_back(Output::WriteSnapshot(Box::new(self.state_at())));
+    }
+
+    /// A snapshot file is durable: the log behind it can go, but for a tail, and but for what a snapshot in
+    /// transfer will need next.
+    pub(crate) fn handle_snapshot_written(&mut self, index: u64) {
+        self.snapshots.writing = false;
+        self.snapshots.durable = self.snapshots.durable.max(index);
+        let in_transfer = self.snapshots.sending.values().copied().min().unwrap_or(u64::MAX);
+        let through = self.snapshots.durable.min(in_transfer);
+        let tail_bytes = self.config.log_tail_bytes;
+        if let Some(first) = self.raw.mut_store().compact(through, tail_bytes) {
+            self.snapshots.compact_to = Some(first);
+        }
+    }
+
+    /// The state and where it stands.
+    fn state_at(&self) -> StateAt {
+        let Position { index, term } = self.raw.store().applied();
+        let conf_state = self.raw.store().conf_state();
+        let (voters, learners) = (conf_state.get_voters().to_vec(), conf_state.get_learners().to_vec());
+        StateAt { index, term: Term(term), voters, learners, state: self.state.clone() }
+    }
+}
