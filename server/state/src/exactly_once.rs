@@ -1,0 +1,209 @@
+//! The window of a session's requests: which are over, and what came of the others (design.md §3, I6).
+//!
+//! A number is acknowledged, recorded or new. Acknowledged ones lie at or below a floor, or in ranges above it,
+//! and are refused for ever; recorded ones keep their outcome. Nothing here decides a request. Invariant: a
+//! number only ever moves from new to recorded to acknowledged, and no number is two of them.
+
+use std::sync::Arc;
+
+use holdfast_proto::client::v1::{Acknowledged, NumberRange, Outcome, Refusal};
+use holdfast_types::RequestNumber;
+use imbl::OrdMap;
+
+use crate::refusal;
+
+/// What is known of a request's number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Recorded<'s> {
+    /// Not seen yet.
+    New,
+    /// Its client knows the outcome, and has said so. It is not decided again.
+    Acknowledged,
+    /// Decided; a retry gets this.
+    Outcome(&'s Outcome),
+}
+
+/// A session's requests.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Window {
+    /// All numbers up to here are acknowledged.
+    through: u64,
+    /// So are these: rising, with a gap below each.
+    ranges: Vec<NumberRange>,
+    /// What came of the others that were seen.
+    outcomes: OrdMap<RequestNumber, Arc<Outcome>>,
+}
+
+impl Window {
+    /// What is known of a number.
+    pub(crate) fn recorded(&self, number: RequestNumber) -> Recorded<'_> {
+        if self.is_acknowledged(number) {
+            return Recorded::Acknowledged;
+        }
+        match self.outcomes.get(&number) {
+            Some(outcome) => Recorded::Outcome(outcome),
+            None => Recorded::New,
+        }
+    }
+
+    /// Keeps the outcome of a new number.
+    pub(crate) fn record(&mut self, number: RequestNumber, outcome: Outcome) {
+        let earlier = self.outcomes.insert(number, Arc::new(outcome));
+        assert!(earlier.is_none(), "request {number} was decided twice");
+    }
+
+    /// How many outcomes are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// The outcomes that are kept, by number.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (RequestNumber, &Outcome)> {
+        self.outcomes.iter().map(|(number, outcome)| (*number, &**outcome))
+    }
+
+    /// What is acknowledged.
+    pub(crate) fn acknowledged(&self) -> Acknowledged {
+        Acknowledged { through: self.through, ranges: self.ranges.clone() }
+    }
+
+    /// Forgets the outcomes of what the client acknowledges. Acknowledgements add up: an old one takes nothing
+    /// back. Honest clients leave at most as many gaps as they have requests in flight, so more ranges than
+    /// `ranges_max` are refused, and nothing changes.
+    pub(crate) fn acknowledge(&mut self, news: &Acknowledged, ranges_max: u32) -> Result<(), Refusal> {
+        if !news.ranges.is_empty() || !self.ranges.is_empty() {
+            self.merge_ranges(news, ranges_max)?;
+        }
+        self.through = self.through.max(news.through);
+        while self.outcomes.get_min().is_some_and(|(number, _)| number.0 <= self.through) {
+            let oldest = self.outcomes.get_min().map(|(number, _)| *number);
+            self.outcomes.remove(&oldest.expect("there is one"));
+        }
+        for range in &news.ranges {
+            let within = RequestNumber(range.first)..=RequestNumber(range.last);
+            let numbers: Vec<_> = self.outcomes.range(within).map(|(number, _)| *number).collect();
+            for number in numbers {
+                self.outcomes.remove(&number);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_acknowledged(&self, number: RequestNumber) -> bool {
+        let after = self.ranges.partition_point(|range| range.first <= number.0);
+        number.0 <= self.through || (after > 0 && number.0 <= self.ranges[after - 1].last)
+    }
+
+    /// Unites the ranges, and raises the floor over those that touch it.
+    fn merge_ranges(&mut self, news: &Acknowledged, ranges_max: u32) -> Result<(), Refusal> {
+        if let Some(wrong) = news.ranges.iter().find(|range| range.first > range.last) {
+            let NumberRange { first, last } = wrong;
+            return Err(refusal::protocol(format!(
+                "an acknowledged range begins at #{first} and ends before that, at #{last}"
+            )));
+        }
+        let mut through = self.through.max(news.through);
+        let mut ranges: Vec<NumberRange> = self.ranges.iter().chain(&news.ranges).copied().collect();
+        ranges.sort_unstable_by_key(|range| (range.first, range.last));
+        let mut united: Vec<NumberRange> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            if range.first <= through.saturating_add(1) {
+                through = through.max(range.last);
+                continue;
+            }
+            match united.last_mut() {
+                Some(last) if range.first <= last.last.saturating_add(1) => {
+                    last.last = last.last.max(range.last)
+                }
+                _ => united.push(range),
+            }
+        }
+        if united.len() > ranges_max as usize {
+            let count = united.len() as u64;
+            return Err(refusal::limit(
+                "gaps between acknowledged requests",
+                count,
+                "requests_in_flight_max",
+                ranges_max.into(),
+            ));
+        }
+        self.through = through;
+        self.ranges = united;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn acknowledged(through: u64, ranges: &[(u64, u64)]) -> Acknowledged {
+        let ranges = ranges.iter().map(|&(first, last)| NumberRange { first, last }).collect();
+        Acknowledged { through, ranges }
+    }
+
+    #[test]
+    fn ranges_that_touch_the_floor_raise_it() {
+        let mut window = Window::default();
+        window.acknowledge(&acknowledged(2, &[(4, 5), (7, 7)]), 8).unwrap();
+        window.acknowledge(&acknowledged(3, &[]), 8).unwrap();
+        assert_eq!(window.acknowledged(), acknowledged(5, &[(7, 7)]));
+        window.acknowledge(&acknowledged(0, &[(6, 6)]), 8).unwrap();
+        assert_eq!(window.acknowledged(), acknowledged(7, &[]));
+    }
+
+    #[test]
+    fn ranges_out_of_order_or_of_no_end_are_taken_or_refused_without_harm() {
+        let mut window = Window::default();
+        window.acknowledge(&acknowledged(0, &[(9, u64::MAX), (5, 6)]), 8).unwrap();
+        assert_eq!(window.acknowledged(), acknowledged(0, &[(5, 6), (9, u64::MAX)]));
+        window.acknowledge(&acknowledged(0, &[(8, 7)]), 8).unwrap_err();
+        window.acknowledge(&acknowledged(u64::MAX, &[(1, 1)]), 8).unwrap();
+        assert_eq!(window.acknowledged(), acknowledged(u64::MAX, &[]));
+    }
+
+    #[test]
+    fn more_gaps_than_requests_in_flight_are_refused() {
+        let mut window = Window::default();
+        let refusal = window.acknowledge(&acknowledged(0, &[(2, 2), (4, 4), (6, 6)]), 2).unwrap_err();
+        assert!(refusal.message.contains("3"), "{}", refusal.message);
+        assert_eq!(window, Window::default());
+    }
+
+    proptest! {
+        /// Against a set of numbers, which is what the window is in the long form.
+        #[test]
+        fn a_window_is_a_set_of_acknowledged_numbers(
+            steps in prop::collection::vec((0_u64..12, prop::collection::vec((1_u64..40, 0_u64..5), 0..4), 1_u64..48), 0..20)
+        ) {
+            let (mut window, mut model) = (Window::default(), BTreeSet::new());
+            let mut recorded = BTreeSet::new();
+            for (through, ranges, number) in steps {
+                let ranges: Vec<_> = ranges.into_iter().map(|(first, more)| (first, first + more)).collect();
+                window.acknowledge(&acknowledged(through, &ranges), 64).unwrap();
+                model.extend(1..=through);
+                model.extend(ranges.iter().flat_map(|&(first, last)| first..=last));
+                recorded.retain(|number| !model.contains(number));
+                let number = RequestNumber(number);
+                if window.recorded(number) == Recorded::New {
+                    window.record(number, Outcome::default());
+                    recorded.insert(number.0);
+                }
+                for number in 1..50 {
+                    let expected = match (model.contains(&number), recorded.contains(&number)) {
+                        (true, _) => Recorded::Acknowledged,
+                        (false, true) => Recorded::Outcome(&Outcome { revision: 0, result: None }),
+                        (false, false) => Recorded::New,
+                    };
+                    prop_assert_eq!(window.recorded(RequestNumber(number)), expected);
+                }
+                prop_assert!(window.ranges.windows(2).all(|two| two[0].last + 1 < two[1].first));
+                prop_assert!(window.ranges.first().is_none_or(|first| window.through + 1 < first.first));
+            }
+        }
+    }
+}

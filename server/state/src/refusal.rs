@@ -1,0 +1,171 @@
+//! The refusals: what a cell says instead of doing what it was asked.
+//!
+//! A refusal is replicated, so each one is a function of the state and the command alone. Its message says what
+//! was wrong, with what, and what would be right. Nothing here decides anything.
+
+use holdfast_proto::client::v1::{Refusal, RefusalCode};
+use holdfast_types::{HandleId, Mode, NodePath, PathError, RequestNumber, Revision, SessionId};
+
+/// A refusal in words of the caller's own.
+#[must_use]
+pub fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
+    Refusal { code: code.into(), message: message.into() }
+}
+
+/// A name that is not one of a node here.
+#[must_use]
+pub fn path(error: &PathError) -> Refusal {
+    let code = match error {
+        PathError::ForeignCell { .. } => RefusalCode::ForeignCell,
+        PathError::NameTooLong { .. } | PathError::PathTooLong { .. } => RefusalCode::Limit,
+        _ => RefusalCode::BadPath,
+    };
+    new(code, error.to_string())
+}
+
+/// A size, count or length that is beyond a setting of the cell.
+#[must_use]
+pub fn limit(what: &str, wanted: u64, setting: &str, max: u64) -> Refusal {
+    new(RefusalCode::Limit, format!("{what}: {wanted}, and the cell's setting {setting} allows {max}"))
+}
+
+/// A field with a value that it cannot have.
+#[must_use]
+pub fn invalid(message: impl Into<String>) -> Refusal {
+    new(RefusalCode::Invalid, message)
+}
+
+/// Something that a client of this protocol does not send.
+#[must_use]
+pub fn protocol(message: impl Into<String>) -> Refusal {
+    new(RefusalCode::Protocol, message)
+}
+
+/// A session that ended or never was.
+#[must_use]
+pub fn unknown_session(session: SessionId) -> Refusal {
+    new(
+        RefusalCode::UnknownSession,
+        format!("there is no session {session}: it ended, or never was; open a new session"),
+    )
+}
+
+/// A handle that the session does not have.
+#[must_use]
+pub fn unknown_handle(handle: HandleId) -> Refusal {
+    new(
+        RefusalCode::UnknownHandle,
+        format!(
+            "the session has no open handle {handle}: it was closed, or never opened; open the node again"
+        ),
+    )
+}
+
+/// A handle whose node was deleted.
+#[must_use]
+pub fn node_gone(handle: HandleId, path: &NodePath) -> Refusal {
+    new(
+        RefusalCode::NodeGone,
+        format!("the node {path} that handle {handle} was opened on was deleted; close the handle"),
+    )
+}
+
+/// A name that no node has, in a directory that exists.
+#[must_use]
+pub fn not_found(path: &NodePath) -> Refusal {
+    new(RefusalCode::NotFound, format!("there is no node {path}"))
+}
+
+/// A name that no node can have, because what would be its directory is none.
+#[must_use]
+pub fn no_parent(path: &NodePath, parent: &NodePath, is_file: bool) -> Refusal {
+    let what = if is_file { "is a file" } else { "does not exist" };
+    new(
+        RefusalCode::NoParent,
+        format!("{path} cannot be: {parent} {what}, and the parent of a node must be a directory"),
+    )
+}
+
+/// A node that is there already.
+#[must_use]
+pub fn already_exists(path: &NodePath) -> Refusal {
+    new(RefusalCode::AlreadyExists, format!("there is a node {path} already, and it must not exist yet"))
+}
+
+/// A directory where a file was needed, or the other way round.
+#[must_use]
+pub fn wrong_kind(path: &NodePath, is: &str, needed: &str) -> Refusal {
+    new(RefusalCode::WrongKind, format!("{path} is a {is}, and this needs a {needed}"))
+}
+
+/// A generation, or an instance, that is not the present one.
+#[must_use]
+pub fn generation_mismatch(path: &NodePath, what: &str, wanted: u64, is: Revision) -> Refusal {
+    let is = is.0;
+    new(
+        RefusalCode::GenerationMismatch,
+        format!("the {what} of {path} is {is}, not {wanted}: read it again, then decide again"),
+    )
+}
+
+/// A directory that has children.
+#[must_use]
+pub fn not_empty(path: &NodePath, children: u64) -> Refusal {
+    new(RefusalCode::NotEmpty, format!("the directory {path} has children ({children}): delete them first"))
+}
+
+/// The root, which stays.
+#[must_use]
+pub fn is_root() -> Refusal {
+    new(RefusalCode::IsRoot, "the root cannot be deleted")
+}
+
+/// A lock that is not at rest.
+#[must_use]
+pub fn locked(path: &NodePath, why: &str) -> Refusal {
+    new(RefusalCode::Locked, format!("the lock of {path} {why}: a node can be deleted when its lock is free"))
+}
+
+/// A lock that could not be had at once.
+#[must_use]
+pub fn lock_conflict(path: &NodePath, mode: Mode, why: &str) -> Refusal {
+    new(RefusalCode::LockConflict, format!("the lock of {path} cannot be had at once ({mode}): it {why}"))
+}
+
+/// A handle that has its lock, or its place in the queue, already.
+#[must_use]
+pub fn already_locked(handle: HandleId, acquire: RequestNumber, waits: bool) -> Refusal {
+    let what = if waits { "waits for the lock" } else { "holds the lock" };
+    new(
+        RefusalCode::AlreadyLocked,
+        format!(
+            "handle {handle} {what} already, by request {acquire}; release it first, or open another handle"
+        ),
+    )
+}
+
+/// A handle that has neither.
+#[must_use]
+pub fn not_locked(handle: HandleId) -> Refusal {
+    new(RefusalCode::NotLocked, format!("handle {handle} neither holds its node's lock nor waits for it"))
+}
+
+/// A request that was withdrawn before it was seen.
+#[must_use]
+pub fn cancelled(number: RequestNumber, by: RequestNumber) -> Refusal {
+    new(
+        RefusalCode::Cancelled,
+        format!("request {number} was withdrawn by request {by} before it took effect"),
+    )
+}
+
+/// A request whose outcome the client has said to know.
+#[must_use]
+pub fn acknowledged(number: RequestNumber) -> Refusal {
+    new(
+        RefusalCode::Acknowledged,
+        format!(
+            "request {number} was acknowledged: its outcome is no longer kept, and it is not decided again"
+        ),
+    )
+}

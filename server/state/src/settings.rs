@@ -1,0 +1,81 @@
+//! The cell's limits: which values they can have, and how a change is put together.
+//!
+//! Replicated, so that all replicas refuse alike. Lowering a limit takes nothing away from what exists.
+
+use holdfast_proto::client::v1::{Refusal, Settings};
+use holdfast_types::NameLimits;
+
+use crate::refusal;
+
+/// The settings of a cell for which nothing else was asked.
+#[must_use]
+pub fn defaults() -> Settings {
+    Settings {
+        contents_bytes_max: 256 * 1024,
+        name_bytes_max: 255,
+        path_bytes_max: 4096,
+        sessions_max: 200_000,
+        handles_per_session_max: 16_384,
+        nodes_max: 4_000_000,
+        requests_in_flight_max: 4096,
+    }
+}
+
+/// The settings of a cell that is to be made: fields that are 0 take their default.
+///
+/// # Errors
+///
+/// A refusal that names the first field beyond its range.
+pub fn complete(given: Settings) -> Result<Settings, Refusal> {
+    changed(defaults(), given)
+}
+
+/// The settings after a change: fields that are 0 stay as they are.
+///
+/// # Errors
+///
+/// A refusal that names the first field beyond its range.
+pub fn changed(present: Settings, change: Settings) -> Result<Settings, Refusal> {
+    let or = |new: u64, old: u64| if new == 0 { old } else { new };
+    let or_small = |new: u32, old: u32| if new == 0 { old } else { new };
+    let settings = Settings {
+        contents_bytes_max: or(change.contents_bytes_max, present.contents_bytes_max),
+        name_bytes_max: or_small(change.name_bytes_max, present.name_bytes_max),
+        path_bytes_max: or_small(change.path_bytes_max, present.path_bytes_max),
+        sessions_max: or(change.sessions_max, present.sessions_max),
+        handles_per_session_max: or(change.handles_per_session_max, present.handles_per_session_max),
+        nodes_max: or(change.nodes_max, present.nodes_max),
+        requests_in_flight_max: or_small(change.requests_in_flight_max, present.requests_in_flight_max),
+    };
+    check(settings)?;
+    Ok(settings)
+}
+
+/// Checks that every field is within its range.
+fn check(settings: Settings) -> Result<(), Refusal> {
+    let ranges = [
+        ("contents_bytes_max", settings.contents_bytes_max, 1024 * 1024),
+        ("name_bytes_max", settings.name_bytes_max.into(), 1024),
+        ("path_bytes_max", settings.path_bytes_max.into(), 16 * 1024),
+        ("sessions_max", settings.sessions_max, u64::MAX),
+        ("handles_per_session_max", settings.handles_per_session_max, u64::MAX),
+        ("nodes_max", settings.nodes_max, u64::MAX),
+        ("requests_in_flight_max", settings.requests_in_flight_max.into(), 64 * 1024),
+    ];
+    for (name, value, most) in ranges {
+        if !(1..=most).contains(&value) {
+            return Err(refusal::invalid(format!(
+                "setting {name} cannot be {value}: it is from 1 to {most}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// How long names may be.
+pub(crate) fn name_limits(settings: &Settings) -> NameLimits {
+    NameLimits {
+        name_bytes_max: settings.name_bytes_max as usize,
+        path_bytes_max: settings.path_bytes_max as usize,
+    }
+}
