@@ -1,0 +1,224 @@
+//! The thread that makes what raft hands over durable, in order, with as few syncs as can be.
+//!
+//! What other modules use: [`LogWriter::spawn`], [`LogWriter::submit`], [`LogWriter::close`]. The thread takes all
+//! that is queued, writes it as one batch with one sync, and reports the last number: while the disk works, the
+//! next batch gathers. What needs no sync keeps its place in the order all the same. A second thread trims the
+//! log, so that no write waits for files to be removed.
+//!
+//! Invariants: a number is reported only once it and everything before it is written, and durable if it must be.
+//! A snapshot's file is durable before the log that it replaces is gone; a crash between the two leaves both, and
+//! `recovery` sorts that out. The log is never trimmed beyond the newest complete snapshot. After the first
+//! failure nothing is written, reported or tried again: the owner is told, and ends the process (design.md §8).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use holdfast_replica::Persist;
+use slog::{Logger, debug, info};
+
+use super::log::{LogStore, LogTrimmer};
+use super::snapshot_files::SnapshotFiles;
+use super::{StorageError, panic_message};
+
+/// So many may wait. Raft's own limits on what is in flight are reached long before; if not, the disk is so far
+/// behind that the replica had better stand still with it.
+const PERSISTS_WAITING_MAX: usize = 4_096;
+
+/// One batch takes no more once it has so many bytes of entries: the first of them would wait too long.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Trims that wait. If there are more, the oldest wait for a later, greater one.
+const TRIMS_WAITING_MAX: usize = 16;
+
+/// The log's thread has failed, and has said so to its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the log can no longer be written")]
+pub struct LogStopped;
+
+/// Owns the threads that write and trim the log.
+pub struct LogWriter {
+    queue: SyncSender<Persist>,
+    writer: JoinHandle<Option<LogStore>>,
+    trimmer: JoinHandle<Option<()>>,
+}
+
+impl LogWriter {
+    /// Starts the threads.
+    ///
+    /// `on_persisted` is called on the writer's thread with the number of the last [`Persist`] that is done.
+    /// `on_failure` is called by a thread that fails, and is expected not to return: see
+    /// [`logging::abort`](crate::logging::abort).
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no threads.
+    pub fn spawn(
+        store: LogStore,
+        snapshots: Arc<SnapshotFiles>,
+        logger: Logger,
+        on_persisted: impl FnMut(u64) + Send + 'static,
+        on_failure: impl Fn(StorageError) + Send + Sync + 'static,
+    ) -> Result<Self, StorageError> {
+        let (queue, persists) = sync_channel(PERSISTS_WAITING_MAX);
+        let (trims, trims_wanted) = sync_channel(TRIMS_WAITING_MAX);
+        let on_failure = Arc::new(on_failure);
+        let dir = store.dir().to_owned();
+        let no_thread = StorageError::io("start a thread for", &dir);
+
+        let log = store.trimmer();
+        let trimming =
+            Trimming { log, snapshots: Arc::clone(&snapshots), trims_wanted, logger: logger.clone() };
+        let writing = Writing { store, snapshots, persists, trims, logger, on_persisted };
+        let (on_trim_failure, trim_dir) = (Arc::clone(&on_failure), dir.clone());
+        let spawned = thread::Builder::new()
+            .name("log-trimmer".to_owned())
+            .spawn(move || guarded(&trim_dir, &*on_trim_failure, || trimming.run()))
+            .and_then(|trimmer| {
+                let writer = thread::Builder::new()
+                    .name("log-writer".to_owned())
+                    .spawn(move || guarded(&dir, &*on_failure, || writing.run()))?;
+                Ok((writer, trimmer))
+            });
+        let (writer, trimmer) = spawned.map_err(no_thread)?;
+        Ok(Self { queue, writer, trimmer })
+    }
+
+    /// Queues what must be made durable. Blocks while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// If the thread has failed, which its owner knows already.
+    pub fn submit(&self, persist: Persist) -> Result<(), LogStopped> {
+        self.queue.send(persist).map_err(|_| LogStopped)
+    }
+
+    /// Writes what is queued, ends the threads, and marks the log as closed in the normal way.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails now. What failed before was reported before, and is no error here.
+    pub fn close(self) -> Result<(), StorageError> {
+        let Self { queue, writer, trimmer } = self;
+        drop(queue);
+        // The writer holds the trimmer's queue, so they end in this order. Their panics are caught inside.
+        let store = writer.join().ok().flatten();
+        let trimmed = trimmer.join().ok().flatten();
+        match (store, trimmed) {
+            (Some(store), Some(())) => store.close(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The writer's thread.
+struct Writing<F> {
+    store: LogStore,
+    snapshots: Arc<SnapshotFiles>,
+    persists: Receiver<Persist>,
+    trims: SyncSender<u64>,
+    logger: Logger,
+    on_persisted: F,
+}
+
+impl<F: FnMut(u64)> Writing<F> {
+    fn run(mut self) -> Result<LogStore, StorageError> {
+        let mut next = self.persists.recv().ok();
+        while let Some(first) = next.take() {
+            if first.snapshot.is_some() {
+                self.replace(first)?;
+            } else {
+                next = self.append(first)?;
+            }
+            if next.is_none() {
+                next = self.persists.recv().ok();
+            }
+        }
+        Ok(self.store)
+    }
+
+    /// Writes `first` and what is queued behind it. Gives back what does not fit into the batch.
+    fn append(&mut self, first: Persist) -> Result<Option<Persist>, StorageError> {
+        let mut bytes = entry_bytes(&first);
+        let mut batch = vec![first];
+        let mut left_over = None;
+        while bytes < BATCH_BYTES
+            && let Ok(persist) = self.persists.try_recv()
+        {
+            if persist.snapshot.is_some() {
+                left_over = Some(persist);
+                break;
+            }
+            bytes += entry_bytes(&persist);
+            batch.push(persist);
+        }
+        self.store.append(&batch)?;
+        self.done(&batch);
+        Ok(left_over)
+    }
+
+    /// A snapshot from another replica takes the place of the whole log: its file first.
+    fn replace(&mut self, persist: Persist) -> Result<(), StorageError> {
+        let Some(at) = &persist.snapshot else { return Ok(()) };
+        self.snapshots.write(at)?;
+        self.store.replace(persist.hard_state.as_ref(), &persist.entries)?;
+        info!(self.logger, "a snapshot has replaced the log"; "index" => at.index, "term" => at.term.0);
+        self.done(&[persist]);
+        Ok(())
+    }
+
+    fn done(&mut self, batch: &[Persist]) {
+        if let Some(last) = batch.last() {
+            (self.on_persisted)(last.number);
+        }
+        if let Some(index) = batch.iter().filter_map(|persist| persist.compact_to).max() {
+            // A full queue, or a trimmer that failed and said so: this trim is left to a later one.
+            let _ = self.trims.try_send(index);
+        }
+    }
+}
+
+fn entry_bytes(persist: &Persist) -> usize {
+    persist.entries.iter().map(|entry| entry.data.len()).sum()
+}
+
+/// The trimmer's thread.
+struct Trimming {
+    log: LogTrimmer,
+    snapshots: Arc<SnapshotFiles>,
+    trims_wanted: Receiver<u64>,
+    logger: Logger,
+}
+
+impl Trimming {
+    fn run(self) -> Result<(), StorageError> {
+        let mut trimmed_to = 0;
+        while let Ok(wanted) = self.trims_wanted.recv() {
+            let wanted = self.trims_wanted.try_iter().fold(wanted, u64::max);
+            let index = wanted.min(self.snapshots.newest_index() + 1);
+            if index > trimmed_to {
+                self.log.trim_to(index)?;
+                debug!(self.logger, "the log is trimmed"; "first" => index);
+                trimmed_to = index;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a thread's work. Its failure, be it a panic, goes to `on_failure`.
+fn guarded<T>(
+    log_dir: &Path,
+    on_failure: &dyn Fn(StorageError),
+    work: impl FnOnce() -> Result<T, StorageError>,
+) -> Option<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(StorageError::Log { path: log_dir.to_owned(), what: panic_message(&*panic) })
+    });
+    outcome.map_err(on_failure).ok()
+}
+
+#[cfg(test)]
+mod tests;
