@@ -36,16 +36,9 @@ impl Master {
                 self.connections.add(connection, frame);
                 self.handle_hello(state, connection, hello);
             }
-            (None, None) => {
-                self.connections.add(connection, client::ClientFrame::default());
-                self.refuse_stream(
-                    connection,
-                    refusal(
-                        RefusalCode::Protocol,
-                        "the first frame of a stream must open or attach a session",
-                    ),
-                );
-            }
+            // What follows on a stream that was ended concerns nobody. That a stream begins with a hello is seen
+            // to by the front.
+            (None, None) => {}
             (Some(_), Some(_)) => self.refuse_stream(
                 connection,
                 refusal(

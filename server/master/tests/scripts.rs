@@ -39,7 +39,7 @@ impl Runner {
             cell: "dev".into(),
             cell_id: 7,
             members: (1..=3).map(member).collect(),
-            settings: client::Settings::default(),
+            settings: holdfast_state::settings::defaults(),
         });
         let master = Master::new(Time::ZERO, Term(1), Config::default(), &state);
         let (proposed, rounds) = (VecDeque::new(), VecDeque::new());
@@ -203,7 +203,7 @@ impl goldenscript::Runner for Runner {
 }
 
 fn number(text: &str) -> Result<u64, Box<dyn Error>> {
-    text.trim_start_matches(['c', 's', '#']).parse().map_err(|_| format!("{text:?} is no number").into())
+    text.trim_start_matches(['c', 's']).parse().map_err(|_| format!("{text:?} is no number").into())
 }
 
 fn parse_open(line: &mut ArgumentConsumer<'_>) -> Result<client::OpenSession, Box<dyn Error>> {
@@ -219,7 +219,7 @@ fn parse_open(line: &mut ArgumentConsumer<'_>) -> Result<client::OpenSession, Bo
 fn parse_attach(line: &mut ArgumentConsumer<'_>) -> Result<client::AttachSession, Box<dyn Error>> {
     Ok(client::AttachSession {
         cell: line.take_key("cell").unwrap_or_default().to_owned(),
-        session: number(line.take_key("session").unwrap_or("s1"))?,
+        session: number(line.take_key("session").unwrap_or("s2"))?,
         secret: secret(line.take_key("secret").unwrap_or("a")),
         attachment: number(line.take_key("attachment").unwrap_or("2"))?,
     })
@@ -230,9 +230,9 @@ fn secret(letter: &str) -> bytes::Bytes {
     letter.repeat(16).into()
 }
 
-/// `#3:acquire:1` is request 3, an Acquire on handle 1.
+/// `3 acquire 1` is request 3, an Acquire on handle 1.
 fn parse_request(text: &str) -> Result<client::Request, Box<dyn Error>> {
-    let mut fields = text.split(':');
+    let mut fields = text.split(' ');
     let request_number = number(fields.next().unwrap_or_default())?;
     let kind = fields.next().unwrap_or_default();
     let argument = fields.next().unwrap_or_default();

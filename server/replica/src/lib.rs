@@ -126,10 +126,10 @@ impl Replica {
             Some(at) => at.state,
             // A replica that has yet to join has nothing; its first snapshot replaces this.
             None => State::genesis(holdfast_state::Genesis {
-                cell: String::new(),
+                cell: "joining".to_owned(),
                 cell_id: 0,
                 members: Vec::new(),
-                settings: client::Settings::default(),
+                settings: holdfast_state::settings::defaults(),
             }),
         };
         let mut replica = Self {

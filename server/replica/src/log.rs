@@ -265,7 +265,7 @@ mod tests {
             cell: "dev".into(),
             cell_id: 1,
             members: Vec::new(),
-            settings: holdfast_proto::client::v1::Settings::default(),
+            settings: holdfast_state::settings::defaults(),
         });
         let (voters, learners) = (vec![1, 2, 3], vec![]);
         let mut hard_state = HardState::default();
