@@ -52,7 +52,7 @@ impl Master {
             Some(outcome::Result::Deleted(_)) => Ok(CallAnswer::Delete(client::DeleteResponse { revision })),
             Some(outcome::Result::Refusal(refusal)) => Err(refusal),
             // A change of the settings has no result of its own: they are in the state.
-            _ => Ok(CallAnswer::Settings(state.settings().clone())),
+            _ => Ok(CallAnswer::Settings(*state.settings())),
         };
         self.answer(call, answer);
     }
@@ -79,7 +79,7 @@ impl Master {
                 };
                 CallAnswer::CheckSequencer(client::CheckSequencerResponse { valid, reason, revision })
             }),
-            CallRequest::GetSettings => Ok(CallAnswer::Settings(state.settings().clone())),
+            CallRequest::GetSettings => Ok(CallAnswer::Settings(*state.settings())),
             change => Err(refusal(RefusalCode::Protocol, format!("{change:?} is no read"))),
         };
         self.answer(call, answer);

@@ -220,9 +220,8 @@ impl raft::Storage for Log {
         if self.applied.index < request_index {
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
-        let mut metadata = SnapshotMetadata::default();
-        metadata.index = self.applied.index;
-        metadata.term = self.applied.term;
+        let Position { index, term } = self.applied;
+        let mut metadata = SnapshotMetadata { index, term, ..SnapshotMetadata::default() };
         metadata.set_conf_state(self.conf_state.clone());
         let mut snapshot = Snapshot::default();
         snapshot.set_metadata(metadata);
@@ -268,8 +267,7 @@ mod tests {
             settings: holdfast_state::settings::defaults(),
         });
         let (voters, learners) = (vec![1, 2, 3], vec![]);
-        let mut hard_state = HardState::default();
-        hard_state.commit = commit;
+        let hard_state = HardState { commit, ..HardState::default() };
         Boot {
             hard_state,
             state: Some(StateAt { index: snapshot.0, term: Term(snapshot.1), voters, learners, state }),

@@ -62,7 +62,7 @@ impl Replica {
         let raft = &self.raw.raft;
         let matched = raft.prs().get(id.0).map_or(0, |progress| progress.matched);
         let committed = raft.raft_log.committed;
-        if matched + PROMOTION_LAG_MAX < committed {
+        if matched == 0 || matched + PROMOTION_LAG_MAX < committed {
             let message = format!("{id} has not caught up: it has {matched} of {committed} log entries");
             return self.refuse_membership(call, message);
         }

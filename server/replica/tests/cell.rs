@@ -1,0 +1,531 @@
+//! Three replicas on a table: instant messages, a disk that can be told to wait, a clock that is set by hand.
+//!
+//! What is shown here is the replica's own part: office, persistence, snapshots, membership. The simulator
+//! attacks the same machines with faults.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, outcome, server_frame};
+use holdfast_proto::log::v1::Member;
+use holdfast_replica::{
+    Boot, CallAnswer, CallId, CallRequest, Config, Input, Output, Replica, StateAt, raftpb,
+};
+use holdfast_state::{Genesis, State, settings};
+use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
+use slog::{Discard, Logger, o};
+
+/// What survives a crash.
+#[derive(Clone, Default)]
+struct Disk {
+    hard_state: raftpb::HardState,
+    state: Option<StateAt>,
+    entries: Vec<raftpb::Entry>,
+}
+
+struct Host {
+    replica: Replica,
+    disk: Disk,
+    /// Answers that the disk owes.
+    persisted: VecDeque<u64>,
+    /// The disk answers nothing for now.
+    slow: bool,
+    frames: Vec<(ConnectionId, client::ServerFrame)>,
+    answers: BTreeMap<CallId, Result<CallAnswer, client::Refusal>>,
+    snapshots_written: usize,
+    snapshots_sent: usize,
+    handed_over: bool,
+}
+
+struct Cell {
+    now: Time,
+    hosts: BTreeMap<ReplicaId, Host>,
+    /// Messages between these are lost, in this direction.
+    cut: BTreeSet<(ReplicaId, ReplicaId)>,
+    config: fn(Config) -> Config,
+}
+
+fn member(id: u64) -> Member {
+    let (peer_address, client_address) = (format!("p{id}:1"), format!("c{id}:1"));
+    Member { id, data_id: id, peer_address, client_address, learner: false }
+}
+
+fn genesis() -> StateAt {
+    let members = (1..=3).map(member).collect();
+    let genesis = Genesis { cell: "dev".into(), cell_id: 7, members, settings: settings::defaults() };
+    let state = State::genesis(genesis);
+    StateAt { index: 1, term: Term(1), voters: vec![1, 2, 3], learners: vec![], state }
+}
+
+impl Cell {
+    fn new(config: fn(Config) -> Config) -> Self {
+        let mut cell = Self { now: Time::ZERO, hosts: BTreeMap::new(), cut: BTreeSet::new(), config };
+        for id in 1..=3 {
+            let disk = Disk { state: Some(genesis()), ..Disk::default() };
+            cell.start(ReplicaId(id), disk);
+        }
+        cell
+    }
+
+    fn start(&mut self, id: ReplicaId, disk: Disk) {
+        let config = (self.config)(Config::new(id, 42, self.now.as_nanos() + id.0));
+        let boot = Boot {
+            hard_state: disk.hard_state.clone(),
+            state: disk.state.clone(),
+            entries: disk.entries.clone(),
+        };
+        let logger = Logger::root(Discard, o!());
+        let replica = Replica::new(self.now, config, boot, logger).expect("the disk is whole");
+        let host = Host {
+            replica,
+            disk,
+            persisted: VecDeque::new(),
+            slow: false,
+            frames: Vec::new(),
+            answers: BTreeMap::new(),
+            snapshots_written: 0,
+            snapshots_sent: 0,
+            handed_over: false,
+        };
+        self.hosts.insert(id, host);
+    }
+
+    /// The process dies; others notice that its connections are reset.
+    fn crash(&mut self, id: ReplicaId) -> Disk {
+        let host = self.hosts.remove(&id).expect("it runs");
+        let others: Vec<_> = self.hosts.keys().copied().collect();
+        for other in others {
+            self.input(other, Input::PeerReset { peer: id });
+        }
+        host.disk
+    }
+
+    fn input(&mut self, id: ReplicaId, input: Input) {
+        if let Some(host) = self.hosts.get_mut(&id) {
+            host.replica.handle(self.now, input).expect("no fault");
+        }
+    }
+
+    /// Performs outputs until there are none.
+    fn settle(&mut self) {
+        loop {
+            let ids: Vec<_> = self.hosts.keys().copied().collect();
+            let mut busy = false;
+            for id in ids {
+                while let Some(output) = self.next_output(id) {
+                    busy = true;
+                    self.perform(id, output);
+                }
+                let host = self.hosts.get_mut(&id).expect("it runs");
+                let owed = if host.slow { None } else { host.persisted.back().copied() };
+                if let Some(number) = owed {
+                    host.persisted.clear();
+                    busy = true;
+                    self.input(id, Input::Persisted { number });
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn next_output(&mut self, id: ReplicaId) -> Option<Output> {
+        self.hosts.get_mut(&id)?.replica.poll_output().expect("no fault")
+    }
+
+    fn perform(&mut self, id: ReplicaId, output: Output) {
+        let host = self.hosts.get_mut(&id).expect("it runs");
+        match output {
+            Output::Persist(persist) => {
+                if let Some(state) = persist.snapshot {
+                    host.disk.entries.clear();
+                    host.disk.state = Some(*state);
+                }
+                if let Some(hard_state) = persist.hard_state {
+                    host.disk.hard_state = hard_state;
+                }
+                if let Some(first) = persist.entries.first() {
+                    host.disk.entries.retain(|entry| entry.index < first.index);
+                }
+                host.disk.entries.extend(persist.entries);
+                if let Some(first) = persist.compact_to {
+                    host.disk.entries.retain(|entry| entry.index >= first);
+                }
+                host.persisted.push_back(persist.number);
+            }
+            Output::Peer { to, message } => {
+                if !self.cut.contains(&(id, to)) {
+                    self.input(to, Input::Peer { from: id, messages: vec![message] });
+                }
+            }
+            Output::SendSnapshot { to, message, state } => {
+                host.snapshots_sent += 1;
+                let ok = !self.cut.contains(&(id, to)) && self.hosts.contains_key(&to);
+                if ok {
+                    self.input(to, Input::SnapshotArrived { from: id, message, state });
+                }
+                self.input(id, Input::SnapshotSent { to, ok });
+            }
+            Output::WriteSnapshot(state) => {
+                host.snapshots_written += 1;
+                let index = state.index;
+                host.disk.state = Some(*state);
+                self.input(id, Input::SnapshotWritten { index });
+            }
+            Output::Frame { connection, frame } => host.frames.push((connection, frame)),
+            Output::Answer { call, answer, .. } => {
+                assert!(host.answers.insert(call, answer).is_none(), "{call:?} was answered twice");
+            }
+            Output::HandedOver => host.handed_over = true,
+            Output::Disconnect { .. } | Output::Members(_) | Output::Leadership { .. } | Output::Removed => {}
+        }
+    }
+
+    /// Lets time pass, waking whoever wants to be woken.
+    fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        self.settle();
+        while let Some(next) = self.next_timeout().filter(|next| *next <= until) {
+            self.now = self.now.max(next);
+            let ids: Vec<_> = self.hosts.keys().copied().collect();
+            for id in ids {
+                self.input(id, Input::TimePassed);
+            }
+            self.settle();
+        }
+        self.now = until;
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.hosts.values().filter_map(|host| host.replica.poll_timeout()).min()
+    }
+
+    /// Waits until somebody is in office; gives who.
+    fn elect(&mut self) -> ReplicaId {
+        for _ in 0..1000 {
+            self.pass(Duration::from_millis(10));
+            let mut masters = self.hosts.iter().filter(|(_, host)| host.replica.is_master());
+            if let Some((id, _)) = masters.next() {
+                return *id;
+            }
+        }
+        panic!("nobody was elected");
+    }
+
+    fn host(&self, id: ReplicaId) -> &Host {
+        &self.hosts[&id]
+    }
+
+    fn host_mut(&mut self, id: ReplicaId) -> &mut Host {
+        self.hosts.get_mut(&id).expect("it runs")
+    }
+
+    fn call(&mut self, id: ReplicaId, call: u64, request: CallRequest) {
+        self.input(id, Input::Call { call: CallId(call), request });
+        self.settle();
+    }
+
+    fn put(&mut self, id: ReplicaId, call: u64, path: &str, contents: Bytes) {
+        let path = path.to_owned();
+        let write = client::SetContentsRequest {
+            path,
+            contents,
+            create: true,
+            ..client::SetContentsRequest::default()
+        };
+        self.call(id, call, CallRequest::SetContents(write));
+    }
+
+    /// The answer to a call: the code of the refusal if it is one.
+    fn answer(&self, id: ReplicaId, call: u64) -> Option<Result<CallAnswer, RefusalCode>> {
+        let answer = self.host(id).answers.get(&CallId(call))?;
+        Some(answer.clone().map_err(|refusal| refusal.code()))
+    }
+
+    fn others(&self, id: ReplicaId) -> Vec<ReplicaId> {
+        self.hosts.keys().copied().filter(|other| *other != id).collect()
+    }
+
+    /// Cuts every link of `id`, both ways.
+    fn isolate(&mut self, id: ReplicaId) {
+        for other in self.others(id) {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+}
+
+fn defaults(config: Config) -> Config {
+    config
+}
+
+/// Every kilobyte of log a snapshot, and hardly a tail.
+fn eager_snapshots(config: Config) -> Config {
+    Config { snapshot_every_bytes: 1000, log_tail_bytes: 200, ..config }
+}
+
+fn open_frame(letter: &str) -> client::ClientFrame {
+    let secret = letter.repeat(16).into();
+    let open = client::OpenSession { secret, attachment: 1, ..client::OpenSession::default() };
+    client::ClientFrame { hello: Some(client_frame::Hello::Open(open)), ..client::ClientFrame::default() }
+}
+
+#[test]
+fn a_cell_elects_a_master_which_writes_to_all() {
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    cell.put(master, 1, "/a", "hello".into());
+    assert!(matches!(cell.answer(master, 1), Some(Ok(CallAnswer::SetContents(_)))));
+    cell.pass(Duration::from_millis(300));
+    let hashes: BTreeSet<u64> = cell.hosts.values().map(|host| host.replica.state().hash()).collect();
+    assert_eq!(hashes.len(), 1, "all replicas have the same state");
+    assert!(cell.host(master).replica.state().read_contents("/a").is_ok());
+}
+
+#[test]
+fn what_is_not_on_a_quorums_disks_is_not_acknowledged() {
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    for other in cell.others(master) {
+        cell.host_mut(other).slow = true;
+    }
+    cell.put(master, 1, "/a", "hello".into());
+    assert_eq!(cell.answer(master, 1), None, "the master's own disk is no quorum");
+    let other = cell.others(master)[0];
+    cell.host_mut(other).slow = false;
+    cell.settle();
+    assert!(matches!(cell.answer(master, 1), Some(Ok(_))));
+}
+
+#[test]
+fn a_dead_masters_connections_are_enough_to_replace_it_within_milliseconds() {
+    let mut cell = Cell::new(defaults);
+    let old = cell.elect();
+    let began = cell.now;
+    cell.crash(old);
+    let new = cell.elect();
+    assert_ne!(new, old);
+    let gap = cell.now.since(began);
+    assert!(gap <= Duration::from_millis(30), "virtual time, so this is exact: {gap:?}");
+}
+
+#[test]
+fn a_reset_without_a_death_deposes_nobody() {
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    let term = cell.host(master).replica.term();
+    let other = cell.others(master)[0];
+    cell.input(other, Input::PeerReset { peer: master });
+    cell.pass(Duration::from_millis(500));
+    assert!(cell.host(master).replica.is_master());
+    assert_eq!(cell.host(master).replica.term(), term);
+}
+
+#[test]
+fn a_master_that_is_cut_off_grants_no_lease_and_its_calls_have_no_outcome() {
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    let connection = ConnectionId(1);
+    cell.input(master, Input::Frame { connection, frame: open_frame("s") });
+    cell.settle();
+    cell.host_mut(master).frames.clear();
+    cell.isolate(master);
+    let keep_alive = Some(client::KeepAlive { number: 1 });
+    let frame = client::ClientFrame { keep_alive, ..client::ClientFrame::default() };
+    cell.input(master, Input::Frame { connection, frame });
+    cell.put(master, 1, "/a", "lost?".into());
+    cell.call(master, 2, CallRequest::GetSettings);
+    // The others elect one of theirs, and the old master steps down for want of a quorum.
+    cell.pass(Duration::from_secs(5));
+    assert!(!cell.host(master).replica.is_master());
+    let frames = &cell.host(master).frames;
+    assert!(frames.iter().all(|(_, frame)| frame.lease.is_none()), "no lease without a round");
+    let refused = frames.iter().any(|(_, f)| matches!(f.hello, Some(server_frame::Hello::Refused(_))));
+    assert!(refused, "the stream is told to go elsewhere");
+    assert_eq!(cell.answer(master, 1), Some(Err(RefusalCode::OutcomeUnknown)));
+    assert_eq!(cell.answer(master, 2), Some(Err(RefusalCode::NotMaster)));
+    let new = cell.elect();
+    assert_ne!(new, master);
+    // Back again, its write was never committed by its successor.
+    cell.cut.clear();
+    cell.pass(Duration::from_secs(1));
+    for host in cell.hosts.values() {
+        assert!(host.replica.state().read_contents("/a").is_err());
+    }
+}
+
+#[test]
+fn what_comes_while_no_master_is_known_waits_for_one() {
+    let mut cell = Cell::new(defaults);
+    let connection = ConnectionId(9);
+    for id in 1..=3 {
+        cell.input(ReplicaId(id), Input::Frame { connection, frame: open_frame("s") });
+        cell.call(ReplicaId(id), 1, CallRequest::GetSettings);
+        assert_eq!(cell.answer(ReplicaId(id), 1), None);
+    }
+    let master = cell.elect();
+    cell.pass(Duration::from_millis(300));
+    for id in (1..=3).map(ReplicaId) {
+        let hello = cell.host(id).frames.iter().find_map(|(_, frame)| frame.hello.clone());
+        if id == master {
+            assert!(matches!(hello, Some(server_frame::Hello::Opened(_))), "{hello:?}");
+            assert!(matches!(cell.answer(id, 1), Some(Ok(CallAnswer::Settings(_)))));
+        } else {
+            let Some(server_frame::Hello::Refused(refused)) = hello else { panic!("{hello:?}") };
+            assert_eq!(refused.master_address, format!("c{}:1", master.0));
+            assert_eq!(cell.answer(id, 1), Some(Err(RefusalCode::NotMaster)));
+        }
+    }
+}
+
+#[test]
+fn all_replicas_come_back_with_everything_acknowledged() {
+    let mut cell = Cell::new(eager_snapshots);
+    let master = cell.elect();
+    for call in 0..50 {
+        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
+        assert!(matches!(cell.answer(master, call), Some(Ok(_))));
+    }
+    assert!(cell.host(master).snapshots_written > 0, "snapshots were due");
+    let hash = cell.host(master).replica.state().hash();
+    let disks: Vec<_> = (1..=3).map(|id| cell.crash(ReplicaId(id))).collect();
+    for (id, disk) in (1..=3).zip(disks) {
+        cell.start(ReplicaId(id), disk);
+    }
+    let master = cell.elect();
+    assert_eq!(cell.host(master).replica.state().hash(), hash);
+}
+
+#[test]
+fn a_replica_that_was_away_longer_than_the_log_is_kept_catches_up_by_snapshot() {
+    let mut cell = Cell::new(eager_snapshots);
+    let master = cell.elect();
+    let away = cell.others(master)[0];
+    let disk = cell.crash(away);
+    for call in 0..100 {
+        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
+    }
+    cell.start(away, disk);
+    cell.pass(Duration::from_secs(2));
+    assert!(cell.host(master).snapshots_sent > 0);
+    let hash = cell.host(master).replica.state().hash();
+    assert_eq!(cell.host(away).replica.state().hash(), hash);
+}
+
+#[test]
+fn a_stop_in_the_normal_way_hands_over_first() {
+    let mut cell = Cell::new(defaults);
+    let old = cell.elect();
+    let began = cell.now;
+    cell.input(old, Input::HandOver);
+    cell.settle();
+    assert!(cell.host(old).handed_over);
+    assert!(!cell.host(old).replica.is_master());
+    let new = cell.elect();
+    assert_ne!(new, old);
+    assert!(cell.now.since(began) <= Duration::from_millis(20), "nobody had to time out");
+}
+
+#[test]
+fn a_lost_replica_is_replaced_under_a_new_id_while_the_cell_works() {
+    let mut cell = Cell::new(eager_snapshots);
+    let master = cell.elect();
+    for call in 0..20 {
+        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
+    }
+    let lost = cell.others(master)[0];
+    cell.crash(lost);
+    let refused = |cell: &Cell, call| cell.answer(master, call) == Some(Err(RefusalCode::Membership));
+    cell.call(master, 100, CallRequest::AddMember(member(lost.0)));
+    assert!(refused(&cell, 100), "an id that is in use");
+    let newcomer = ReplicaId(4);
+    cell.call(master, 101, CallRequest::AddMember(member(4)));
+    assert_eq!(cell.answer(master, 101), Some(Ok(CallAnswer::Membership)));
+    cell.call(master, 102, CallRequest::PromoteMember(newcomer));
+    assert!(refused(&cell, 102), "it has not caught up");
+    cell.start(newcomer, Disk::default());
+    cell.pass(Duration::from_secs(3));
+    cell.call(master, 103, CallRequest::PromoteMember(newcomer));
+    assert_eq!(cell.answer(master, 103), Some(Ok(CallAnswer::Membership)));
+    cell.call(master, 104, CallRequest::RemoveMember(lost));
+    assert_eq!(cell.answer(master, 104), Some(Ok(CallAnswer::Membership)));
+    cell.call(master, 105, CallRequest::AddMember(member(lost.0)));
+    assert!(refused(&cell, 105), "a removed id is never used again");
+    // The newcomer's vote counts: with one of the first three gone it is needed.
+    let other = cell.others(master).into_iter().find(|id| *id != newcomer).expect("one is left");
+    cell.crash(other);
+    cell.put(master, 106, "/after", "x".into());
+    assert!(matches!(cell.answer(master, 106), Some(Ok(_))));
+    // Taking one more away would leave nobody to agree with.
+    cell.pass(Duration::from_millis(1500));
+    cell.call(master, 107, CallRequest::RemoveMember(newcomer));
+    assert!(refused(&cell, 107), "{:?}", cell.answer(master, 107));
+    let hash = cell.host(master).replica.state().hash();
+    assert_eq!(cell.host(newcomer).replica.state().hash(), hash);
+}
+
+#[test]
+fn forwarded_proposals_and_reads_of_other_replicas_are_dropped() {
+    use protobuf::Message as _;
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    let other = cell.others(master)[0];
+    let revision = cell.host(master).replica.state().revision();
+    let applied = cell.host(master).replica.applied_index();
+    for kind in [raftpb::MessageType::MsgPropose, raftpb::MessageType::MsgReadIndex] {
+        let mut message = raftpb::Message::default();
+        message.set_msg_type(kind);
+        (message.from, message.to) = (other.0, master.0);
+        message.set_entries(vec![raftpb::Entry { data: "junk".into(), ..raftpb::Entry::default() }].into());
+        let bytes: Bytes = message.write_to_bytes().expect("encodes").into();
+        let garbage = Bytes::from_static(b"\xff\xff not raft");
+        cell.input(master, Input::Peer { from: other, messages: vec![bytes, garbage] });
+        cell.settle();
+    }
+    assert_eq!(cell.host(master).replica.applied_index(), applied);
+    assert_eq!(cell.host(master).replica.state().revision(), revision);
+}
+
+#[test]
+fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
+    let mut cell = Cell::new(defaults);
+    let old = cell.elect();
+    let connection = ConnectionId(1);
+    cell.input(old, Input::Frame { connection, frame: open_frame("s") });
+    cell.settle();
+    let opened = cell.host(old).frames.iter().find_map(|(_, frame)| match &frame.hello {
+        Some(server_frame::Hello::Opened(opened)) => Some(opened.session),
+        _ => None,
+    });
+    let session = opened.expect("the session is open");
+    let create = client::Open {
+        path: "/once".to_owned(),
+        creation: client::Creation::Must.into(),
+        ..client::Open::default()
+    };
+    let operation = Some(client::request::Operation::Open(create));
+    let request = client::Request { number: 1, operation };
+    let frame = client::ClientFrame { requests: vec![request.clone()], ..client::ClientFrame::default() };
+    cell.input(old, Input::Frame { connection, frame });
+    cell.settle();
+    cell.crash(old);
+    let new = cell.elect();
+    let attach = client::AttachSession {
+        cell: "dev".to_owned(),
+        session,
+        secret: "s".repeat(16).into(),
+        attachment: 2,
+    };
+    let frame = client::ClientFrame {
+        hello: Some(client_frame::Hello::Attach(attach)),
+        requests: vec![request],
+        ..client::ClientFrame::default()
+    };
+    cell.input(new, Input::Frame { connection: ConnectionId(2), frame });
+    cell.settle();
+    let reply = cell.host(new).frames.iter().flat_map(|(_, frame)| &frame.replies).next();
+    let result = reply.and_then(|reply| reply.outcome.clone()).and_then(|outcome| outcome.result);
+    let Some(outcome::Result::Opened(opened)) = result else { panic!("{result:?}") };
+    assert!(opened.created, "the recorded outcome, not a second try's");
+}
