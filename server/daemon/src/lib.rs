@@ -1,6 +1,32 @@
 //! A replica as a process: it performs what the pure machine in `holdfast-replica` asks for.
+//!
+//! - [`server`]: one replica put together; [`Server`] and [`run_replica_blocking`]
+//! - [`dev`]: a cell of several replicas in one process
+//! - `driver`: the loop around the core
+//! - `front`: the gRPC services for clients; `peers`: the transport between replicas
+//! - `founding`: how a replica comes to a cell
+//! - [`storage`]: the log and the snapshots; [`identity`]: whose data directory it is
+//! - [`config`], [`logging`], `signals`, `listen`, `clock`: what a process needs besides
+//!
+//! Never here: a decision. Who holds a lock, who is master and what is durable enough is decided in the crates
+//! below; this one carries their inputs in and their outputs out.
 
+mod clock;
 pub mod config;
+pub mod dev;
+mod driver;
+mod founding;
+mod front;
 pub mod identity;
+mod listen;
 pub mod logging;
+mod outbox;
+mod peers;
+pub mod server;
+mod signals;
 pub mod storage;
+
+pub use founding::FoundingError;
+pub use listen::{ListenError, Listeners};
+pub use server::{Server, ServerError, run_replica_blocking};
+pub use signals::interrupted;

@@ -1,0 +1,397 @@
+//! A cell in one process, on loopback: for trying Holdfast out, for tests, and for examples.
+//!
+//! The replicas are the real ones, each on a thread of its own, and talk by real sockets; only that they share a
+//! process, and so die together, tells the cell from one that serves. What a data directory must remember beside
+//! the replicas' own data, so that the cell comes back at the same addresses, is in `cell.toml` there.
+//!
+//! Invariant: a cell that was stopped and is started again on the same directory is the same cell.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use futures::future::join_all;
+use holdfast_proto::peer::v1::FoundingMember;
+use holdfast_types::{ReplicaId, check_cell_name};
+use serde::{Deserialize, Serialize};
+use slog::{Logger, o};
+use tempfile::TempDir;
+
+use crate::config::Config;
+use crate::listen::{ListenError, Listeners};
+use crate::server::{Server, ServerError};
+
+const RECORD_NAME: &str = "cell.toml";
+
+/// How a cell for development is set up.
+#[derive(Clone, Debug)]
+pub struct DevOptions {
+    /// The cell's name.
+    pub cell: String,
+    /// How many replicas it has.
+    pub replicas: u16,
+    /// Where the data are kept; `None` for a temporary directory that goes with the cell.
+    pub data_dir: Option<PathBuf>,
+    /// Clients reach the replicas at this port and the following ones; `None` for ports that are free.
+    pub port_base: Option<u16>,
+}
+
+impl Default for DevOptions {
+    /// Three replicas of a cell called `dev`, in a temporary directory, on free ports.
+    fn default() -> Self {
+        Self { cell: "dev".to_owned(), replicas: 3, data_dir: None, port_base: None }
+    }
+}
+
+/// Why a cell for development cannot run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DevError {
+    /// An option is wrong.
+    #[error("{0}")]
+    Option(String),
+    /// The data directory holds another cell.
+    #[error(
+        "{path} holds the cell {found}, and {wanted} was asked for: give the same options as when it was made, or \
+         another directory", path = path.display()
+    )]
+    OtherCell {
+        /// The directory.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What was wanted.
+        wanted: String,
+    },
+    /// The record in the data directory cannot be read.
+    #[error("{path} is not readable as the record of a cell: {what}", path = path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// A file could not be read or written.
+    #[error("cannot use {path}: {source}", path = path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A replica cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A replica cannot run.
+    #[error("{replica} cannot run: {source}")]
+    Replica {
+        /// Which.
+        replica: ReplicaId,
+        /// Why.
+        source: ServerError,
+    },
+}
+
+/// What the data directory remembers of the cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    cell: String,
+    replicas: Vec<ReplicaRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct ReplicaRecord {
+    id: u64,
+    peer_address: String,
+    client_address: String,
+}
+
+/// A running cell. Dropping it stops its replicas at once; [`DevCell::stop`] is the better way.
+#[derive(Debug)]
+pub struct DevCell {
+    record: Record,
+    data_dir: PathBuf,
+    /// By their place in the record; `None` while stopped.
+    servers: Vec<Option<Server>>,
+    logger: Logger,
+    /// Removes the data when the cell is dropped.
+    _temporary: Option<TempDir>,
+}
+
+impl DevCell {
+    /// Starts a cell. Returns once all its replicas run and know a master. Dropping the future stops them.
+    ///
+    /// # Errors
+    ///
+    /// Why the cell cannot run.
+    pub async fn start(options: DevOptions, logger: Logger) -> Result<Self, DevError> {
+        check(&options)?;
+        let (data_dir, temporary) = data_dir(&options)?;
+        let (record, listeners) = match read_record(&data_dir)? {
+            Some(record) => reopen(record, &options, &data_dir)?,
+            None => open(&options, &data_dir)?,
+        };
+        let servers = record.replicas.iter().map(|_| None).collect();
+        let mut cell = Self { record, data_dir, servers, logger, _temporary: temporary };
+        for (place, listeners) in listeners.into_iter().enumerate() {
+            cell.start_at(place, listeners).await?;
+        }
+        cell.master().await?;
+        Ok(cell)
+    }
+
+    /// The cell's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.record.cell
+    }
+
+    /// Where clients reach the replicas, by rising id, also those that are stopped.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.record.replicas.iter().map(|replica| replica.client_address.clone()).collect()
+    }
+
+    /// Where the data are.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// Waits until all replicas that run know a master, and says which. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a replica ends meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If all replicas are stopped.
+    pub async fn master(&mut self) -> Result<ReplicaId, DevError> {
+        let mut known = None;
+        for server in self.servers.iter_mut().flatten() {
+            let replica = server.replica();
+            known = match server.master().await {
+                Some(master) => Some(master),
+                None => {
+                    let source = server.ended().await.err();
+                    let source = source.unwrap_or_else(|| io::Error::other("it has stopped").into());
+                    return Err(DevError::Replica { replica, source });
+                }
+            };
+        }
+        Ok(known.expect("a replica runs"))
+    }
+
+    /// Stops one replica gracefully; does nothing if it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// Why it had ended before, if it had.
+    ///
+    /// # Panics
+    ///
+    /// If the cell has no such replica.
+    pub async fn stop_replica(&mut self, id: ReplicaId) -> Result<(), DevError> {
+        let place = self.place(id);
+        match self.servers[place].take() {
+            Some(server) => server.stop().await.map_err(|source| DevError::Replica { replica: id, source }),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts one replica again; does nothing if it runs.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot run.
+    ///
+    /// # Panics
+    ///
+    /// If the cell has no such replica.
+    pub async fn start_replica(&mut self, id: ReplicaId) -> Result<(), DevError> {
+        let place = self.place(id);
+        if self.servers[place].is_some() {
+            return Ok(());
+        }
+        let listeners = listen(&self.record.replicas[place])?;
+        self.start_at(place, listeners).await
+    }
+
+    /// Waits until a replica ends by itself, which none should. Dropping the future loses nothing.
+    pub async fn failed(&mut self) -> DevError {
+        let running = self.servers.iter_mut().flatten().map(|server| {
+            Box::pin(async move {
+                let replica = server.replica();
+                let source = server.ended().await.err();
+                DevError::Replica {
+                    replica,
+                    source: source.unwrap_or_else(|| io::Error::other("it has stopped").into()),
+                }
+            })
+        });
+        let running: Vec<_> = running.collect();
+        if running.is_empty() {
+            return std::future::pending().await;
+        }
+        futures::future::select_all(running).await.0
+    }
+
+    /// Stops all replicas gracefully. Returns when they have ended.
+    ///
+    /// # Errors
+    ///
+    /// Why one had ended before, if one had.
+    pub async fn stop(mut self) -> Result<(), DevError> {
+        let stopping = self.servers.iter_mut().filter_map(Option::take).map(|server| async move {
+            let replica = server.replica();
+            server.stop().await.map_err(|source| DevError::Replica { replica, source })
+        });
+        join_all(stopping).await.into_iter().collect()
+    }
+
+    fn place(&self, id: ReplicaId) -> usize {
+        let place = self.record.replicas.iter().position(|replica| replica.id == id.0);
+        place.expect("the cell has such a replica")
+    }
+
+    async fn start_at(&mut self, place: usize, listeners: Listeners) -> Result<(), DevError> {
+        let id = ReplicaId(self.record.replicas[place].id);
+        let members = self.record.replicas.iter().map(|replica| FoundingMember {
+            id: replica.id,
+            peer_address: replica.peer_address.clone(),
+            client_address: replica.client_address.clone(),
+        });
+        let dir = self.data_dir.join(format!("replica-{}", id.0));
+        let config = Config::new(&self.record.cell, id, dir, members.collect());
+        let logger = self.logger.new(o!("replica" => id.0));
+        let server = Server::start_on(listeners, config, logger).await;
+        self.servers[place] = Some(server.map_err(|source| DevError::Replica { replica: id, source })?);
+        Ok(())
+    }
+}
+
+fn check(options: &DevOptions) -> Result<(), DevError> {
+    check_cell_name(&options.cell).map_err(DevError::Option)?;
+    if !(1..=9).contains(&options.replicas) {
+        return Err(DevError::Option(format!(
+            "a cell has 1 to 9 replicas, usually 3 or 5, not {}",
+            options.replicas
+        )));
+    }
+    let room =
+        options.port_base.is_none_or(|base| base > 0 && base.checked_add(2 * options.replicas).is_some());
+    if room {
+        return Ok(());
+    }
+    let count = 2 * options.replicas;
+    Err(DevError::Option(format!(
+        "there are no {count} ports from {} on",
+        options.port_base.unwrap_or_default()
+    )))
+}
+
+fn data_dir(options: &DevOptions) -> Result<(PathBuf, Option<TempDir>), DevError> {
+    match &options.data_dir {
+        Some(dir) => {
+            fs::create_dir_all(dir).map_err(|source| DevError::Io { path: dir.clone(), source })?;
+            Ok((dir.clone(), None))
+        }
+        None => {
+            let temporary = tempfile::Builder::new().prefix("holdfast-dev-").tempdir();
+            let temporary =
+                temporary.map_err(|source| DevError::Io { path: std::env::temp_dir(), source })?;
+            Ok((temporary.path().to_owned(), Some(temporary)))
+        }
+    }
+}
+
+fn read_record(dir: &Path) -> Result<Option<Record>, DevError> {
+    let path = dir.join(RECORD_NAME);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DevError::Io { path, source }),
+    };
+    let record = toml::from_str(&text).map_err(|error| DevError::Record { path, what: error.to_string() })?;
+    Ok(Some(record))
+}
+
+/// Binds the sockets of a new cell, and writes down where they are.
+fn open(options: &DevOptions, dir: &Path) -> Result<(Record, Vec<Listeners>), DevError> {
+    let mut record = Record { cell: options.cell.clone(), replicas: Vec::new() };
+    let mut all = Vec::new();
+    for place in 0..options.replicas {
+        let port = |offset| options.port_base.map_or(0, |base| base + offset);
+        let loopback = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
+        let listeners = Listeners::bind(&loopback(port(options.replicas + place)), &loopback(port(place)))?;
+        let addresses = listeners.addresses();
+        let (peer, client) = addresses.map_err(|source| DevError::Io { path: dir.to_owned(), source })?;
+        record.replicas.push(ReplicaRecord {
+            id: u64::from(place) + 1,
+            peer_address: peer.to_string(),
+            client_address: client.to_string(),
+        });
+        all.push(listeners);
+    }
+    let path = dir.join(RECORD_NAME);
+    let text = toml::to_string(&record)
+        .map_err(|error| DevError::Record { path: path.clone(), what: error.to_string() })?;
+    fs::write(&path, text).map_err(|source| DevError::Io { path, source })?;
+    Ok((record, all))
+}
+
+/// Binds the sockets of a cell that exists.
+fn reopen(record: Record, options: &DevOptions, dir: &Path) -> Result<(Record, Vec<Listeners>), DevError> {
+    let describe = |cell: &str, replicas: usize, port: Option<&str>| {
+        let port = port.map(|port| format!(" from port {port} on")).unwrap_or_default();
+        format!("{cell:?} of {replicas} replicas{port}")
+    };
+    let first_port = record.replicas.first().and_then(|replica| replica.client_address.rsplit_once(':'));
+    let first_port = first_port.map(|(_, port)| port.to_owned());
+    let wanted_port = options.port_base.map(|port| port.to_string());
+    let same = record.cell == options.cell
+        && record.replicas.len() == usize::from(options.replicas)
+        && (wanted_port.is_none() || wanted_port == first_port);
+    if !same {
+        return Err(DevError::OtherCell {
+            path: dir.to_owned(),
+            found: describe(&record.cell, record.replicas.len(), first_port.as_deref()),
+            wanted: describe(&options.cell, usize::from(options.replicas), wanted_port.as_deref()),
+        });
+    }
+    let listeners = record.replicas.iter().map(listen).collect::<Result<_, _>>()?;
+    Ok((record, listeners))
+}
+
+fn listen(replica: &ReplicaRecord) -> Result<Listeners, ListenError> {
+    Listeners::bind(&replica.peer_address, &replica.client_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_cannot_be_are_refused_with_what_would_be_right() {
+        let refused = |options: DevOptions| check(&options).unwrap_err().to_string();
+        assert!(refused(DevOptions { cell: "Dev".into(), ..DevOptions::default() }).contains("a-z"));
+        assert!(refused(DevOptions { replicas: 0, ..DevOptions::default() }).contains("1 to 9"));
+        assert!(refused(DevOptions { port_base: Some(65_533), ..DevOptions::default() }).contains("6 ports"));
+        check(&DevOptions { port_base: Some(7_400), ..DevOptions::default() }).unwrap();
+    }
+
+    #[test]
+    fn a_directory_remembers_its_cell_and_is_not_taken_for_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = DevOptions::default();
+        let (record, listeners) = open(&options, dir.path()).unwrap();
+        drop(listeners);
+        let found = read_record(dir.path()).unwrap().unwrap();
+        assert_eq!(found, record);
+        let other = DevOptions { cell: "other".into(), ..options };
+        let error = reopen(found, &other, dir.path()).unwrap_err().to_string();
+        assert!(error.contains("\"dev\"") && error.contains("\"other\""), "{error}");
+    }
+}

@@ -1,0 +1,346 @@
+//! The loop around the core: waits for inputs or the time-out, reads the clock, lets the replica handle them, and
+//! performs what it wants done. The core task owns the [`Replica`]; nobody else touches it.
+//!
+//! A turn takes everything that is queued, so that what arrives together is proposed together, and reads the clock
+//! after that, so that no input is handled at a time before it came (design.md §4). It never waits for a client or
+//! a peer: what they do not take in time is their loss. It does wait for a disk that is far behind.
+//!
+//! Invariant: outputs are performed in the order in which they were polled, and all of them before the next input
+//! is taken. A [`Fault`] stops the process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use holdfast_proto::client::v1::{Refusal, ServerFrame, StatusResponse};
+use holdfast_proto::log::v1::Member;
+use holdfast_replica::{CallAnswer, CallId, CallRequest, Fault, Input, Output, Persist, Replica, StateAt};
+use holdfast_types::{ConnectionId, Duration, ReplicaId, Time};
+use prost::Message;
+use slog::{Logger, info, warn};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+use crate::outbox::{Outbox, PushError};
+use crate::peers::Peers;
+use crate::storage::StorageError;
+use crate::storage::snapshot_files::SnapshotFiles;
+use crate::storage::writer::LogWriter;
+use crate::{clock, logging};
+
+/// So many inputs wait for the core before those who bring them have to wait.
+pub(crate) const INPUTS_WAITING_MAX: usize = 4_096;
+/// A turn takes so many: enough to share a disk write among, few enough that answers do not wait for long.
+const INPUTS_PER_TURN_MAX: usize = 1_024;
+/// A turn that begins so late may have inputs that nobody has read off the sockets yet.
+const LATE: Duration = Duration::from_millis(100);
+/// So often a late turn lets everybody else go first: once to find what is in the sockets, once to decode it, and
+/// once for good measure.
+const YIELDS_WHEN_LATE: usize = 3;
+/// Without anything to wait for, the loop looks again after this.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// What can reach the core.
+pub(crate) enum CoreInput {
+    /// For the replica itself.
+    Replica(Input),
+    /// A client's stream begins; its frames go to `outbox`.
+    Connected {
+        /// The stream.
+        connection: ConnectionId,
+        /// To its client.
+        outbox: Arc<Outbox<ServerFrame>>,
+    },
+    /// A unary call.
+    Call(Call),
+    /// Somebody wants to know how the replica is.
+    Status {
+        /// To whoever asks.
+        reply: oneshot::Sender<StatusResponse>,
+    },
+    /// A replica of the cell has begun to send.
+    Contact(Member),
+}
+
+/// A unary call on its way in.
+pub(crate) struct Call {
+    /// What is asked.
+    pub(crate) request: CallRequest,
+    /// To the caller, who may have left.
+    pub(crate) reply: oneshot::Sender<CallReply>,
+    /// Counts the call as unanswered.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// The answer to a unary call.
+pub(crate) struct CallReply {
+    /// The answer.
+    pub(crate) answer: Result<CallAnswer, Refusal>,
+    /// With NOT_MASTER: where the master serves clients, if known; else empty.
+    pub(crate) master_address: String,
+}
+
+/// A call that the replica has not answered.
+struct PendingCall {
+    reply: oneshot::Sender<CallReply>,
+    /// Given back when the answer comes.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// After [`Input::HandOver`]: the leadership is elsewhere, or nobody would take it.
+    HandedOver,
+    /// The replica was removed from the cell.
+    Removed,
+}
+
+/// The core and what performs its wishes.
+pub(crate) struct Driver {
+    replica: Replica,
+    inputs: mpsc::Receiver<CoreInput>,
+    /// For tasks that answer the core.
+    core: mpsc::Sender<CoreInput>,
+    /// The last durable number. Not among the inputs: the disk must be able to answer while the core waits for it.
+    persisted: watch::Receiver<u64>,
+    /// The last number that the replica was told.
+    told_persisted: u64,
+    log: LogWriter,
+    snapshots: Arc<SnapshotFiles>,
+    peers: Peers,
+    /// Who is master, for whoever waits for one.
+    masters: watch::Sender<Option<ReplicaId>>,
+    connections: HashMap<ConnectionId, Arc<Outbox<ServerFrame>>>,
+    calls: HashMap<CallId, PendingCall>,
+    next_call: u64,
+    logger: Logger,
+}
+
+/// What a [`Driver`] is made of.
+pub(crate) struct Parts {
+    /// The core.
+    pub(crate) replica: Replica,
+    /// Where inputs arrive.
+    pub(crate) inputs: mpsc::Receiver<CoreInput>,
+    /// Where inputs are sent to.
+    pub(crate) core: mpsc::Sender<CoreInput>,
+    /// The last durable number.
+    pub(crate) persisted: watch::Receiver<u64>,
+    /// Makes things durable.
+    pub(crate) log: LogWriter,
+    /// Where snapshots go.
+    pub(crate) snapshots: Arc<SnapshotFiles>,
+    /// The other replicas.
+    pub(crate) peers: Peers,
+    /// Told who is master.
+    pub(crate) masters: watch::Sender<Option<ReplicaId>>,
+    /// The program's log.
+    pub(crate) logger: Logger,
+}
+
+impl Driver {
+    /// A driver that has done nothing yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { replica, inputs, core, persisted, log, snapshots, peers, masters, logger } = parts;
+        Self {
+            replica,
+            inputs,
+            core,
+            persisted,
+            told_persisted: 0,
+            log,
+            snapshots,
+            peers,
+            masters,
+            connections: HashMap::new(),
+            calls: HashMap::new(),
+            next_call: 1,
+            logger,
+        }
+    }
+
+    /// Runs until the replica may stop. The caller goes on to [`Driver::close`].
+    ///
+    /// # Errors
+    ///
+    /// A fault, after which the process must end.
+    pub(crate) async fn run(&mut self) -> Result<Ended, Fault> {
+        let mut taken = Vec::with_capacity(INPUTS_PER_TURN_MAX);
+        if let Some(ended) = self.perform_outputs()? {
+            return Ok(ended);
+        }
+        loop {
+            let persisted = self.take_inputs(&mut taken).await;
+            let now = clock::now();
+            for input in taken.drain(..) {
+                self.handle(now, input)?;
+            }
+            if let Some(number) = persisted {
+                self.replica.handle(now, Input::Persisted { number })?;
+            }
+            if self.replica.poll_timeout().is_some_and(|timeout| timeout <= now) {
+                self.replica.handle(now, Input::TimePassed)?;
+            }
+            if let Some(ended) = self.perform_outputs()? {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Ends every stream, after what was sent to it.
+    pub(crate) fn finish_streams(&self) {
+        for outbox in self.connections.values() {
+            outbox.finish();
+        }
+    }
+
+    /// Waits until everything is durable. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails now.
+    pub(crate) fn close(self) -> Result<(), StorageError> {
+        self.log.close()
+    }
+
+    /// Waits for an input, a completed write or the time-out, and takes everything that is there by then. Gives the
+    /// number up to which everything has become durable, if that has risen.
+    async fn take_inputs(&mut self, taken: &mut Vec<CoreInput>) -> Option<u64> {
+        let now = clock::now();
+        let timeout = self.replica.poll_timeout();
+        let wait = timeout.map_or(IDLE, |timeout| timeout.since(now));
+        let slept = tokio::select! {
+            // In this order, so that a time-out is noticed only when nothing has come.
+            biased;
+            _ = self.inputs.recv_many(taken, INPUTS_PER_TURN_MAX) => false,
+            Ok(()) = self.persisted.changed() => false,
+            () = tokio::time::sleep(wait) => true,
+        };
+        if slept && timeout.is_some_and(|timeout| clock::now().since(timeout) > LATE) {
+            // The process was not scheduled. What came meanwhile is in the sockets: let the streams read it, and
+            // hear it before deciding that anybody was silent (design.md §4).
+            for _ in 0..YIELDS_WHEN_LATE {
+                tokio::task::yield_now().await;
+            }
+        }
+        while taken.len() < INPUTS_PER_TURN_MAX
+            && let Ok(input) = self.inputs.try_recv()
+        {
+            taken.push(input);
+        }
+        let number = *self.persisted.borrow_and_update();
+        let more = number > self.told_persisted;
+        self.told_persisted = number;
+        more.then_some(number)
+    }
+
+    fn handle(&mut self, now: Time, input: CoreInput) -> Result<(), Fault> {
+        match input {
+            CoreInput::Replica(input) => {
+                if let Input::Disconnected { connection } = &input {
+                    self.connections.remove(connection);
+                }
+                self.replica.handle(now, input)
+            }
+            CoreInput::Connected { connection, outbox } => {
+                self.connections.insert(connection, outbox);
+                Ok(())
+            }
+            CoreInput::Call(Call { request, reply, permit }) => {
+                let call = CallId(self.next_call);
+                self.next_call += 1;
+                self.calls.insert(call, PendingCall { reply, _permit: permit });
+                self.replica.handle(now, Input::Call { call, request })
+            }
+            CoreInput::Status { reply } => {
+                // Whoever asked may have left.
+                let _ = reply.send(self.replica.status());
+                Ok(())
+            }
+            CoreInput::Contact(contact) => {
+                self.peers.add_contact(&contact);
+                Ok(())
+            }
+        }
+    }
+
+    fn perform_outputs(&mut self) -> Result<Option<Ended>, Fault> {
+        let mut ended = None;
+        while let Some(output) = self.replica.poll_output()? {
+            ended = self.perform(output).or(ended);
+        }
+        Ok(ended)
+    }
+
+    fn perform(&mut self, output: Output) -> Option<Ended> {
+        match output {
+            Output::Persist(persist) => self.persist(persist),
+            Output::Peer { to, message } => self.peers.send(to, message),
+            Output::SendSnapshot { to, message, state } => self.peers.send_snapshot(to, message, state),
+            Output::WriteSnapshot(state) => self.write_snapshot(state),
+            Output::Frame { connection, frame } => self.send_frame(connection, frame),
+            Output::Disconnect { connection } => {
+                if let Some(outbox) = self.connections.remove(&connection) {
+                    outbox.finish();
+                }
+            }
+            Output::Answer { call, answer, master_address } => {
+                if let Some(pending) = self.calls.remove(&call) {
+                    // The caller may have left.
+                    let _ = pending.reply.send(CallReply { answer, master_address });
+                }
+            }
+            Output::Members(members) => self.set_members(&members),
+            Output::Leadership { master, term } => {
+                match master {
+                    Some(master) => info!(self.logger, "{master} is the master"; "term" => %term),
+                    None => info!(self.logger, "no master is known"; "term" => %term),
+                }
+                self.masters.send_replace(master);
+            }
+            Output::HandedOver => return Some(Ended::HandedOver),
+            Output::Removed => return Some(Ended::Removed),
+        }
+        None
+    }
+
+    /// Waits only when the disk is thousands of writes behind; then the replica had better stand still with it.
+    fn persist(&mut self, persist: Persist) {
+        if let Err(error) = self.log.submit(persist) {
+            logging::abort(&self.logger, &error.to_string());
+        }
+    }
+
+    fn write_snapshot(&self, state: Box<StateAt>) {
+        let (snapshots, core, logger) = (Arc::clone(&self.snapshots), self.core.clone(), self.logger.clone());
+        tokio::task::spawn_blocking(move || {
+            let index = state.index;
+            if let Err(error) = snapshots.write(&state) {
+                logging::abort(&logger, &error.to_string());
+            }
+            info!(logger, "wrote a snapshot"; "index" => index);
+            // Fails only when the core is gone, and then the snapshot is found at the next start.
+            let _ = core.blocking_send(CoreInput::Replica(Input::SnapshotWritten { index }));
+        });
+    }
+
+    /// Queues a frame. A client that lets them pile up loses its stream; its session goes on.
+    fn send_frame(&mut self, connection: ConnectionId, frame: ServerFrame) {
+        let Some(outbox) = self.connections.get(&connection) else { return };
+        let bytes = frame.encoded_len();
+        match outbox.push(frame, bytes) {
+            // A stream that is gone: its reader is about to say so.
+            Ok(()) | Err(PushError::Closed) => {}
+            Err(PushError::Full) => {
+                warn!(self.logger, "cut a client off that does not read"; "connection" => %connection);
+                outbox.cut();
+            }
+        }
+    }
+
+    fn set_members(&mut self, members: &[Member]) {
+        let ids: Vec<_> = members.iter().map(|member| member.id).collect();
+        info!(self.logger, "the cell's replicas are {ids:?}");
+        let removed = self.replica.state().removed_members().collect();
+        self.peers.set_members(members, removed);
+    }
+}

@@ -1,0 +1,104 @@
+//! The service `Admin`: settings and membership.
+//!
+//! Adding a replica is the one call that does not go straight to the core: the front first asks the new replica
+//! who it is, because the cell must know a replica's data directory before it counts on it.
+
+use holdfast_proto::client::v1 as client;
+use holdfast_proto::client::v1::admin_server::Admin;
+use holdfast_proto::client::v1::{RefusalCode, Settings};
+use holdfast_proto::log::v1::Member;
+use holdfast_replica::{CallAnswer, CallRequest};
+use holdfast_types::ReplicaId;
+use tonic::{Request, Response, Status};
+
+use super::Front;
+use super::calls::mismatched;
+use super::refusal::refused;
+
+impl Front {
+    async fn settings_call(&self, request: CallRequest) -> Result<Settings, Status> {
+        match self.call(request).await? {
+            CallAnswer::Settings(settings) => Ok(settings),
+            other => Err(mismatched(&other)),
+        }
+    }
+
+    async fn membership_call(&self, request: CallRequest) -> Result<(), Status> {
+        match self.call(request).await? {
+            CallAnswer::Membership => Ok(()),
+            other => Err(mismatched(&other)),
+        }
+    }
+
+    /// Asks the new replica who it is, and describes it as a member.
+    async fn joiner(&self, request: client::AddMemberRequest) -> Result<Member, Status> {
+        let id = ReplicaId(request.id);
+        if id.0 == 0 {
+            return Err(refused(RefusalCode::Invalid, "a replica's id is greater than 0"));
+        }
+        for (name, address) in
+            [("peer_address", &request.peer_address), ("client_address", &request.client_address)]
+        {
+            if !address.contains(':') {
+                let message = format!("{name} is {address:?}, and must be host:port");
+                return Err(refused(RefusalCode::Invalid, message));
+            }
+        }
+        let data_id = self.greeter.greet_joiner(id, &request.peer_address).await;
+        let data_id = data_id.map_err(|reason| refused(RefusalCode::Membership, reason))?;
+        Ok(Member {
+            id: id.0,
+            data_id,
+            peer_address: request.peer_address,
+            client_address: request.client_address,
+            learner: true,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Front {
+    async fn get_settings(
+        &self,
+        _request: Request<client::GetSettingsRequest>,
+    ) -> Result<Response<client::GetSettingsResponse>, Status> {
+        let settings = self.settings_call(CallRequest::GetSettings).await?;
+        Ok(Response::new(client::GetSettingsResponse { settings: Some(settings) }))
+    }
+
+    async fn change_settings(
+        &self,
+        request: Request<client::ChangeSettingsRequest>,
+    ) -> Result<Response<client::ChangeSettingsResponse>, Status> {
+        let changes = request.into_inner().settings.unwrap_or_default();
+        let settings = self.settings_call(CallRequest::ChangeSettings(changes)).await?;
+        Ok(Response::new(client::ChangeSettingsResponse { settings: Some(settings) }))
+    }
+
+    async fn add_member(
+        &self,
+        request: Request<client::AddMemberRequest>,
+    ) -> Result<Response<client::AddMemberResponse>, Status> {
+        let member = self.joiner(request.into_inner()).await?;
+        self.membership_call(CallRequest::AddMember(member)).await?;
+        Ok(Response::new(client::AddMemberResponse {}))
+    }
+
+    async fn promote_member(
+        &self,
+        request: Request<client::PromoteMemberRequest>,
+    ) -> Result<Response<client::PromoteMemberResponse>, Status> {
+        let id = ReplicaId(request.into_inner().id);
+        self.membership_call(CallRequest::PromoteMember(id)).await?;
+        Ok(Response::new(client::PromoteMemberResponse {}))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<client::RemoveMemberRequest>,
+    ) -> Result<Response<client::RemoveMemberResponse>, Status> {
+        let id = ReplicaId(request.into_inner().id);
+        self.membership_call(CallRequest::RemoveMember(id)).await?;
+        Ok(Response::new(client::RemoveMemberResponse {}))
+    }
+}

@@ -1,0 +1,108 @@
+//! The service `Cell`: the session stream, and the unary calls that need no session.
+
+use std::sync::Arc;
+
+use holdfast_proto::client::v1 as client;
+use holdfast_proto::client::v1::cell_server::Cell;
+use holdfast_replica::{CallAnswer, CallRequest};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::refusal::status_of;
+use super::session::SessionFrames;
+use super::{CALLS_MAX, Front, overloaded, stopping};
+use crate::driver::{Call, CoreInput};
+
+impl Front {
+    /// Has the core answer a call. Dropping the future does not withdraw the call.
+    pub(super) async fn call(&self, request: CallRequest) -> Result<CallAnswer, Status> {
+        let core = self.core()?;
+        let permit = Arc::clone(&self.calls).try_acquire_owned();
+        let permit = permit.map_err(|_| overloaded("unanswered calls", CALLS_MAX))?;
+        let (reply, answered) = oneshot::channel();
+        // The permit stays with the core until it has answered: a caller that gives up frees nothing there.
+        let call = CoreInput::Call(Call { request, reply, permit });
+        core.send(call).await.map_err(|_| stopping())?;
+        let reply = answered.await.map_err(|_| stopping())?;
+        reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))
+    }
+}
+
+/// The core answers a call with its own kind of answer, or there is a defect.
+pub(super) fn mismatched(answer: &CallAnswer) -> Status {
+    Status::internal(format!("the core gave an answer of another kind: {answer:?}"))
+}
+
+/// Forwards one unary call, and takes the answer of its kind.
+macro_rules! forward {
+    ($front:expr, $request:expr, $kind:ident) => {
+        match $front.call(CallRequest::$kind($request.into_inner())).await? {
+            CallAnswer::$kind(response) => Ok(Response::new(response)),
+            other => Err(mismatched(&other)),
+        }
+    };
+}
+
+#[tonic::async_trait]
+impl Cell for Front {
+    type SessionStream = SessionFrames;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<client::ClientFrame>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        self.begin_session(request.into_inner()).await
+    }
+
+    async fn status(
+        &self,
+        _request: Request<client::StatusRequest>,
+    ) -> Result<Response<client::StatusResponse>, Status> {
+        let (reply, answered) = oneshot::channel();
+        self.core()?.send(CoreInput::Status { reply }).await.map_err(|_| stopping())?;
+        let status = answered.await.map_err(|_| stopping())?;
+        Ok(Response::new(client::StatusResponse { version: env!("CARGO_PKG_VERSION").to_owned(), ..status }))
+    }
+
+    async fn get_contents(
+        &self,
+        request: Request<client::GetContentsRequest>,
+    ) -> Result<Response<client::GetContentsResponse>, Status> {
+        forward!(self, request, GetContents)
+    }
+
+    async fn get_stat(
+        &self,
+        request: Request<client::GetStatRequest>,
+    ) -> Result<Response<client::GetStatResponse>, Status> {
+        forward!(self, request, GetStat)
+    }
+
+    async fn read_dir(
+        &self,
+        request: Request<client::ReadDirRequest>,
+    ) -> Result<Response<client::ReadDirResponse>, Status> {
+        forward!(self, request, ReadDir)
+    }
+
+    async fn set_contents(
+        &self,
+        request: Request<client::SetContentsRequest>,
+    ) -> Result<Response<client::SetContentsResponse>, Status> {
+        forward!(self, request, SetContents)
+    }
+
+    async fn delete(
+        &self,
+        request: Request<client::DeleteRequest>,
+    ) -> Result<Response<client::DeleteResponse>, Status> {
+        forward!(self, request, Delete)
+    }
+
+    async fn check_sequencer(
+        &self,
+        request: Request<client::CheckSequencerRequest>,
+    ) -> Result<Response<client::CheckSequencerResponse>, Status> {
+        forward!(self, request, CheckSequencer)
+    }
+}

@@ -1,0 +1,118 @@
+//! The gRPC front: what clients of this replica talk to.
+//!
+//! It moves frames and calls to the core and answers back, and nothing more: it knows no session, no lock and no
+//! raft. Every limit that protects the replica from its clients stands here. The trip of a frame: [`session`]
+//! (one task reads a stream), the core, the connection's [`Outbox`](crate::outbox::Outbox), the stream.
+//!
+//! Invariant: a client that does not read, sends too much or goes away costs itself its stream, never the core
+//! its time.
+
+mod admin;
+mod calls;
+pub(crate) mod refusal;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use holdfast_proto::client::v1::RefusalCode;
+use holdfast_proto::client::v1::admin_server::AdminServer;
+use holdfast_proto::client::v1::cell_server::CellServer;
+use holdfast_types::{ConnectionId, Duration};
+use slog::Logger;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tonic::Status;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use crate::driver::CoreInput;
+use crate::peers::Greeter;
+use refusal::refused;
+
+/// The most bytes of one message from a client: the largest contents that settings allow, twice.
+const MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// The most session streams at a time: as many as a cell has sessions by default.
+const STREAMS_MAX: usize = 200_000;
+/// The most unary calls that have no answer yet.
+const CALLS_MAX: usize = 8_192;
+/// The most streams of one connection, over which a client may spread its sessions.
+const STREAMS_PER_CONNECTION_MAX: u32 = 8_192;
+/// Generous, so that it takes minutes of bad luck to lose a live connection that loses every fifth packet, and
+/// a dead client still goes within the minute.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Whether there is a core to talk to.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    /// Not yet; the text says what the replica is waiting for.
+    Starting(String),
+    /// Yes, by this queue.
+    Serving(mpsc::Sender<CoreInput>),
+    /// No more.
+    Stopping,
+}
+
+/// What all handlers share.
+#[derive(Clone)]
+pub(crate) struct Front {
+    phase: watch::Receiver<Phase>,
+    /// Dials a replica that is to be added.
+    greeter: Arc<Greeter>,
+    connections: Arc<AtomicU64>,
+    streams: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
+    logger: Logger,
+}
+
+impl Front {
+    /// A front that follows `phase`.
+    pub(crate) fn new(phase: watch::Receiver<Phase>, greeter: Arc<Greeter>, logger: Logger) -> Self {
+        Self {
+            phase,
+            greeter,
+            connections: Arc::new(AtomicU64::new(1)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            logger,
+        }
+    }
+
+    /// The services, ready to be served.
+    pub(crate) fn router(self) -> Router {
+        let cell = CellServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let admin = AdminServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .add_service(cell)
+            .add_service(admin)
+    }
+
+    /// The core's queue, or why there is none.
+    fn core(&self) -> Result<mpsc::Sender<CoreInput>, Status> {
+        match &*self.phase.borrow() {
+            Phase::Serving(core) => Ok(core.clone()),
+            Phase::Starting(waiting) => {
+                Err(Status::unavailable(format!("this replica does not serve yet: {waiting}")))
+            }
+            Phase::Stopping => Err(stopping()),
+        }
+    }
+
+    fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("this replica is stopping: try another one")
+}
+
+fn overloaded(what: &str, max: usize) -> Status {
+    refused(
+        RefusalCode::Overloaded,
+        format!("this replica has {max} {what} already, the most it takes: try later"),
+    )
+}

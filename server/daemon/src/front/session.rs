@@ -1,0 +1,115 @@
+//! One session stream: a task that reads frames into the core, and the stream of frames back.
+//!
+//! Losing the stream never ends the session (design.md §7). The task ends when the client goes, when the core
+//! ends the connection, or when the client sends nothing at first; it tells the core so, once, in each case.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use holdfast_proto::client::v1::{ClientFrame, ServerFrame};
+use holdfast_replica::Input;
+use holdfast_types::{ConnectionId, Duration};
+use slog::{Logger, debug};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::Stream;
+use tonic::{Response, Status, Streaming};
+
+use super::{Front, STREAMS_MAX, overloaded};
+use crate::driver::CoreInput;
+use crate::outbox::{Outbox, OutboxLimits, Popped};
+
+/// A stream must say hello within this time.
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a client may leave unread. A client that has 200 of the largest reads in flight still fits.
+const OUTBOX_LIMITS: OutboxLimits = OutboxLimits { items_max: 4_096, bytes_max: 64 << 20 };
+
+impl Front {
+    /// Takes up a stream: from here on its frames go to the core.
+    pub(super) async fn begin_session(
+        &self,
+        frames: Streaming<ClientFrame>,
+    ) -> Result<Response<SessionFrames>, Status> {
+        let core = self.core()?;
+        let permit = Arc::clone(&self.streams).try_acquire_owned();
+        let permit = permit.map_err(|_| overloaded("session streams", STREAMS_MAX))?;
+        let connection = self.next_connection();
+        let outbox = Outbox::new(OUTBOX_LIMITS);
+        let connected = CoreInput::Connected { connection, outbox: Arc::clone(&outbox) };
+        core.send(connected).await.map_err(|_| super::stopping())?;
+        let reader = Reader { connection, frames, core, outbox: Arc::clone(&outbox), _permit: permit };
+        tokio::spawn(reader.run(self.logger.clone()));
+        Ok(Response::new(SessionFrames { outbox }))
+    }
+}
+
+/// Reads one stream.
+struct Reader {
+    connection: ConnectionId,
+    frames: Streaming<ClientFrame>,
+    core: mpsc::Sender<CoreInput>,
+    outbox: Arc<Outbox<ServerFrame>>,
+    /// Held for as long as the stream counts.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    async fn run(mut self, logger: Logger) {
+        let connection = self.connection;
+        let outbox = Arc::clone(&self.outbox);
+        let core = self.core.clone();
+        tokio::select! {
+            // First, so that a frame that has arrived is not preferred to the end that the core has decided.
+            biased;
+            () = outbox.ended() => {}
+            end = self.read_all() => match end {
+                Ok(()) => debug!(logger, "client closed its stream"; "connection" => %connection),
+                Err(status) => {
+                    debug!(logger, "client stream broke"; "connection" => %connection, "why" => status.message());
+                }
+            },
+        }
+        outbox.finish();
+        // Fails only when the core is gone, and then nobody need be told.
+        let _ = core.send(CoreInput::Replica(Input::Disconnected { connection })).await;
+    }
+
+    async fn read_all(&mut self) -> Result<(), Status> {
+        let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.frames.message()).await;
+        let mut next = first.map_err(|_| Status::deadline_exceeded("no hello"))??;
+        while let Some(frame) = next {
+            let input = Input::Frame { connection: self.connection, frame };
+            if self.core.send(CoreInput::Replica(input)).await.is_err() {
+                return Err(super::stopping());
+            }
+            next = self.frames.message().await?;
+        }
+        Ok(())
+    }
+}
+
+/// The frames of one stream, on their way to the client.
+pub(crate) struct SessionFrames {
+    outbox: Arc<Outbox<ServerFrame>>,
+}
+
+impl Stream for SessionFrames {
+    type Item = Result<ServerFrame, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(match ready!(self.outbox.poll_pop(context)) {
+            Popped::Item(frame) => Some(Ok(frame)),
+            Popped::Finished => None,
+            Popped::Cut => Some(Err(Status::resource_exhausted(
+                "the client did not read what it was sent; its session goes on: attach again",
+            ))),
+        })
+    }
+}
+
+impl Drop for SessionFrames {
+    /// The client is gone: what was still meant for it is let go, and the reader ends.
+    fn drop(&mut self) {
+        self.outbox.cut();
+    }
+}

@@ -1,0 +1,214 @@
+//! Who may talk to this replica: the check of a peer's identity, as values, without a socket.
+//!
+//! A replica that has lost its data must never come back under its raft id (design.md §5): it could vote away
+//! what it had acknowledged. So an id that the cell knows is welcome only with the data_id on record.
+//!
+//! Invariant: [`Denial::Never`] is said only of what no amount of waiting can change, because its receiver stops.
+
+use std::collections::BTreeMap;
+
+use holdfast_proto::log::v1::Member;
+use holdfast_proto::peer::v1::Identity;
+use holdfast_types::ReplicaId;
+
+use crate::identity::ReplaceAdvice;
+
+/// What this replica knows of itself and of the others.
+#[derive(Clone, Debug)]
+pub(crate) struct Roster {
+    /// This replica. As long as its `cell_id` is 0 it belongs to no cell, and nobody is admitted.
+    pub(crate) me: Identity,
+    /// The cell's replicas. Empty only at a replica that has joined and not caught up yet: then whoever comes
+    /// from the cell is believed, because only the cell could tell that the replica is here.
+    pub(crate) members: BTreeMap<ReplicaId, Member>,
+    /// Ids that were members and are no more.
+    pub(crate) removed: Vec<ReplicaId>,
+}
+
+/// Why a peer is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// It may be later: this replica may not know yet what the peer knows.
+    NotYet(String),
+    /// It will never be.
+    Never(String),
+}
+
+impl Denial {
+    /// The reason, for people.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::NotYet(reason) | Self::Never(reason) => reason,
+        }
+    }
+}
+
+impl Roster {
+    /// Whether `from`, which means to talk to `to`, is a member of the cell with all its data.
+    pub(crate) fn admit(&self, from: &Identity, to: u64) -> Result<ReplicaId, Denial> {
+        check_cell(&self.me, from)?;
+        self.check_data(from)?;
+        if self.me.cell_id == 0 {
+            return Err(Denial::NotYet(format!("replica {} belongs to no cell yet", self.me.replica)));
+        }
+        if from.cell_id != self.me.cell_id {
+            return Err(Denial::NotYet(format!("replica {} has not joined the cell yet", from.replica)));
+        }
+        if to != self.me.replica {
+            return Err(Denial::NotYet(format!(
+                "this is replica {} of cell {}, and replica {to} was meant: is an address given twice?",
+                self.me.replica, self.me.cell
+            )));
+        }
+        let id = ReplicaId(from.replica);
+        if !self.members.is_empty() && !self.members.contains_key(&id) {
+            return Err(Denial::NotYet(format!(
+                "{id} is not a member of cell {} here, or not yet",
+                self.me.cell
+            )));
+        }
+        Ok(id)
+    }
+
+    /// Whether `from` is welcome to go on at all. Strangers are: they may become members.
+    pub(crate) fn check_hello(&self, from: &Identity) -> Result<(), Denial> {
+        check_cell(&self.me, from)?;
+        self.check_data(from)
+    }
+
+    fn check_data(&self, from: &Identity) -> Result<(), Denial> {
+        let id = ReplicaId(from.replica);
+        if self.removed.contains(&id) {
+            return Err(Denial::Never(format!(
+                "{id} was removed from cell {}; its id is never used again: start with an empty data directory, \
+                 a new id and --join, and run `holdfast member add`",
+                self.me.cell
+            )));
+        }
+        match self.members.get(&id) {
+            Some(member) if member.data_id != from.data_id => {
+                Err(Denial::Never(data_is_gone(id, &self.me.cell)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What to say of, and to, a replica that came back without the data it began with.
+pub(crate) fn data_is_gone(id: ReplicaId, cell: &str) -> String {
+    format!(
+        "the data of {id} are gone: the cell {cell} knows {id} by another data directory. {}",
+        ReplaceAdvice(id)
+    )
+}
+
+/// Whether `from` is of the same cell, as far as the two know their cell.
+pub(crate) fn check_cell(me: &Identity, from: &Identity) -> Result<(), Denial> {
+    if from.cell != me.cell {
+        return Err(Denial::Never(format!(
+            "this is replica {} of cell {:?}, and replica {} of cell {:?} has come: the address belongs to another \
+             cell",
+            me.replica, me.cell, from.replica, from.cell
+        )));
+    }
+    if from.cell_id != 0 && me.cell_id != 0 && from.cell_id != me.cell_id {
+        return Err(Denial::Never(format!(
+            "this is replica {} of the cell {} with the id {:016x}, and replica {} of another cell of that name has \
+             come, with the id {:016x}",
+            me.replica, me.cell, me.cell_id, from.replica, from.cell_id
+        )));
+    }
+    if from.replica == me.replica && from.data_id != me.data_id {
+        return Err(Denial::Never(format!(
+            "two replicas are configured as replica {} of cell {}: give each an id and addresses of its own",
+            me.replica, me.cell
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(replica: u64, data_id: u64) -> Identity {
+        Identity { cell: "dev".into(), cell_id: 9, replica, data_id, peer_address: String::new() }
+    }
+
+    fn roster(data_ids: &[(u64, u64)]) -> Roster {
+        let member =
+            |&(id, data_id): &(u64, u64)| (ReplicaId(id), Member { id, data_id, ..Member::default() });
+        Roster {
+            me: identity(1, 11),
+            members: data_ids.iter().map(member).collect(),
+            removed: vec![ReplicaId(7)],
+        }
+    }
+
+    fn never(denial: Denial, words: &str) {
+        assert!(matches!(&denial, Denial::Never(reason) if reason.contains(words)), "{denial:?}");
+    }
+
+    fn not_yet(denial: Denial, words: &str) {
+        assert!(matches!(&denial, Denial::NotYet(reason) if reason.contains(words)), "{denial:?}");
+    }
+
+    #[test]
+    fn a_member_with_its_data_is_admitted() {
+        let roster = roster(&[(1, 11), (2, 22)]);
+        assert_eq!(roster.admit(&identity(2, 22), 1), Ok(ReplicaId(2)));
+        assert_eq!(roster.check_hello(&identity(2, 22)), Ok(()));
+    }
+
+    #[test]
+    fn a_member_without_its_data_never_comes_back() {
+        let roster = roster(&[(1, 11), (2, 22)]);
+        never(roster.admit(&identity(2, 23), 1).unwrap_err(), "member remove 2");
+        let fresh = Identity { cell_id: 0, ..identity(2, 23) };
+        never(roster.check_hello(&fresh).unwrap_err(), "are gone");
+    }
+
+    #[test]
+    fn a_removed_replica_never_comes_back() {
+        never(roster(&[(1, 11)]).admit(&identity(7, 77), 1).unwrap_err(), "was removed");
+    }
+
+    #[test]
+    fn a_stranger_may_become_a_member() {
+        let roster = roster(&[(1, 11), (2, 22)]);
+        not_yet(roster.admit(&identity(3, 33), 1).unwrap_err(), "not a member");
+        assert_eq!(roster.check_hello(&identity(3, 33)), Ok(()));
+    }
+
+    #[test]
+    fn foreign_cells_are_told_apart_by_name_and_by_id() {
+        let roster = roster(&[(1, 11), (2, 22)]);
+        let other_name = Identity { cell: "prod".into(), ..identity(2, 22) };
+        never(roster.admit(&other_name, 1).unwrap_err(), "\"prod\"");
+        let other_cell = Identity { cell_id: 8, ..identity(2, 22) };
+        never(roster.admit(&other_cell, 1).unwrap_err(), "another cell of that name");
+    }
+
+    #[test]
+    fn two_replicas_with_one_id_are_told_so() {
+        never(roster(&[(1, 11)]).check_hello(&identity(1, 12)).unwrap_err(), "two replicas");
+    }
+
+    #[test]
+    fn a_message_for_somebody_else_is_not_taken() {
+        not_yet(roster(&[(1, 11), (2, 22)]).admit(&identity(2, 22), 3).unwrap_err(), "replica 3 was meant");
+    }
+
+    #[test]
+    fn before_the_cell_is_founded_nobody_is_admitted_and_everybody_is_answered() {
+        let mut roster = roster(&[]);
+        roster.me.cell_id = 0;
+        not_yet(roster.admit(&identity(2, 22), 1).unwrap_err(), "no cell yet");
+        assert_eq!(roster.check_hello(&identity(2, 22)), Ok(()));
+    }
+
+    #[test]
+    fn a_replica_that_has_just_joined_believes_its_cell() {
+        assert_eq!(roster(&[]).admit(&identity(2, 22), 1), Ok(ReplicaId(2)));
+    }
+}

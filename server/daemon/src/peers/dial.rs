@@ -1,0 +1,203 @@
+//! Connecting to another replica, and the Hello that comes before anything else.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use holdfast_proto::log::v1::Member;
+use holdfast_proto::peer::v1::peer_client::PeerClient;
+use holdfast_proto::peer::v1::{HelloRequest, HelloResponse, Identity};
+use holdfast_types::{Duration, ReplicaId};
+use tonic::transport::{Channel, Endpoint};
+
+use super::PeerBook;
+use super::admission::data_is_gone;
+
+/// A replica answers a Hello at once or not at all.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// A host that has died without a word is noticed this way; a process that has died, by its sockets.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// The most bytes of one message between replicas: many times what one batch of raft messages comes to.
+pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A connection to another replica.
+pub(crate) type Connection = PeerClient<Channel>;
+
+/// Connects to the replica at `address` and asks who is there. `Err` says why that was not possible.
+pub(crate) async fn greet(address: &str, hello: HelloRequest) -> Result<(Connection, HelloResponse), String> {
+    let greeting = async {
+        let mut connection = connect(address).await?;
+        let answer = connection.hello(hello).await.map_err(|status| status.message().to_owned())?;
+        Ok((connection, answer.into_inner()))
+    };
+    match tokio::time::timeout(HELLO_TIMEOUT, greeting).await {
+        Ok(greeted) => greeted,
+        Err(_) => Err(format!("no answer within {} s", HELLO_TIMEOUT.as_secs())),
+    }
+}
+
+async fn connect(address: &str) -> Result<Connection, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| format!("{address:?} is not an address: it must be host:port"))?
+        .connect_timeout(HELLO_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+    Ok(PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+/// Connects to a member of the cell, and makes sure that it is the one the cell knows and that this replica is
+/// welcome there. `Err` says why it cannot be talked to now.
+pub(super) async fn connect_member(book: &PeerBook, member: &Member) -> Result<Connection, String> {
+    let (connection, answer) = greet(&member.peer_address, book.introduction(member.data_id)).await?;
+    check_answer(&book.me(), member, &answer)?;
+    if !answer.refused.is_empty() {
+        // It is the member that the cell knows, so what it says of this replica is to be believed.
+        book.stop(answer.refused.clone());
+        return Err(answer.refused);
+    }
+    Ok(connection)
+}
+
+/// Whether the one who answered is `member`, with its data.
+fn check_answer(me: &Identity, member: &Member, answer: &HelloResponse) -> Result<(), String> {
+    let there = answer.identity.clone().unwrap_or_default();
+    if there.cell != me.cell || there.replica != member.id {
+        return Err(format!(
+            "replica {} of cell {:?} answers there, where replica {} of cell {:?} is expected: correct the address",
+            there.replica, there.cell, member.id, me.cell
+        ));
+    }
+    // A contact of a replica that has just joined comes without a data_id on record.
+    if member.data_id != 0 && there.data_id != member.data_id {
+        return Err(data_is_gone(ReplicaId(member.id), &me.cell));
+    }
+    if there.cell_id != 0 && there.cell_id != me.cell_id {
+        return Err(format!("the replica there belongs to another cell called {:?}", me.cell));
+    }
+    Ok(())
+}
+
+/// The error that an operator can do something with is the last in the chain, such as "Connection refused".
+fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+/// Asks replicas that are not members yet who they are.
+pub(crate) struct Greeter(pub(crate) Arc<PeerBook>);
+
+impl Greeter {
+    /// The data_id of the replica that waits at `address` to join as `id`; or why it cannot.
+    pub(crate) async fn greet_joiner(&self, id: ReplicaId, address: &str) -> Result<u64, String> {
+        let (_, answer) = greet(address, self.0.introduction(0)).await.map_err(|reason| {
+            format!(
+                "{id} does not answer at {address}: {reason}. It must be running before it is added: start it with \
+                 `holdfastd run --join`"
+            )
+        })?;
+        check_joiner(&self.0.me(), id, address, &answer)
+    }
+}
+
+fn check_joiner(me: &Identity, id: ReplicaId, address: &str, answer: &HelloResponse) -> Result<u64, String> {
+    let joiner = answer.identity.clone().unwrap_or_default();
+    if !answer.refused.is_empty() {
+        return Err(format!("{id} at {address} refuses: {}", answer.refused));
+    }
+    if joiner.cell != me.cell {
+        return Err(format!(
+            "the replica at {address} is configured for the cell {:?}, not {:?}",
+            joiner.cell, me.cell
+        ));
+    }
+    if joiner.replica != id.0 {
+        return Err(format!(
+            "at {address} is replica {}, not {id}: give its own id, or its own address",
+            joiner.replica
+        ));
+    }
+    if joiner.cell_id != 0 && joiner.cell_id != me.cell_id {
+        return Err(format!(
+            "{id} at {address} has the data of another cell: to join, it must start with an empty data directory"
+        ));
+    }
+    if answer.founding.is_some() && joiner.cell_id == 0 {
+        return Err(format!(
+            "{id} at {address} is configured to found a cell: to join one, start it with --join"
+        ));
+    }
+    Ok(joiner.data_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_proto::peer::v1::Founding;
+
+    fn identity(cell_id: u64, replica: u64) -> Identity {
+        Identity { cell: "dev".into(), cell_id, replica, data_id: replica * 11, ..Identity::default() }
+    }
+
+    fn check(answer: HelloResponse) -> Result<u64, String> {
+        check_joiner(&identity(9, 1), ReplicaId(4), "host:1", &answer)
+    }
+
+    fn answer(identity: Identity) -> HelloResponse {
+        HelloResponse { identity: Some(identity), ..HelloResponse::default() }
+    }
+
+    #[test]
+    fn who_waits_to_join_is_taken_with_its_data_id() {
+        assert_eq!(check(answer(identity(0, 4))), Ok(44));
+        assert_eq!(check(answer(identity(9, 4))), Ok(44), "an addition may be tried again");
+    }
+
+    #[test]
+    fn who_cannot_join_is_told_why() {
+        let refused = HelloResponse { refused: "no".into(), ..answer(identity(0, 4)) };
+        let founder = HelloResponse { founding: Some(Founding::default()), ..answer(identity(0, 4)) };
+        let foreign = answer(Identity { cell: "prod".into(), ..identity(0, 4) });
+        for (answer, words) in [
+            (refused, "refuses: no"),
+            (founder, "--join"),
+            (foreign, "\"prod\""),
+            (answer(identity(8, 4)), "another cell"),
+            (answer(identity(0, 5)), "is replica 5"),
+        ] {
+            let reason = check(answer).unwrap_err();
+            assert!(reason.contains(words), "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_address_is_said_with_the_system_s_words() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let greeter = Greeter(Arc::new(PeerBook::new(identity(9, 1), None)));
+        let reason = greeter.greet_joiner(ReplicaId(4), &address).await.unwrap_err();
+        assert!(reason.contains("refused") && reason.contains("--join"), "{reason}");
+    }
+
+    #[test]
+    fn only_the_member_with_its_data_is_talked_to() {
+        let me = Identity { cell: "dev".into(), cell_id: 9, replica: 1, data_id: 11, ..Identity::default() };
+        let member = Member { id: 2, data_id: 22, ..Member::default() };
+        let there = Identity { replica: 2, data_id: 22, ..me.clone() };
+        let check = |there: Identity| {
+            check_answer(&me, &member, &HelloResponse { identity: Some(there), ..HelloResponse::default() })
+        };
+        assert_eq!(check(there.clone()), Ok(()));
+        assert_eq!(check(Identity { cell_id: 0, ..there.clone() }), Ok(()), "it may not have founded yet");
+        assert!(check(Identity { replica: 3, ..there.clone() }).unwrap_err().contains("correct the address"));
+        assert!(check(Identity { cell: "prod".into(), ..there.clone() }).unwrap_err().contains("\"prod\""));
+        assert!(check(Identity { data_id: 23, ..there.clone() }).unwrap_err().contains("are gone"));
+        assert!(check(Identity { cell_id: 8, ..there }).unwrap_err().contains("another cell"));
+    }
+}

@@ -1,0 +1,181 @@
+//! The service that other replicas call: Hello, raft messages, snapshots.
+//!
+//! A caller that can never be admitted is answered with the reason in `refused`, and stops; one that may be
+//! admitted later gets the status `FailedPrecondition`, and tries again.
+
+use std::sync::Arc;
+
+use holdfast_proto::log::v1::Member;
+use holdfast_proto::peer::v1::peer_server::{Peer, PeerServer};
+use holdfast_proto::peer::v1::{
+    HelloRequest, HelloResponse, Identity, MessagesResponse, PeerFrame, SnapshotChunk, SnapshotResponse,
+};
+use holdfast_replica::Input;
+use holdfast_types::{Duration, ReplicaId};
+use slog::{Logger, debug, info, warn};
+use tokio::sync::{Semaphore, mpsc};
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::PeerBook;
+use super::admission::Denial;
+use super::dial::MESSAGE_BYTES_MAX;
+use super::snapshot::receive;
+use crate::driver::CoreInput;
+
+/// A stream must say who sends within this time.
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+/// As on the dialling side.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// So many snapshots are taken at a time; one is the rule, two if the master changes during one.
+const SNAPSHOTS_MAX: usize = 2;
+
+/// The service.
+pub(crate) struct PeerService {
+    book: Arc<PeerBook>,
+    core: mpsc::Sender<CoreInput>,
+    snapshots: Semaphore,
+    logger: Logger,
+}
+
+impl PeerService {
+    /// A service that feeds `core`.
+    pub(crate) fn new(book: Arc<PeerBook>, core: mpsc::Sender<CoreInput>, logger: Logger) -> Self {
+        Self { book, core, snapshots: Semaphore::new(SNAPSHOTS_MAX), logger }
+    }
+
+    /// The service, ready to be served.
+    pub(crate) fn router(self) -> Router {
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(PeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// Whether the sender is admitted: `Ok(Err(reason))` is for the response, `Err` for the status.
+    fn admit(&self, from: &Identity, to: u64) -> Result<Result<ReplicaId, String>, Status> {
+        match self.book.admit(from, to) {
+            Ok(id) => Ok(Ok(id)),
+            Err(Denial::Never(reason)) => {
+                warn!(self.logger, "refused replica {}: {reason}", from.replica);
+                Ok(Err(reason))
+            }
+            Err(Denial::NotYet(reason)) => {
+                debug!(self.logger, "put off replica {}: {reason}", from.replica);
+                Err(Status::failed_precondition(reason))
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+        let answer = self.book.answer(request.get_ref());
+        if !answer.refused.is_empty() {
+            warn!(self.logger, "refused a replica: {}", answer.refused);
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn messages(
+        &self,
+        request: Request<Streaming<PeerFrame>>,
+    ) -> Result<Response<MessagesResponse>, Status> {
+        let mut frames = request.into_inner();
+        let first = first(frames.message()).await?;
+        let from = first.from.unwrap_or_default();
+        let id = match self.admit(&from, first.to)? {
+            Ok(id) => id,
+            Err(refused) => return Ok(Response::new(MessagesResponse { refused })),
+        };
+        let contact =
+            Member { id: id.0, data_id: from.data_id, peer_address: from.peer_address, ..Member::default() };
+        self.core.send(CoreInput::Contact(contact)).await.map_err(|_| stopping())?;
+        let reader = Reader {
+            id,
+            stream: self.book.begin_stream(id),
+            book: Arc::clone(&self.book),
+            core: self.core.clone(),
+            logger: self.logger.clone(),
+        };
+        // A task of its own: the handler's future is dropped when the connection breaks, and that is just when
+        // the core must be told.
+        let read = tokio::spawn(reader.run(first.messages, frames));
+        read.await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(MessagesResponse::default()))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SnapshotResponse>, Status> {
+        let mut chunks = request.into_inner();
+        let first = first(chunks.message()).await?;
+        let from = first.from.unwrap_or_default();
+        let id = match self.admit(&from, first.to)? {
+            Ok(id) => id,
+            Err(refused) => return Ok(Response::new(SnapshotResponse { refused })),
+        };
+        let permit = self.snapshots.try_acquire();
+        let _permit = permit.map_err(|_| Status::resource_exhausted("snapshots are being taken already"))?;
+        info!(self.logger, "taking a snapshot from {id}");
+        let state = match receive(self.book.me().cell_id, first.data, chunks).await? {
+            Ok(state) => Box::new(state),
+            Err(refused) => {
+                warn!(self.logger, "refused a snapshot from {id}: {refused}");
+                return Ok(Response::new(SnapshotResponse { refused }));
+            }
+        };
+        let arrived = Input::SnapshotArrived { from: id, message: first.message, state };
+        self.core.send(CoreInput::Replica(arrived)).await.map_err(|_| stopping())?;
+        Ok(Response::new(SnapshotResponse::default()))
+    }
+}
+
+/// Reads one stream of messages.
+struct Reader {
+    id: ReplicaId,
+    stream: u64,
+    book: Arc<PeerBook>,
+    core: mpsc::Sender<CoreInput>,
+    logger: Logger,
+}
+
+impl Reader {
+    async fn run(self, messages: Vec<bytes::Bytes>, mut frames: Streaming<PeerFrame>) {
+        let from = self.id;
+        let mut messages = messages;
+        let end = loop {
+            if !messages.is_empty()
+                && self.core.send(CoreInput::Replica(Input::Peer { from, messages })).await.is_err()
+            {
+                return;
+            }
+            match frames.message().await {
+                Ok(Some(frame)) => messages = frame.messages,
+                Ok(None) => break "it ended".to_owned(),
+                Err(status) => break status.message().to_owned(),
+            }
+        };
+        // The peer may have come back meanwhile, and be well.
+        if self.book.is_newest(from, self.stream) {
+            info!(self.logger, "the connection from {from} broke: {end}");
+            // Fails only when the core is gone.
+            let _ = self.core.send(CoreInput::Replica(Input::PeerReset { peer: from })).await;
+        }
+    }
+}
+
+/// The first message of a stream, which says who sends.
+async fn first<M>(message: impl Future<Output = Result<Option<M>, Status>>) -> Result<M, Status> {
+    let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, message).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("nobody said who sends"))??;
+    first.ok_or_else(|| Status::invalid_argument("the stream ended before it said who sends"))
+}
+
+fn stopping() -> Status {
+    Status::unavailable("this replica is stopping")
+}

@@ -1,0 +1,195 @@
+//! A link: the stream of raft messages to one other replica, kept up until the link is dropped.
+//!
+//! The link connects, says Hello, checks the answer, streams until the connection breaks, and begins again. It
+//! tells the core of a connection that broke, once, and never of one that could not be made. Messages are
+//! dropped while there is no connection, and when the other end does not keep up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use holdfast_proto::log::v1::Member;
+use holdfast_proto::peer::v1::PeerFrame;
+use holdfast_replica::Input;
+use holdfast_types::{Duration, ReplicaId};
+use slog::{Logger, debug, info, warn};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_stream::Stream;
+use tonic::Code;
+
+use super::PeerBook;
+use super::backoff::Backoff;
+use super::dial::{Connection, connect_member};
+use crate::driver::CoreInput;
+use crate::outbox::{Outbox, OutboxLimits, Popped};
+
+/// What may wait for a peer that is slow: more is of no use to it, raft will send it anew.
+const OUTBOX_LIMITS: OutboxLimits = OutboxLimits { items_max: 8_192, bytes_max: 32 << 20 };
+/// So much goes into one frame.
+const FRAME_MESSAGES_MAX: usize = 1_024;
+const FRAME_BYTES_MAX: usize = 1 << 20;
+/// A stream that lasted less than this is no success that would justify to try again at once.
+const LASTING: Duration = Duration::from_secs(1);
+
+/// The core's end of a link. Dropping it ends the link.
+pub(super) struct Link {
+    member: Member,
+    shared: Arc<Shared>,
+    task: AbortHandle,
+}
+
+struct Shared {
+    outbox: Arc<Outbox<Bytes>>,
+    connected: AtomicBool,
+}
+
+impl Link {
+    /// Starts a link to `member`.
+    pub(super) fn start(
+        member: Member,
+        book: Arc<PeerBook>,
+        core: mpsc::Sender<CoreInput>,
+        logger: Logger,
+    ) -> Self {
+        let shared =
+            Arc::new(Shared { outbox: Outbox::new(OUTBOX_LIMITS), connected: AtomicBool::new(false) });
+        let dialer = Dialer { member: member.clone(), book, core, shared: Arc::clone(&shared), logger };
+        Self { member, shared, task: tokio::spawn(dialer.run()).abort_handle() }
+    }
+
+    /// The replica at the other end.
+    pub(super) fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Whether the link would be made the same way to `member`.
+    pub(super) fn leads_to(&self, member: &Member) -> bool {
+        self.member.data_id == member.data_id && self.member.peer_address == member.peer_address
+    }
+
+    /// Queues a message, or drops it: raft copes, and a message that waited for a connection would be stale.
+    pub(super) fn send(&self, message: Bytes) {
+        if self.shared.connected.load(Ordering::Relaxed) {
+            let bytes = message.len();
+            let _ = self.shared.outbox.push(message, bytes);
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task behind a link.
+struct Dialer {
+    member: Member,
+    book: Arc<PeerBook>,
+    core: mpsc::Sender<CoreInput>,
+    shared: Arc<Shared>,
+    logger: Logger,
+}
+
+impl Dialer {
+    async fn run(self) {
+        let id = ReplicaId(self.member.id);
+        let mut backoff = Backoff::new();
+        // What was logged last, so that an hour without a peer is one line and not ten thousand.
+        let mut last_problem = String::new();
+        loop {
+            match connect_member(&self.book, &self.member).await {
+                Ok(connection) => {
+                    info!(self.logger, "connected to {id}"; "address" => &self.member.peer_address);
+                    last_problem.clear();
+                    let began = Instant::now();
+                    self.stream(connection).await;
+                    if began.elapsed() >= LASTING {
+                        backoff.reset();
+                    }
+                }
+                Err(problem) if problem != last_problem => {
+                    warn!(self.logger, "no connection to {id}: {problem}"; "address" => &self.member.peer_address);
+                    last_problem = problem;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Streams messages until the connection breaks, and tells the core if it did.
+    async fn stream(&self, mut connection: Connection) {
+        let id = ReplicaId(self.member.id);
+        let outbox = &self.shared.outbox;
+        outbox.clear();
+        self.shared.connected.store(true, Ordering::Relaxed);
+        let first = PeerFrame { from: Some(self.book.me()), to: id.0, messages: Vec::new() };
+        let ended = connection.messages(PeerFrames { first: Some(first), outbox: Arc::clone(outbox) }).await;
+        self.shared.connected.store(false, Ordering::Relaxed);
+        match ended {
+            Ok(response) if response.get_ref().refused.is_empty() => {}
+            Ok(response) => return self.book.stop(response.into_inner().refused),
+            Err(status) if status.code() == Code::FailedPrecondition => {
+                return debug!(self.logger, "{id} does not listen yet: {}", status.message());
+            }
+            Err(status) => info!(self.logger, "the connection to {id} broke: {}", status.message()),
+        }
+        // Fails only when the core is gone.
+        let _ = self.core.send(CoreInput::Replica(Input::PeerReset { peer: id })).await;
+    }
+}
+
+/// The frames of a link's stream: whatever is queued goes into one.
+struct PeerFrames {
+    /// Says who sends.
+    first: Option<PeerFrame>,
+    outbox: Arc<Outbox<Bytes>>,
+}
+
+impl Stream for PeerFrames {
+    type Item = PeerFrame;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<PeerFrame>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        let Popped::Item(message) = ready!(self.outbox.poll_pop(context)) else { return Poll::Ready(None) };
+        let mut bytes = message.len();
+        let mut messages = vec![message];
+        while bytes < FRAME_BYTES_MAX
+            && messages.len() < FRAME_MESSAGES_MAX
+            && let Some(message) = self.outbox.pop()
+        {
+            bytes += message.len();
+            messages.push(message);
+        }
+        Poll::Ready(Some(PeerFrame { messages, ..PeerFrame::default() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn whatever_is_queued_goes_into_one_frame_in_order() {
+        let outbox = Outbox::new(OUTBOX_LIMITS);
+        let first = PeerFrame { to: 2, ..PeerFrame::default() };
+        let mut frames = PeerFrames { first: Some(first), outbox: Arc::clone(&outbox) };
+        for text in ["a", "b", "c"] {
+            outbox.push(Bytes::from(text), 1).unwrap();
+        }
+        assert_eq!(frames.next().await.unwrap().to, 2);
+        assert_eq!(frames.next().await.unwrap().messages, ["a", "b", "c"]);
+        outbox.push(Bytes::from(vec![0; FRAME_BYTES_MAX]), FRAME_BYTES_MAX).unwrap();
+        outbox.push(Bytes::from("d"), 1).unwrap();
+        assert_eq!(frames.next().await.unwrap().messages.len(), 1, "a full frame goes alone");
+        assert_eq!(frames.next().await.unwrap().messages, ["d"]);
+    }
+}

@@ -1,0 +1,414 @@
+//! One replica, put together: sockets, data directory, founding, core, and back again.
+//!
+//! A replica runs on one thread with a single-threaded runtime of its own (design.md §10): [`run_replica_blocking`]
+//! takes the calling thread, [`Server::start`] starts one. The order of a life is in [`Life::live`]: bind, open the
+//! data directory, answer Hellos, come to a cell, recover, serve, hand over, close.
+//!
+//! Invariant: the replica serves nobody before its data directory is found whole, and what it acknowledged is
+//! durable when it ends, however it ends.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
+
+use holdfast_proto::peer::v1::Identity;
+use holdfast_replica::{Input, Replica};
+use holdfast_types::{Duration, ReplicaId};
+use slog::{Logger, error, info, warn};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::driver::{CoreInput, Driver, Ended, INPUTS_WAITING_MAX, Parts};
+use crate::founding::{FoundingError, come_to_cell, founding_of};
+use crate::front::{Front, Phase};
+use crate::identity::{DataDir, IdentityError, Stage};
+use crate::listen::{ListenError, Listeners, connections};
+use crate::peers::{Greeter, PeerBook, PeerService, Peers};
+use crate::storage::StorageError;
+use crate::storage::recovery::{self, Recovered};
+use crate::storage::writer::LogWriter;
+use crate::{clock, logging, signals};
+
+/// A master that stops gives others so long to take over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(2);
+/// Clients get so long to read what was sent to them.
+const DRAIN_MAX: Duration = Duration::from_millis(500);
+/// Background work gets so long to end; only a snapshot that is being written needs it, and it is not lost.
+const BACKGROUND_MAX: Duration = Duration::from_secs(1);
+
+/// Why a replica cannot run, or cannot run on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Its data directory is not fit.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Its log or snapshots are not.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// It cannot come to a cell.
+    #[error(transparent)]
+    Founding(#[from] FoundingError),
+    /// A replica of its cell says that it must not go on.
+    #[error("the cell refuses this replica: {0}")]
+    Refused(String),
+    /// It was removed from its cell.
+    #[error(
+        "{0} was removed from its cell. Its id is never used again, and its data directory can be deleted"
+    )]
+    Removed(ReplicaId),
+    /// The operating system does not give what is needed.
+    #[error("the system does not give what the replica needs: {0}")]
+    System(#[from] io::Error),
+}
+
+impl ServerError {
+    /// Whether the replica can never run again with this data directory and id.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Removed(_))
+    }
+}
+
+/// How urgently a replica is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// Not at all.
+    No,
+    /// After handing over what it leads.
+    Gracefully,
+    /// At once.
+    Now,
+}
+
+/// Runs one replica on this thread until SIGTERM or SIGINT, and then stops it gracefully; a second signal stops it
+/// at once. For programs that are replicas: `holdfastd run`, and any program that starts itself again as one.
+///
+/// # Errors
+///
+/// Why the replica cannot run, or cannot run on.
+pub fn run_replica_blocking(config: Config, logger: Logger) -> Result<(), ServerError> {
+    let listeners = Listeners::bind(&config.peer_listen, &config.client_listen)?;
+    let runtime = runtime()?;
+    let (stop, stops) = watch::channel(Stop::No);
+    let (ready, _) = oneshot::channel();
+    let (masters, _) = watch::channel(None);
+    let lived = runtime.block_on(async {
+        let signals = tokio::spawn(signals::stop_on_signals(stop, logger.clone())?);
+        let lived = Life { config, logger, stops, masters }.live(listeners, ready).await;
+        signals.abort();
+        lived
+    });
+    runtime.shutdown_timeout(BACKGROUND_MAX);
+    lived
+}
+
+/// A replica within this process, on a thread of its own. Dropping it stops the replica at once, without handing
+/// over; [`Server::stop`] is the better way.
+#[derive(Debug)]
+pub struct Server {
+    replica: ReplicaId,
+    peer_address: SocketAddr,
+    client_address: SocketAddr,
+    stop: watch::Sender<Stop>,
+    master: watch::Receiver<Option<ReplicaId>>,
+    ended: oneshot::Receiver<Result<(), ServerError>>,
+}
+
+impl Server {
+    /// Starts a replica that listens where `config` says. Returns once it listens and its data directory is found
+    /// fit; it may then still have to found its cell. Dropping the future stops the replica.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot run.
+    pub async fn start(config: Config, logger: Logger) -> Result<Self, ServerError> {
+        let listeners = Listeners::bind(&config.peer_listen, &config.client_listen)?;
+        Self::start_on(listeners, config, logger).await
+    }
+
+    /// Like [`Server::start`], on sockets that are bound already.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot run.
+    pub async fn start_on(listeners: Listeners, config: Config, logger: Logger) -> Result<Self, ServerError> {
+        let replica = config.replica;
+        let (peer_address, client_address) = listeners.addresses()?;
+        let (stop, stops) = watch::channel(Stop::No);
+        let (masters, master) = watch::channel(None);
+        let (ready, is_ready) = oneshot::channel();
+        let (end, mut ended) = oneshot::channel();
+        let life = Life { config, logger, stops, masters };
+        thread::Builder::new().name(format!("replica-{}", replica.0)).spawn(move || {
+            // Nobody is left to tell if the owner has dropped the server.
+            let _ = end.send(life.live_on_this_thread(listeners, ready));
+        })?;
+        tokio::select! {
+            biased;
+            Ok(()) = is_ready => {}
+            lived = &mut ended => lived.unwrap_or_else(|_| Err(panicked()))?,
+        }
+        Ok(Self { replica, peer_address, client_address, stop, master, ended })
+    }
+
+    /// The replica's id.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// Where it listens for other replicas.
+    #[must_use]
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer_address
+    }
+
+    /// Where it listens for clients.
+    #[must_use]
+    pub fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// Waits until the replica knows a master, and says which; `None` if it ends before. Dropping the future loses
+    /// nothing.
+    pub async fn master(&mut self) -> Option<ReplicaId> {
+        let master = self.master.wait_for(Option::is_some).await;
+        master.ok().and_then(|master| *master)
+    }
+
+    /// Stops the replica: hands over what it leads, says goodbye to its clients, and makes everything durable.
+    /// Returns when its thread has ended. Dropping the future does not take the wish back.
+    ///
+    /// # Errors
+    ///
+    /// Why it had ended before, if it had.
+    pub async fn stop(self) -> Result<(), ServerError> {
+        self.stop.send_replace(Stop::Gracefully);
+        self.ended.await.unwrap_or_else(|_| Err(panicked()))
+    }
+
+    /// Waits until the replica ends by itself. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why it has ended.
+    pub async fn ended(&mut self) -> Result<(), ServerError> {
+        (&mut self.ended).await.unwrap_or_else(|_| Err(panicked()))
+    }
+}
+
+/// The thread's panic is in the log.
+fn panicked() -> ServerError {
+    ServerError::System(io::Error::other("the replica's thread has panicked"))
+}
+
+fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// What a replica needs from its beginning to its end.
+struct Life {
+    config: Config,
+    logger: Logger,
+    stops: watch::Receiver<Stop>,
+    masters: watch::Sender<Option<ReplicaId>>,
+}
+
+/// What serves the sockets: they are up before the cell is, and down after the core is.
+struct Fronts {
+    /// Told to the clients' front.
+    phase: watch::Sender<Phase>,
+    /// Ends the clients' front.
+    end: oneshot::Sender<()>,
+    /// Ends when all clients have left, after `end`.
+    clients: tokio::task::JoinHandle<()>,
+}
+
+impl Life {
+    fn live_on_this_thread(
+        self,
+        listeners: Listeners,
+        ready: oneshot::Sender<()>,
+    ) -> Result<(), ServerError> {
+        let runtime = runtime()?;
+        let lived = runtime.block_on(self.live(listeners, ready));
+        runtime.shutdown_timeout(BACKGROUND_MAX);
+        lived
+    }
+
+    async fn live(mut self, listeners: Listeners, ready: oneshot::Sender<()>) -> Result<(), ServerError> {
+        let mut dir = DataDir::open(&self.config)?;
+        if dir.identity().stage == Stage::Fresh {
+            // Makes an empty log, so that one that is missing later is known to be lost.
+            drop(recovery::boot(&dir, &self.config, &self.logger)?);
+        }
+        let book = Arc::new(PeerBook::new(self.introduction(&dir), founding_of(&dir, &self.config)));
+        let (core, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
+        let fronts = self.open_fronts(listeners, &book, &core)?;
+        // Nobody need be waiting for it.
+        let _ = ready.send(());
+        tokio::select! {
+            came = come_to_cell(&self.config, &mut dir, &book, &fronts.phase, &self.logger) => came?,
+            reason = book.stopped() => return Err(ServerError::Refused(reason)),
+            () = stop_wanted(&mut self.stops, Stop::Gracefully) => return Ok(()),
+        }
+        // Nothing is awaited from here until the driver runs, so no peer is heard before the members are known.
+        let mut driver = self.driver(&dir, &book, &core, inputs)?;
+        fronts.phase.send_replace(Phase::Serving(core.clone()));
+        let ended = self.serve(&mut driver, &book, &core, &fronts.phase).await;
+        fronts.phase.send_replace(Phase::Stopping);
+        driver.finish_streams();
+        let _ = fronts.end.send(());
+        // Who has not read by then is cut off with the runtime.
+        let _ = tokio::time::timeout(DRAIN_MAX, fronts.clients).await;
+        driver.close()?;
+        info!(self.logger, "stopped");
+        ended
+    }
+
+    fn introduction(&self, dir: &DataDir) -> Identity {
+        let identity = dir.identity();
+        Identity {
+            cell: identity.cell.clone(),
+            // Not the recorded one: nobody is to be admitted before the replica serves.
+            cell_id: 0,
+            replica: identity.replica.0,
+            data_id: identity.data_id,
+            peer_address: self.config.peer_advertise.clone(),
+        }
+    }
+
+    /// Serves both sockets, by tasks that end with the runtime.
+    fn open_fronts(
+        &self,
+        listeners: Listeners,
+        book: &Arc<PeerBook>,
+        core: &mpsc::Sender<CoreInput>,
+    ) -> Result<Fronts, ServerError> {
+        let logger = &self.logger;
+        let peer = tokio::net::TcpListener::from_std(listeners.peer)?;
+        let client = tokio::net::TcpListener::from_std(listeners.client)?;
+        info!(logger, "listening"; "clients" => client.local_addr()?, "peers" => peer.local_addr()?);
+        let peers = PeerService::new(Arc::clone(book), core.clone(), logger.clone()).router();
+        let from_peers = connections(peer, logger.clone());
+        tokio::spawn(async move { peers.serve_with_incoming(from_peers).await });
+        let (phase, phases) = watch::channel(Phase::Starting("it is starting".to_owned()));
+        let front = Front::new(phases, Arc::new(Greeter(Arc::clone(book))), logger.clone()).router();
+        let from_clients = connections(client, logger.clone());
+        let (end, ended) = oneshot::channel();
+        let logger = logger.clone();
+        let clients = tokio::spawn(async move {
+            let ended = async { ended.await.unwrap_or_default() };
+            if let Err(error) = front.serve_with_incoming_shutdown(from_clients, ended).await {
+                error!(logger, "the front has failed: {error}");
+            }
+        });
+        Ok(Fronts { phase, end, clients })
+    }
+
+    /// Reads what the disk has, and makes the core of it.
+    fn driver(
+        &self,
+        dir: &DataDir,
+        book: &Arc<PeerBook>,
+        core: &mpsc::Sender<CoreInput>,
+        inputs: mpsc::Receiver<CoreInput>,
+    ) -> Result<Driver, ServerError> {
+        let logger = &self.logger;
+        let Recovered { boot, log, snapshots } = recovery::boot(dir, &self.config, logger)?;
+        let config = replica_config(&self.config)?;
+        let replica = match Replica::new(clock::now(), config, boot, logger.clone()) {
+            Ok(replica) => replica,
+            Err(fault) => logging::abort(logger, &fault.to_string()),
+        };
+        let (persisting, persisted) = watch::channel(0);
+        let failed = logger.clone();
+        let log = LogWriter::spawn(
+            log,
+            Arc::clone(&snapshots),
+            logger.clone(),
+            move |number| {
+                persisting.send_replace(number);
+            },
+            move |error| logging::abort(&failed, &error.to_string()),
+        )?;
+        Ok(Driver::new(Parts {
+            replica,
+            inputs,
+            core: core.clone(),
+            persisted,
+            log,
+            snapshots,
+            peers: Peers::new(Arc::clone(book), core.clone(), logger.clone()),
+            masters: self.masters.clone(),
+            logger: logger.clone(),
+        }))
+    }
+
+    /// Drives the core until it may stop or must.
+    async fn serve(
+        &mut self,
+        driver: &mut Driver,
+        book: &PeerBook,
+        core: &mpsc::Sender<CoreInput>,
+        phase: &watch::Sender<Phase>,
+    ) -> Result<(), ServerError> {
+        let id = self.config.replica;
+        let mut running = pin!(driver.run());
+        let ended = tokio::select! {
+            ended = &mut running => Some(ended),
+            reason = book.stopped() => return Err(ServerError::Refused(reason)),
+            () = stop_wanted(&mut self.stops, Stop::Gracefully) => None,
+        };
+        let ended = match ended {
+            Some(ended) => Some(ended),
+            None => {
+                info!(self.logger, "stopping");
+                phase.send_replace(Phase::Stopping);
+                let patience = async {
+                    // The driver holds the other end.
+                    let _ = core.send(CoreInput::Replica(Input::HandOver)).await;
+                    tokio::time::sleep(HAND_OVER_MAX).await;
+                    warn!(self.logger, "nobody has taken over in time");
+                };
+                tokio::select! {
+                    ended = &mut running => Some(ended),
+                    () = patience => None,
+                    () = stop_wanted(&mut self.stops, Stop::Now) => None,
+                }
+            }
+        };
+        match ended {
+            Some(Err(fault)) => logging::abort(&self.logger, &fault.to_string()),
+            Some(Ok(Ended::Removed)) => Err(ServerError::Removed(id)),
+            Some(Ok(Ended::HandedOver)) | None => Ok(()),
+        }
+    }
+}
+
+/// Waits until the wish to stop is as urgent as `urgency`. An owner that is gone wants it now.
+async fn stop_wanted(stops: &mut watch::Receiver<Stop>, urgency: Stop) {
+    let _ = stops.wait_for(|stop| *stop >= urgency).await;
+}
+
+fn replica_config(config: &Config) -> Result<holdfast_replica::Config, ServerError> {
+    let random = || getrandom::u64().map_err(|error| io::Error::other(error.to_string()));
+    let lease_floor_ms = u32::try_from(config.lease_floor_ms).unwrap_or(u32::MAX);
+    let defaults = holdfast_replica::Config::new(config.replica, random()?, random()?);
+    Ok(holdfast_replica::Config {
+        tick_ms: config.tick_ms,
+        heartbeat_ticks: config.heartbeat_ticks(),
+        election_ticks: config.election_ticks(),
+        snapshot_every_bytes: config.snapshot_every_bytes,
+        log_tail_bytes: config.log_tail_bytes,
+        master: holdfast_master::Config { lease_floor_ms, ..defaults.master.clone() },
+        ..defaults
+    })
+}
