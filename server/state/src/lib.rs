@@ -192,6 +192,11 @@ impl State {
         self.removed.contains(&id.0)
     }
 
+    /// The replicas that were removed, by id.
+    pub fn removed_members(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.removed.iter().copied().map(ReplicaId)
+    }
+
     /// Adds a replica or changes what is known of it, when a raft configuration change is applied. The replica
     /// layer has refused ids that were removed.
     pub fn put_member(&mut self, member: Member) {

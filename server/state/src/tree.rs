@@ -276,13 +276,14 @@ mod tests {
         let tree = tree(&["/b", "/a", "/a/x", "/a!", "/a/x/1", "/a!/y", "/a/y", "/a/x!"]);
         let order: Vec<_> = tree.iter_after(None).map(|(key, _)| key.path().as_str()).collect();
         assert_eq!(order, ["/", "/a", "/a!", "/b", "/a/x", "/a/x!", "/a/y", "/a!/y", "/a/x/1"]);
-        let names = |directory, after| -> Vec<_> {
-            tree.children(directory, after).map(|(name, _)| name.to_owned()).collect()
+        let names = |directory: &str, after: &str| -> Vec<String> {
+            let directory = path(directory);
+            tree.children(&directory, after).map(|(name, _)| name.to_owned()).collect()
         };
-        assert_eq!(names(&NodePath::root(), ""), ["a", "a!", "b"]);
-        assert_eq!(names(&NodePath::root(), "a"), ["a!", "b"]);
-        assert_eq!(names(&path("/a"), ""), ["x", "x!", "y"]);
-        assert!(names(&path("/b"), "").is_empty());
+        assert_eq!(names("/", ""), ["a", "a!", "b"]);
+        assert_eq!(names("/", "a"), ["a!", "b"]);
+        assert_eq!(names("/a", ""), ["x", "x!", "y"]);
+        assert!(names("/b", "").is_empty());
     }
 
     #[test]
