@@ -1,0 +1,191 @@
+//! One call of a session: from the application's task to the session's task and back.
+//!
+//! Owns what makes a dropped future safe: whatever it asked for and can no longer receive is withdrawn at the
+//! cell. The invariant: a lock or handle that the cell granted is either in the hands of the application or on
+//! its way back.
+
+use crate::error::Error;
+use holdfast_proto::client::v1::{Cancel, Close, request::Operation};
+use holdfast_session::{CallError, Completion, Ended, Token};
+use holdfast_types::{HandleId, RequestNumber, SessionId, Time};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
+
+/// So many calls of one session may be under way; more wait before they reach the session's task. It bounds
+/// the command queue, which must itself be unbounded because dropping a guard cannot wait.
+const CALLS_MAX: usize = 32_768;
+
+/// What the session's task is asked.
+pub(crate) enum Command {
+    /// A call, and who waits for it.
+    Call { token: Token, operation: Operation, reply: Reply },
+    /// Nobody waits for the call any more.
+    Cancel(Token),
+    /// A call that nobody waits for, such as the release of a dropped guard.
+    Background(Operation),
+    /// End the session. Who waits for that watches the state.
+    Close,
+}
+
+/// Where a completion goes.
+pub(crate) type Reply = oneshot::Sender<Result<Completion, CallError>>;
+
+/// A session's state, as an application sees it (P§2.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SessionState {
+    /// The session holds its lease.
+    Safe,
+    /// The lease has run out here, and may or may not have run out at the cell. Calls wait, locks count as not
+    /// held. It becomes `Safe` again, or `Ended` when the grace period is over.
+    Jeopardy,
+    /// The session is over for ever, and so are its handles and locks.
+    Ended(Ended),
+}
+
+/// What the session's task tells everybody. It does not keep the session open.
+#[derive(Debug)]
+pub(crate) struct Board {
+    /// Nanoseconds of the lease clock until which the session is valid; 0 once it is over.
+    valid_until: AtomicU64,
+    /// Set once, before the session is given to the application.
+    identity: OnceLock<(SessionId, Arc<str>)>,
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self { valid_until: AtomicU64::new(0), identity: OnceLock::new() }
+    }
+
+    /// Before this moment the session is valid.
+    pub(crate) fn valid_until(&self) -> Time {
+        Time::from_nanos(self.valid_until.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn publish_validity(&self, until: Time) {
+        self.valid_until.store(until.as_nanos(), Ordering::Release);
+    }
+
+    /// The session's id and the cell's name.
+    pub(crate) fn identity(&self) -> (SessionId, Arc<str>) {
+        self.identity.get().cloned().unwrap_or_else(|| (SessionId(0), Arc::from("")))
+    }
+
+    pub(crate) fn publish_identity(&self, id: SessionId, cell: &str) {
+        self.identity.get_or_init(|| (id, Arc::from(cell)));
+    }
+}
+
+/// An open session. Handles and locks keep it; when the last goes, the command channel closes, and the
+/// session's task closes the session.
+pub(crate) struct Shared {
+    commands: mpsc::UnboundedSender<Command>,
+    permits: Semaphore,
+    tokens: AtomicU64,
+    pub(crate) board: Arc<Board>,
+    pub(crate) state: watch::Receiver<SessionState>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        commands: mpsc::UnboundedSender<Command>,
+        board: Arc<Board>,
+        state: watch::Receiver<SessionState>,
+    ) -> Self {
+        Self { commands, permits: Semaphore::new(CALLS_MAX), tokens: AtomicU64::new(0), board, state }
+    }
+
+    /// Does a call. Dropping the future gives back a handle or a lock that it was, or will be, granted.
+    pub(crate) async fn call(&self, operation: Operation) -> Result<Completion, Error> {
+        let permit = self.permits.acquire().await.map_err(|_| self.ended_before())?;
+        let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
+        let (reply, completion) = oneshot::channel();
+        self.commands.send(Command::Call { token, operation, reply }).map_err(|_| self.ended_before())?;
+        let mut pending = PendingCall { shared: self, token, completion: Some(completion), _permit: permit };
+        pending.wait().await
+    }
+
+    /// Asks for something that nobody waits for.
+    pub(crate) fn background(&self, operation: Operation) {
+        // It fails if the session is over, which has undone everything already.
+        let _ = self.commands.send(Command::Background(operation));
+    }
+
+    /// Releases the lock that this Acquire was granted.
+    pub(crate) fn withdraw(&self, acquire: RequestNumber, handle: HandleId) {
+        self.background(Operation::Cancel(Cancel { number: acquire.0, handle: handle.0 }));
+    }
+
+    pub(crate) fn close_handle(&self, handle: HandleId) {
+        self.background(Operation::Close(Close { handle: handle.0 }));
+    }
+
+    pub(crate) fn close(&self) {
+        let _ = self.commands.send(Command::Close);
+    }
+
+    /// Whether the session is valid at this very moment.
+    pub(crate) fn is_valid(&self) -> bool {
+        crate::clock::now() < self.board.valid_until()
+    }
+
+    /// Waits for the end of the session.
+    pub(crate) async fn ended(&self) -> Ended {
+        let mut state = self.state.clone();
+        let is_ended = |state: &SessionState| matches!(state, SessionState::Ended(_));
+        match state.wait_for(is_ended).await.as_deref() {
+            Ok(SessionState::Ended(ended)) => ended.clone(),
+            // The session's task is gone with the runtime that it ran on.
+            _ => Ended::Closed,
+        }
+    }
+
+    /// For calls that the session's task never saw.
+    fn ended_before(&self) -> Error {
+        let ended = match &*self.state.borrow() {
+            SessionState::Ended(ended) => ended.clone(),
+            _ => Ended::Closed,
+        };
+        Error::SessionEnded { ended, maybe_applied: false }
+    }
+}
+
+/// A call under way. Its drop is what withdraws.
+struct PendingCall<'s> {
+    shared: &'s Shared,
+    token: Token,
+    /// `None` once the completion is in the application's hands.
+    completion: Option<oneshot::Receiver<Result<Completion, CallError>>>,
+    _permit: SemaphorePermit<'s>,
+}
+
+impl PendingCall<'_> {
+    async fn wait(&mut self) -> Result<Completion, Error> {
+        let Some(completion) = self.completion.as_mut() else {
+            return Err(Error::protocol("a call was waited for twice"));
+        };
+        let received = completion.await;
+        self.completion = None;
+        match received {
+            Ok(result) => Ok(result?),
+            // The session's task is gone with its runtime. What it had sent nobody knows.
+            Err(_) => Err(Error::SessionEnded { ended: Ended::Closed, maybe_applied: true }),
+        }
+    }
+}
+
+impl Drop for PendingCall<'_> {
+    fn drop(&mut self) {
+        let Some(mut completion) = self.completion.take() else { return };
+        // From here on the session's task cannot deliver, and undoes a late completion itself. What it
+        // delivered before is undone here.
+        completion.close();
+        match completion.try_recv() {
+            Ok(Ok(completion)) => completion.undo().into_iter().for_each(|undo| self.shared.background(undo)),
+            Ok(Err(_)) => {}
+            // It fails if the session is over, which has undone everything already.
+            Err(_) => drop(self.shared.commands.send(Command::Cancel(self.token))),
+        }
+    }
+}

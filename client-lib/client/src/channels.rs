@@ -1,0 +1,77 @@
+//! The connections to the replicas, one each, shared by all sessions and calls of a [`Cell`](crate::Cell).
+//!
+//! Connections are made when first used and then kept, so that a fail-over does not begin with a TCP handshake.
+//! Never decides where to go. The invariant: a broken connection is noticed, by its reset or by an unanswered
+//! HTTP/2 ping, and made anew at the next use.
+
+use crate::error::AddressError;
+use holdfast_proto::client::v1::StatusRequest;
+use holdfast_proto::client::v1::cell_client::CellClient;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// A TCP handshake that takes longer is given up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often an idle connection is pinged, and how long the answer may take. Together they bound how long a
+/// connection to a host that vanished without a reset stays in use.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// The most bytes of a message: some frames of a file each, and the protocol's overhead.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// The connections, by address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Channels {
+    by_address: Arc<Mutex<BTreeMap<String, Channel>>>,
+}
+
+impl Channels {
+    /// The channel to a replica. Must be called within a tokio runtime.
+    pub(crate) fn channel(&self, address: &str) -> Result<Channel, AddressError> {
+        // A panic elsewhere cannot leave the map half-changed.
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = by_address.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = endpoint(address)?.connect_lazy();
+        by_address.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// The services of the replica at an address.
+    pub(crate) fn cell_client(&self, address: &str) -> Result<CellClient<Channel>, AddressError> {
+        let client = CellClient::new(self.channel(address)?);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// Forgets a connection on which nothing was heard for too long, so that the next use makes a new one.
+    pub(crate) fn forget(&self, address: &str) {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    }
+
+    /// Connects to replicas that may become master, in the background.
+    pub(crate) fn warm(&self, addresses: &[String]) {
+        for address in addresses {
+            let Ok(mut client) = self.cell_client(address) else { continue };
+            // A task without a handle: it ends by itself, and whatever comes of it is of no consequence.
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.status(StatusRequest {})).await;
+            });
+        }
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| AddressError::Malformed { address: address.to_owned(), what: "it makes no URI" })?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20))
+}

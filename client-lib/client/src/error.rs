@@ -1,0 +1,155 @@
+//! What can go wrong, as values.
+//!
+//! Every error answers two questions that a program must ask: is it worth trying again, and may the thing have
+//! happened all the same?
+
+use holdfast_proto::client::v1::{Refusal, RefusalCode};
+use holdfast_session::{CallError, Ended};
+use tokio::time::Duration;
+
+/// Why a call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The cell refused the call, which changed nothing.
+    #[error("{message}")]
+    #[non_exhaustive]
+    Refused {
+        /// The reason, for programs.
+        code: RefusalCode,
+        /// The reason, for people: what was wrong and what would be right.
+        message: String,
+    },
+    /// The session is over. Every later call of the session fails with the same reason.
+    #[error("{ended}{}", unknown(*.maybe_applied))]
+    #[non_exhaustive]
+    SessionEnded {
+        /// Why it is over.
+        ended: Ended,
+        /// The request had been sent: it may have taken effect before the session ended.
+        maybe_applied: bool,
+    },
+    /// No master answered in time. The call had no effect.
+    #[error("no master of the cell answered within {waited:?} (last: {last})")]
+    #[non_exhaustive]
+    Unavailable {
+        /// How long was tried.
+        waited: Duration,
+        /// What was in the way last.
+        last: String,
+    },
+    /// The connection broke, or the time ran out, while a write was under way: it may have taken effect.
+    #[error("the outcome is unknown: {message}; read the node again before you repeat the call")]
+    #[non_exhaustive]
+    OutcomeUnknown {
+        /// What happened.
+        message: String,
+    },
+    /// A replica answered with something that is no answer: it is of another version, or no replica.
+    #[error("the replica broke the protocol: {message}")]
+    #[non_exhaustive]
+    Protocol {
+        /// What it did.
+        message: String,
+    },
+}
+
+fn unknown(maybe_applied: bool) -> &'static str {
+    if maybe_applied { "; the outcome of this call is unknown" } else { "" }
+}
+
+impl Error {
+    /// Whether the same call may well succeed later, as it is: the cell was unreachable or overloaded, or the
+    /// lock was taken. False where the outcome is unknown: look first.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => matches!(
+                code,
+                RefusalCode::Overloaded
+                    | RefusalCode::NotMaster
+                    | RefusalCode::LockConflict
+                    | RefusalCode::Locked
+            ),
+            Self::Unavailable { .. } => true,
+            Self::SessionEnded { .. } | Self::OutcomeUnknown { .. } | Self::Protocol { .. } => false,
+        }
+    }
+
+    /// Whether the call may have taken effect although it failed.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        match self {
+            Self::OutcomeUnknown { .. } | Self::Protocol { .. } => true,
+            Self::SessionEnded { maybe_applied, .. } => *maybe_applied,
+            Self::Refused { .. } | Self::Unavailable { .. } => false,
+        }
+    }
+
+    /// The code of the cell's refusal, if that is what it is.
+    #[must_use]
+    pub fn refusal(&self) -> Option<RefusalCode> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn protocol(message: impl Into<String>) -> Self {
+        Self::Protocol { message: message.into() }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { code: refusal.code(), message: refusal.message }
+    }
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Refused(refusal) => refusal.into(),
+            CallError::Ended { ended, maybe_applied } => Self::SessionEnded { ended, maybe_applied },
+            CallError::Protocol(message) => Self::protocol(message),
+        }
+    }
+}
+
+/// Why a list of addresses is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// The list is empty.
+    #[error("no address of a replica was given: name at least one, as host:port")]
+    None,
+    /// An address is not well-formed.
+    #[error("{address:?} is not an address: {what}; write host:port or http://host:port")]
+    #[non_exhaustive]
+    Malformed {
+        /// The text.
+        address: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+impl AddressError {
+    /// Never: the same text will be refused again.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+}
+
+/// The lock is no longer held, although its holder did not release it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Lost {
+    /// The session is over, and its locks with it.
+    #[error("the lock is lost: {0}")]
+    Session(Ended),
+    /// The handle that the lock was taken through was closed by [`Handle::close`](crate::Handle::close).
+    #[error("the lock is lost: its handle was closed")]
+    HandleClosed,
+}

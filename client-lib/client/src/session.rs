@@ -1,0 +1,186 @@
+//! Sessions: opening one, watching how it fares, ending it.
+
+use crate::call::{SessionState, Shared};
+use crate::cell::Cell;
+use crate::clock;
+use crate::driver;
+use crate::error::Error;
+use crate::handle::{Handle, OpenOptions};
+use holdfast_session::{Config, Ended};
+use holdfast_types::SessionId;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// The length of lease that a session has if it asks for none.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(12);
+/// The grace period that a session has if it asks for none.
+pub const GRACE_DEFAULT: Duration = Duration::from_secs(45);
+
+/// A session with a cell: what handles and locks belong to, and what a lease keeps alive.
+///
+/// Cheap to clone; all clones are the one session. A task of the session's own, on the runtime that opened it,
+/// sends KeepAlives, finds the master again after a fail-over and repeats what was under way, so an
+/// application sees a delay and nothing else. That task needs the runtime to run: an application that blocks
+/// every worker thread for a lease's length loses its session.
+///
+/// The session ends when [`Session::close`] is called, when it expires, or in the background once the last
+/// clone of it and the last [`Handle`] and [`Lock`](crate::Lock) of it are dropped.
+#[derive(Clone)]
+pub struct Session {
+    shared: Arc<Shared>,
+}
+
+/// Opens a session; made by [`Cell::session`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder opens nothing until `open` is called"]
+pub struct SessionBuilder {
+    cell: Cell,
+    lease: Duration,
+    grace: Duration,
+    client_name: String,
+}
+
+impl SessionBuilder {
+    pub(crate) fn new(cell: Cell) -> Self {
+        Self { cell, lease: LEASE_DEFAULT, grace: GRACE_DEFAULT, client_name: client_name_default() }
+    }
+
+    /// The length of the lease: 100 ms to 60 s, granted exactly; 12 s by default. Whole milliseconds count. A
+    /// client that dies keeps its locks for about so long, and its lock-delay on top; a client that is cut off
+    /// for longer may lose its session.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long the session, once its lease has run out, is waited for in jeopardy before it counts as expired;
+    /// 45 s by default. Also how long [`SessionBuilder::open`] looks for a master.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// What the client calls itself, for people who look at who holds a lock: at most 255 bytes. By default
+    /// the host's name and the process's id.
+    pub fn client_name(mut self, name: impl Into<String>) -> Self {
+        self.client_name = name.into();
+        self
+    }
+
+    /// Opens the session, and spawns its task on the present tokio runtime. Dropping the future gives the
+    /// session up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the cell refuses the session (the lease is too short, there are too many sessions,
+    /// the cell has another name); [`Error::Unavailable`] if no master answers within the grace period.
+    pub async fn open(self) -> Result<Session, Error> {
+        let mut chance = [0_u8; 40];
+        getrandom::fill(&mut chance).map_err(|error| Error::Unavailable {
+            waited: Duration::ZERO,
+            last: format!("no random bytes: {error}"),
+        })?;
+        let (secret, seed) = chance.split_at(32);
+        let config = Config {
+            addresses: self.cell.addresses(),
+            cell: self.cell.expected_name().to_owned(),
+            client: self.client_name,
+            secret: secret.try_into().unwrap_or([0; 32]),
+            lease: self.lease,
+            grace: self.grace,
+            drift_per_mille: 10,
+            seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+        };
+        let shared = driver::open(config, self.cell.channels()).await?;
+        Ok(Session { shared: Arc::new(shared) })
+    }
+}
+
+impl Session {
+    /// The session's id. It is no secret.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        let (SessionId(id), _) = self.shared.board.identity();
+        id
+    }
+
+    /// The cell's name.
+    #[must_use]
+    pub fn cell_name(&self) -> Arc<str> {
+        self.shared.board.identity().1
+    }
+
+    /// How the session fares at this very moment.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        let state = self.shared.state.borrow().clone();
+        // The session's task may not have run since the lease ran out.
+        if state == SessionState::Safe && !self.shared.is_valid() { SessionState::Jeopardy } else { state }
+    }
+
+    /// A receiver that sees every later state: the last is [`SessionState::Ended`].
+    #[must_use]
+    pub fn watch_state(&self) -> watch::Receiver<SessionState> {
+        self.shared.state.clone()
+    }
+
+    /// Waits until the session is over, and tells why. Dropping the future changes nothing.
+    pub async fn expired(&self) -> Ended {
+        self.shared.ended().await
+    }
+
+    /// Until when the session is certainly valid if nothing more is heard; in the past if that moment is over.
+    #[must_use]
+    pub fn valid_until(&self) -> Instant {
+        clock::instant(self.shared.board.valid_until())
+    }
+
+    /// Opens a handle on the node called `path`: `/ls/<cell>/<path>`, `/ls/local/<path>`, or `/<path>` within
+    /// the cell.
+    ///
+    /// Dropping the future undoes the opening, however far it got; a node that it created stays, unless it is
+    /// ephemeral.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`], for example with `NOT_FOUND`, `ALREADY_EXISTS`, `WRONG_KIND` or `BAD_PATH`;
+    /// [`Error::SessionEnded`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(session: holdfast::Session) -> Result<(), holdfast::Error> {
+    /// use holdfast::OpenOptions;
+    ///
+    /// let leader = session.open("/service/leader", OpenOptions::new().create()).await?;
+    /// println!("created: {}, stat: {:?}", leader.created(), leader.stat().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn open(&self, path: &str, options: OpenOptions) -> Result<Handle, Error> {
+        Handle::open(Arc::clone(&self.shared), path, options).await
+    }
+
+    /// Ends the session: its handles are closed and its locks released, without lock-delay. Returns when the
+    /// cell has confirmed it, or when the session has ended in another way.
+    ///
+    /// Dropping the future does not stop the closing.
+    pub async fn close(&self) -> Ended {
+        self.shared.close();
+        self.shared.ended().await
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id()).field("state", &self.state()).finish()
+    }
+}
+
+/// `host:pid`, which is what people look for first.
+fn client_name_default() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
+    format!("{}:{}", host.as_deref().unwrap_or("unknown"), std::process::id())
+}

@@ -1,0 +1,108 @@
+//! The lease and what may be believed of it: KeepAlives, their stamps, and the arithmetic (design.md §4).
+//!
+//! Owns the one number that safety hangs on, `valid_until`. The invariant: it is never later than the stamp of a
+//! KeepAlive that the cell has answered, plus the granted length less the drift bound; and it never moves back.
+
+use holdfast_proto::client::v1::KeepAlive;
+use holdfast_types::{Duration, Time};
+
+/// A KeepAlive that has had no answer for a quarter of the lease means that this master, or the way to it, is
+/// dead; within these bounds. Longer leases must not wait longer for a master that is silent, shorter ones must
+/// not take a scheduling delay for silence.
+const SILENCE_MIN: Duration = Duration::from_millis(200);
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// By how much clock rates may differ, in thousandths; at most 1,000.
+    drift_per_mille: u64,
+    /// The session is valid before this moment. Only rises.
+    valid_until: Time,
+    /// The lease's length as last granted, or as asked for; paces the KeepAlives.
+    length: Duration,
+    /// Of the last KeepAlive sent. Only rises, across attachments too.
+    number: u64,
+    /// The KeepAlive that is to be answered on the present attachment, and when it was sent.
+    unanswered: Option<(u64, Time)>,
+    /// When the next one is due; `None` while nothing is attached.
+    due: Option<Time>,
+}
+
+impl Lease {
+    pub(crate) fn new(length: Duration, drift_per_mille: u32) -> Self {
+        Self {
+            drift_per_mille: u64::from(drift_per_mille).min(1_000),
+            valid_until: Time::ZERO,
+            length,
+            number: 0,
+            unanswered: None,
+            due: None,
+        }
+    }
+
+    pub(crate) fn valid_until(&self) -> Time {
+        self.valid_until
+    }
+
+    /// A stream is attached: the first thing on it is a KeepAlive.
+    pub(crate) fn attached(&mut self, now: Time) {
+        self.unanswered = None;
+        self.due = Some(now);
+    }
+
+    /// The stream is gone, and with it the answers to what it carried.
+    pub(crate) fn detached(&mut self) {
+        self.unanswered = None;
+        self.due = None;
+    }
+
+    /// The KeepAlive that is due now, stamped: it must be handed over no earlier than `now`.
+    pub(crate) fn keep_alive(&mut self, now: Time) -> Option<KeepAlive> {
+        if self.unanswered.is_some() || self.due.is_none_or(|due| now < due) {
+            return None;
+        }
+        self.number += 1;
+        self.unanswered = Some((self.number, now));
+        // A third of the lease: one may be lost, and the next still comes in time.
+        self.due = Some(now + self.length / 3);
+        Some(KeepAlive { number: self.number })
+    }
+
+    /// The cell answered a KeepAlive. Answers to others than the one that is waited for mean nothing.
+    pub(crate) fn granted(&mut self, number: u64, lease_ms: u32) -> bool {
+        match self.unanswered {
+            Some((waited_for, stamp)) if waited_for == number => {
+                self.unanswered = None;
+                self.extend(stamp, lease_ms);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A lease that is counted from `stamp`. None at all if its length is 0.
+    pub(crate) fn extend(&mut self, stamp: Time, lease_ms: u32) {
+        if lease_ms == 0 {
+            return;
+        }
+        // Milliseconds times thousandths left over, in nanoseconds: exact.
+        let believed = Duration::from_nanos(u64::from(lease_ms) * (1_000 - self.drift_per_mille) * 1_000);
+        self.valid_until = self.valid_until.max(stamp + believed);
+        self.length = Duration::from_millis(u64::from(lease_ms));
+    }
+
+    /// How long an answer may take before the other end counts as silent.
+    pub(crate) fn silence(&self) -> Duration {
+        (self.length / 4).clamp(SILENCE_MIN, SILENCE_MAX)
+    }
+
+    /// When an unanswered KeepAlive makes the stream count as silent.
+    pub(crate) fn silent_at(&self) -> Option<Time> {
+        self.unanswered.map(|(_, stamp)| stamp + self.silence())
+    }
+
+    /// When to come back for the next KeepAlive, or because there was no answer.
+    pub(crate) fn timeout(&self) -> Option<Time> {
+        self.silent_at().or(self.due)
+    }
+}

@@ -1,0 +1,342 @@
+//! Every request of the session until it is decided, under one number however often it is sent (I6).
+//!
+//! A call waits in the queue without a number; gets the next number when it is first sent; is *undecided* until
+//! its reply comes, and sent again on every attachment until then; and is *acknowledged* from then on. An Acquire
+//! that was queued at the cell is decided, but its caller waits on, for the grant. The invariant: a number is
+//! undecided or acknowledged, never neither.
+
+use crate::doors::{CallError, Completion, Ended, Token};
+use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{
+    Acknowledged, Cancel, ClientFrame, LockGrant, NumberRange, Outcome, Refusal, RefusalCode, Request,
+    outcome,
+};
+use holdfast_types::{HandleId, RequestNumber, Revision};
+use std::collections::BTreeMap;
+
+/// A frame is cut off after so many requests, or so many bytes: large ones hold up what is behind them.
+const FRAME_REQUESTS_MAX: usize = 1_024;
+const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// A call that is over.
+pub(crate) type Completed = (Token, Result<Completion, CallError>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    /// Not sent yet, in order.
+    queue: BTreeMap<u64, Queued>,
+    /// The next key of `queue`.
+    queued_next: u64,
+    /// By number: sent, and not decided as far as is known here.
+    undecided: BTreeMap<u64, Undecided>,
+    /// By the number of their Acquire: decided as `Queued`, and still wanted.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Where each call that somebody waits for is to be found.
+    calls: BTreeMap<Token, Place>,
+    /// The last number that was given out.
+    number: u64,
+    /// What is undecided above this number has still to be sent on the present attachment.
+    sent_through: u64,
+    /// How many undecided requests the cell allows.
+    window: usize,
+    /// More is acknowledged than the cell was told on the present attachment.
+    acknowledged_changed: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    /// `None`: nobody waits for it.
+    token: Option<Token>,
+    operation: Operation,
+}
+
+#[derive(Debug)]
+struct Undecided {
+    /// `None`: nobody waits for it any more.
+    token: Option<Token>,
+    /// To be sent again.
+    operation: Operation,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    token: Token,
+    handle: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Queued(u64),
+    Undecided(u64),
+    Waiting(u64),
+}
+
+impl Requests {
+    /// Takes up a call.
+    pub(crate) fn call(&mut self, token: Token, operation: Operation) {
+        self.calls.insert(token, Place::Queued(self.queued_next));
+        self.enqueue(Some(token), operation);
+    }
+
+    /// Withdraws the request of this number, as far as it got.
+    fn withdraw(&mut self, number: u64, handle: u64) {
+        self.enqueue(None, Operation::Cancel(Cancel { number, handle }));
+    }
+
+    /// Takes up a request; nobody waits for it if it has no token.
+    pub(crate) fn enqueue(&mut self, token: Option<Token>, operation: Operation) {
+        self.queue.insert(self.queued_next, Queued { token, operation });
+        self.queued_next += 1;
+    }
+
+    /// Nobody waits for a call any more. False if it is none of these.
+    pub(crate) fn cancel(&mut self, token: Token) -> bool {
+        let Some(place) = self.calls.remove(&token) else { return false };
+        match place {
+            Place::Queued(key) => {
+                self.queue.remove(&key);
+            }
+            Place::Undecided(number) => {
+                if let Some(undecided) = self.undecided.get_mut(&number) {
+                    undecided.token = None;
+                    if let Some(handle) = leaves_behind(&undecided.operation) {
+                        self.withdraw(number, handle);
+                    }
+                }
+            }
+            Place::Waiting(number) => {
+                if let Some(waiting) = self.waiting.remove(&number) {
+                    self.withdraw(number, waiting.handle);
+                }
+            }
+        }
+        true
+    }
+
+    /// What came of a request. Nothing, if it is decided already.
+    pub(crate) fn reply(&mut self, number: u64, outcome: Option<Outcome>, completed: &mut Vec<Completed>) {
+        let Some(undecided) = self.decide(number) else { return };
+        let revision = Revision(outcome.as_ref().map_or(0, |outcome| outcome.revision));
+        let Some(result) = outcome.and_then(|outcome| outcome.result) else {
+            self.complete(undecided.token, Err(CallError::Protocol("a reply without an outcome")), completed);
+            return;
+        };
+        match (result, &undecided.operation) {
+            (outcome::Result::Queued(_), Operation::Acquire(acquire)) => {
+                self.wait(number, acquire.handle, undecided.token);
+            }
+            (outcome::Result::Queued(_), _) => {
+                let error = CallError::Protocol("a request that is no Acquire was queued");
+                self.complete(undecided.token, Err(error), completed);
+            }
+            (outcome::Result::Refusal(refusal), _) => {
+                self.complete(undecided.token, Err(CallError::Refused(refusal)), completed);
+            }
+            (result, operation) => {
+                self.leave_queue(number, operation, completed);
+                let handle = HandleId(handle_of(number, operation));
+                let completion = Completion { number: RequestNumber(number), handle, revision, result };
+                self.complete(undecided.token, Ok(completion), completed);
+            }
+        }
+    }
+
+    /// A lock was granted: to a waiter, or to an Acquire whose reply has not come, which is decided thereby. To
+    /// any other number it is old news, or withdrawn already.
+    pub(crate) fn granted(&mut self, grant: LockGrant, completed: &mut Vec<Completed>) {
+        let Some(granted) = grant.granted else { return };
+        let token = if let Some(waiting) = self.waiting.remove(&grant.number) {
+            Some(waiting.token)
+        } else if self.is_undecided_acquire(grant.number) {
+            self.decide(grant.number).and_then(|undecided| undecided.token)
+        } else {
+            None
+        };
+        let completion = Completion {
+            number: RequestNumber(grant.number),
+            handle: HandleId(grant.handle),
+            revision: Revision(0),
+            result: outcome::Result::Granted(granted),
+        };
+        self.complete(token, Ok(completion), completed);
+    }
+
+    /// A new attachment: everything undecided is to be sent again, and all that is acknowledged told again.
+    pub(crate) fn attached(&mut self, window: u32) {
+        self.window = usize::try_from(window.max(1)).unwrap_or(usize::MAX);
+        self.sent_through = 0;
+        self.acknowledged_changed = self.number > 0;
+    }
+
+    /// Whether [`Requests::fill`] would add anything.
+    pub(crate) fn has_to_send(&self) -> bool {
+        self.undecided.range(self.sent_through + 1..).next().is_some()
+            || (!self.queue.is_empty() && self.undecided.len() < self.window)
+    }
+
+    /// Adds to a frame what is to be sent: the oldest first, so that the cell takes requests up in the order of
+    /// their numbers on every attachment.
+    pub(crate) fn fill(&mut self, frame: &mut ClientFrame) {
+        let mut bytes = 0;
+        for (&number, undecided) in self.undecided.range(self.sent_through + 1..) {
+            if frame.requests.len() >= FRAME_REQUESTS_MAX || bytes >= FRAME_BYTES_MAX {
+                return;
+            }
+            bytes += push(frame, number, undecided.operation.clone());
+            self.sent_through = number;
+        }
+        while self.undecided.len() < self.window
+            && frame.requests.len() < FRAME_REQUESTS_MAX
+            && bytes < FRAME_BYTES_MAX
+        {
+            let Some((_, Queued { token, operation })) = self.queue.pop_first() else { return };
+            self.number += 1;
+            bytes += push(frame, self.number, operation.clone());
+            self.sent_through = self.number;
+            self.undecided.insert(self.number, Undecided { token, operation });
+            if let Some(token) = token {
+                self.calls.insert(token, Place::Undecided(self.number));
+            }
+        }
+    }
+
+    /// What is acknowledged, if the cell has not been told yet.
+    pub(crate) fn acknowledge(&mut self) -> Option<Acknowledged> {
+        std::mem::take(&mut self.acknowledged_changed).then(|| self.acknowledged())
+    }
+
+    /// All numbers that were given out, but those that are undecided.
+    fn acknowledged(&self) -> Acknowledged {
+        let mut gaps = self.undecided.keys().copied();
+        let Some(first_gap) = gaps.next() else {
+            return Acknowledged { through: self.number, ranges: Vec::new() };
+        };
+        let mut ranges = Vec::new();
+        let mut first = first_gap + 1;
+        for gap in gaps.chain([self.number + 1]) {
+            if first < gap {
+                ranges.push(NumberRange { first, last: gap - 1 });
+            }
+            first = gap + 1;
+        }
+        Acknowledged { through: first_gap - 1, ranges }
+    }
+
+    /// Fails what was never sent. For an application that closes its session.
+    pub(crate) fn fail_unsent(&mut self, ended: &Ended, completed: &mut Vec<Completed>) {
+        for queued in std::mem::take(&mut self.queue).into_values() {
+            let error = CallError::Ended { ended: ended.clone(), maybe_applied: false };
+            self.complete(queued.token, Err(error), completed);
+        }
+    }
+
+    /// The session is over: fails every call, in the order of their tokens.
+    pub(crate) fn fail_all(&mut self, ended: &Ended, completed: &mut Vec<Completed>) {
+        for (token, place) in std::mem::take(&mut self.calls) {
+            let maybe_applied = match place {
+                // What belongs to the session is gone with it; what outlives it may have happened.
+                Place::Undecided(number) => self
+                    .undecided
+                    .get(&number)
+                    .is_some_and(|undecided| outlives_session(&undecided.operation)),
+                Place::Queued(_) | Place::Waiting(_) => false,
+            };
+            completed.push((token, Err(CallError::Ended { ended: ended.clone(), maybe_applied })));
+        }
+        *self = Self::default();
+    }
+
+    fn complete(
+        &mut self,
+        token: Option<Token>,
+        result: Result<Completion, CallError>,
+        completed: &mut Vec<Completed>,
+    ) {
+        if let Some(token) = token {
+            self.calls.remove(&token);
+            completed.push((token, result));
+        }
+    }
+
+    fn decide(&mut self, number: u64) -> Option<Undecided> {
+        let undecided = self.undecided.remove(&number)?;
+        self.acknowledged_changed = true;
+        Some(undecided)
+    }
+
+    fn is_undecided_acquire(&self, number: u64) -> bool {
+        self.undecided
+            .get(&number)
+            .is_some_and(|undecided| matches!(undecided.operation, Operation::Acquire(_)))
+    }
+
+    /// An Acquire waits at the cell. If nobody wants it any more, its withdrawal is on its way already.
+    fn wait(&mut self, number: u64, handle: u64, token: Option<Token>) {
+        if let Some(token) = token {
+            self.waiting.insert(number, Waiting { token, handle });
+            self.calls.insert(token, Place::Waiting(number));
+        }
+    }
+
+    /// A Close or a Release that succeeded has taken the handle's earlier Acquire out of the queue: its grant
+    /// will never come.
+    fn leave_queue(&mut self, number: u64, operation: &Operation, completed: &mut Vec<Completed>) {
+        let handle = match operation {
+            Operation::Close(close) => close.handle,
+            Operation::Release(release) => release.handle,
+            _ => return,
+        };
+        let left =
+            self.waiting.iter().find(|(acquire, waiting)| **acquire < number && waiting.handle == handle);
+        let Some((&acquire, waiting)) = left else { return };
+        let token = waiting.token;
+        self.waiting.remove(&acquire);
+        let refusal = Refusal {
+            code: RefusalCode::Cancelled.into(),
+            message: "the handle was closed, or its lock released, while this request waited for the lock"
+                .to_owned(),
+        };
+        self.complete(Some(token), Err(CallError::Refused(refusal)), completed);
+    }
+}
+
+/// The handle to name when this request is withdrawn; `None` if there is nothing to take back.
+fn leaves_behind(operation: &Operation) -> Option<u64> {
+    match operation {
+        Operation::Open(_) => Some(0),
+        Operation::Acquire(acquire) => Some(acquire.handle),
+        _ => None,
+    }
+}
+
+/// The handle that a request opens or names; 0 for a Cancel of an Open.
+fn handle_of(number: u64, operation: &Operation) -> u64 {
+    match operation {
+        Operation::Open(_) => number,
+        Operation::Close(close) => close.handle,
+        Operation::GetContents(get) => get.handle,
+        Operation::GetStat(get) => get.handle,
+        Operation::ReadDir(read) => read.handle,
+        Operation::SetContents(set) => set.handle,
+        Operation::Delete(delete) => delete.handle,
+        Operation::Acquire(acquire) => acquire.handle,
+        Operation::Release(release) => release.handle,
+        Operation::Cancel(cancel) => cancel.handle,
+    }
+}
+
+fn outlives_session(operation: &Operation) -> bool {
+    matches!(operation, Operation::Open(_) | Operation::SetContents(_) | Operation::Delete(_))
+}
+
+/// Adds a request, and tells about how many bytes it takes.
+fn push(frame: &mut ClientFrame, number: u64, operation: Operation) -> usize {
+    let bytes = match &operation {
+        Operation::Open(open) => open.path.len() + open.contents.len(),
+        Operation::SetContents(set) => set.contents.len(),
+        Operation::ReadDir(read) => read.after.len(),
+        _ => 0,
+    };
+    frame.requests.push(Request { number, operation: Some(operation) });
+    bytes + 32
+}

@@ -1,0 +1,99 @@
+//! Where to connect next, and how soon.
+//!
+//! Owns the addresses and the back-off. The invariant: between two leases that were granted, at most one lap
+//! around the replicas is made without a pause, and pauses only grow.
+
+use holdfast_types::Duration;
+
+/// The pause after the first lap; it doubles with each further lap.
+const PAUSE_MIN_MS: u64 = 4;
+/// No pause is longer. A replica that knows no master keeps a hello until it does, so little is lost by it.
+const PAUSE_MAX_MS: u64 = 500;
+/// So often a replica's word on who is master is followed at once. Two replicas may name each other for a while.
+const REDIRECTS_AT_ONCE: u32 = 2;
+
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// As the application gave them, then what the cell added. No repetitions.
+    addresses: Vec<String>,
+    /// How many of them are the application's own.
+    configured: usize,
+    /// The place in `addresses` that is next. May be beyond the end.
+    position: usize,
+    /// Whom a replica named as master: goes before the list.
+    named: Option<String>,
+    /// Failures and redirections since a lease was last granted.
+    failures: u32,
+    redirects: u32,
+    /// The state of a SplitMix64 generator.
+    chance: u64,
+}
+
+impl Route {
+    pub(crate) fn new(addresses: Vec<String>, seed: u64) -> Self {
+        let configured = addresses.len();
+        let mut route =
+            Self { addresses, configured, position: 0, named: None, failures: 0, redirects: 0, chance: seed };
+        // Clients that start together must not all begin at the same replica.
+        route.position = usize::try_from(route.random(configured.max(1) as u64)).unwrap_or(0);
+        route
+    }
+
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Where to connect now.
+    pub(crate) fn next_address(&mut self) -> Option<String> {
+        let address = match self.named.take() {
+            Some(named) => named,
+            None => self.addresses.get(self.position.checked_rem(self.addresses.len())?)?.clone(),
+        };
+        if let Some(place) = self.addresses.iter().position(|known| *known == address) {
+            self.position = place + 1;
+        }
+        Some(address)
+    }
+
+    /// An attempt came to nothing, or a stream ended. Tells how long to wait before the next attempt.
+    pub(crate) fn failed(&mut self, master: Option<String>) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        self.named = master;
+        if self.named.is_some() {
+            self.redirects = self.redirects.saturating_add(1);
+            if self.redirects <= REDIRECTS_AT_ONCE {
+                return Duration::ZERO;
+            }
+        }
+        let lap_len = u32::try_from(self.addresses.len().max(1)).unwrap_or(u32::MAX);
+        let Some(beyond) = self.failures.checked_sub(lap_len) else { return Duration::ZERO };
+        let doublings = (beyond / lap_len).min(16);
+        let most = (PAUSE_MIN_MS << doublings).min(PAUSE_MAX_MS) * 1_000_000;
+        Duration::from_nanos(most / 2 + self.random(most / 2))
+    }
+
+    /// A lease was granted: this is the right place.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.redirects = 0;
+    }
+
+    /// Takes over what the cell says of its replicas, beside what the application said.
+    pub(crate) fn learn(&mut self, addresses: &[String]) {
+        self.addresses.truncate(self.configured);
+        for address in addresses.iter().filter(|address| !address.is_empty()) {
+            if !self.addresses.contains(address) {
+                self.addresses.push(address.clone());
+            }
+        }
+    }
+
+    /// A number below `bound`.
+    fn random(&mut self, bound: u64) -> u64 {
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.chance;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
+}
