@@ -1,5 +1,5 @@
-//! When to campaign: after silence, by raft's own timer made deterministic; after a reset, at once (design.md
-//! §5, §9).
+//! When to campaign: after silence, by raft's own timer made deterministic; after a reset or a start, at once
+//! (design.md §5, §9).
 //!
 //! A process that dies resets its connections, and its followers know within a millisecond. Each then forgets
 //! it, campaigns after a stagger by rank, and again until somebody leads. Those who still hear the leader refuse
@@ -7,7 +7,7 @@
 
 use holdfast_types::{Duration, ReplicaId, Time};
 
-/// The first campaign after a reset comes this soon, plus a stagger by rank.
+/// The first campaign after a reset, or a start, comes this soon, plus a stagger by rank.
 const STAGGER_BASE: Duration = Duration::from_micros(500);
 /// The stagger of one rank: longer than an election takes.
 const STAGGER_RANK: Duration = Duration::from_millis(8);
@@ -36,8 +36,9 @@ impl Election {
         Self { id, seed, drawn: 0, next: None, until: Time::ZERO }
     }
 
-    /// The leader's process seems to have died. `rank` is our place among the voters that remain.
-    pub(crate) fn leader_lost(&mut self, now: Time, rank: usize) {
+    /// The leader's process seems to have died, or ours has just started. `rank` is our place among the voters
+    /// that remain.
+    pub(crate) fn no_leader(&mut self, now: Time, rank: usize) {
         let rank = u32::try_from(rank).unwrap_or(u32::MAX).min(16);
         self.next = Some(now + STAGGER_BASE + STAGGER_RANK * rank);
         self.until = now + EAGER_MAX;
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn the_first_in_rank_campaigns_first_and_again_until_a_leader_is_found() {
         let mut election = Election::new(ReplicaId(2), 7);
-        election.leader_lost(Time::ZERO, 1);
+        election.no_leader(Time::ZERO, 1);
         assert_eq!(election.next(), Some(Time::from_nanos(8_500_000)));
         assert!(!election.due(Time::from_millis(8)));
         assert!(election.due(Time::from_millis(9)));
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn eagerness_ends_when_nobody_can_be_elected() {
         let mut election = Election::new(ReplicaId(2), 7);
-        election.leader_lost(Time::ZERO, 0);
+        election.no_leader(Time::ZERO, 0);
         let mut campaigns = 0;
         while let Some(next) = election.next() {
             assert!(election.due(next));
