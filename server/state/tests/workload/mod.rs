@@ -19,7 +19,7 @@ use holdfast_types::{HandleId, SessionId};
 pub(crate) type Step = [u8; 8];
 
 const PATHS: [&str; 7] = ["/a", "/b", "/d", "/d/a", "/d/b", "/d/e", "/d/e/a"];
-const DELAYS_MS: [u32; 4] = [0, 0, 500, 60_000];
+const DELAYS_MS: [u32; 4] = [0, 100, 500, 60_000];
 
 /// A new cell.
 pub(crate) fn genesis() -> State {
@@ -57,7 +57,8 @@ impl Workload {
     /// The command of a step.
     pub(crate) fn command(&mut self, state: &State, step: Step) -> Command {
         let [choice, who, what, path, mode, more, ..] = step;
-        let path = PATHS[usize::from(path) % PATHS.len()].to_owned();
+        // Every third time the same one, so that locks have their crowds.
+        let path = if path % 3 == 0 { PATHS[0] } else { PATHS[usize::from(path) % PATHS.len()] }.to_owned();
         let session = pick(state.sessions().map(|(id, _)| id), who);
         let kind = match (choice % 40, session) {
             (0..=2, _) | (_, None) => Kind::OpenSession(OpenSession {
@@ -65,30 +66,30 @@ impl Workload {
                 lease_ms: 12_000,
                 client: format!("client {who}"),
             }),
-            (3, Some(session)) => {
-                Kind::EndSession(EndSession { session: session.0, reason: 1 + i32::from(mode % 2) })
+            (3 | 12, Some(session)) => {
+                Kind::EndSession(EndSession { session: session.0, reason: 1 + i32::from(mode % 3 == 0) })
             }
-            (4..=7, _) => match pick(state.delays(), what) {
+            (4..=5, _) => match pick(state.delays(), what) {
                 Some(delay) => {
                     Kind::EndLockDelay(EndLockDelay { path: delay.path.to_string(), loss: delay.loss.0 })
                 }
                 None => Kind::EndLockDelay(EndLockDelay { path, loss: what.into() }),
             },
-            (8..=10, _) => match pick(state.orphans(), what) {
+            (6..=8, _) => match pick(state.orphans(), what) {
                 Some((path, instance)) => {
                     Kind::ReapNode(ReapNode { path: path.to_string(), instance: instance.0 })
                 }
                 None => Kind::ReapNode(ReapNode { path, instance: what.into() }),
             },
-            (11, _) => Kind::Delete(DeleteRequest { path, if_instance: None }),
-            (12, _) => Kind::SetContents(SetContentsRequest {
+            (9, _) => Kind::Delete(DeleteRequest { path, if_instance: None }),
+            (10, _) => Kind::SetContents(SetContentsRequest {
                 path,
                 contents: vec![what; usize::from(more % 4)].into(),
                 if_generation: (mode % 4 == 0).then_some(0),
                 create: mode % 2 == 0,
                 kind: i32::from(mode % 4 == 0) * 2 * i32::from(more % 4 == 0),
             }),
-            (13, _) => {
+            (11, _) => {
                 Kind::ChangeSettings(Settings { nodes_max: 4 + u64::from(what % 8), ..Settings::default() })
             }
             (_, Some(session)) => Kind::Request(self.request(state, session, step, path)),
