@@ -72,7 +72,8 @@ pub enum Input {
     },
     /// The application is done with the session.
     Close,
-    /// The moment that [`poll_timeout`](crate::Session::poll_timeout) named has come.
+    /// The moment that [`poll_timeout`](crate::Session::poll_timeout) named has come. To be handed in after all
+    /// other inputs that are there: only then is a replica judged to be silent.
     TimePassed,
 }
 

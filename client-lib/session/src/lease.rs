@@ -74,6 +74,8 @@ impl Lease {
             Some((waited_for, stamp)) if waited_for == number => {
                 self.unanswered = None;
                 self.extend(stamp, lease_ms);
+                // The length may be another one than when it was sent.
+                self.due = Some(stamp + self.length / 3);
                 true
             }
             _ => false,

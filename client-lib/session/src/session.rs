@@ -10,8 +10,9 @@ use crate::link::Link;
 use crate::requests::{Completed, Requests};
 use crate::route::Route;
 use holdfast_proto::client::v1::{
-    AttachSession, CellInfo, ClientFrame, CloseSession, EndReason, OpenSession, RefusalCode, ServerFrame,
-    SessionAttached, SessionOpened, StreamRefused, client_frame, event, request::Operation, server_frame,
+    AttachSession, CellInfo, ClientFrame, CloseSession, EndReason, OpenSession, RefusalCode, Reply,
+    ServerFrame, SessionAttached, SessionOpened, StreamRefused, client_frame, event, outcome,
+    request::Operation, server_frame,
 };
 use holdfast_types::{Duration, SessionId, Time};
 use std::collections::VecDeque;
@@ -71,7 +72,7 @@ impl Session {
             outputs: VecDeque::new(),
             config,
         };
-        session.pass_time();
+        session.pass_link_time();
         session
     }
 
@@ -79,9 +80,9 @@ impl Session {
     pub fn handle(&mut self, now: Time, input: Input) {
         self.now = self.now.max(now);
         // First of all: what was true until now need not be true at the time of the input.
-        self.pass_time();
+        self.pass_lease_time();
         match input {
-            Input::TimePassed => {}
+            Input::TimePassed => self.pass_link_time(),
             Input::Connected { stream } => self.handle_connected(stream),
             Input::Disconnected { stream, reason } => {
                 if self.link.stream() == Some(stream) {
@@ -154,14 +155,20 @@ impl Session {
         since + self.config.grace
     }
 
-    /// Does what is due by the clock alone.
-    fn pass_time(&mut self) {
+    /// Notices what has run out by the clock alone.
+    fn pass_lease_time(&mut self) {
         if self.state == State::Safe && self.now >= self.lease.valid_until() {
             self.change_state(State::Jeopardy);
         }
         if matches!(self.state, State::Opening | State::Jeopardy) && self.now >= self.grace_end() {
             self.end(self.grace_over());
         }
+    }
+
+    /// Connects when it is time, and leaves whoever is silent. Only when the driver says that time has passed,
+    /// which it does after everything else: after a pause of the whole process the answer may be among the inputs
+    /// that are still to come.
+    fn pass_link_time(&mut self) {
         if matches!(self.state, State::Ended(_)) {
             return;
         }
@@ -282,8 +289,12 @@ impl Session {
             self.handle_hello(hello, &mut completed);
         }
         // After a refusal the stream is another one; before an attachment nothing else is to be believed.
+        let mut over = frame.ended.map(|ended| ended.reason());
         if self.link.attached() == Some(stream) {
-            for reply in frame.replies {
+            if frame.replies.iter().any(tells_of_no_session) {
+                over = over.or(Some(EndReason::Expired));
+            }
+            for reply in frame.replies.into_iter().filter(|reply| !tells_of_no_session(reply)) {
                 self.requests.reply(reply.number, reply.outcome, &mut completed);
             }
             if let Some(lease) = frame.lease
@@ -299,8 +310,12 @@ impl Session {
             self.become_safe();
         }
         self.complete(completed);
-        if let Some(ended) = frame.ended {
-            self.end(if ended.reason() == EndReason::Closed { Ended::Closed } else { Ended::Expired });
+        if let Some(reason) = over {
+            self.end(if self.closing || reason == EndReason::Closed {
+                Ended::Closed
+            } else {
+                Ended::Expired
+            });
         }
     }
 
@@ -438,4 +453,10 @@ impl Session {
         frame.acknowledged = self.requests.acknowledge();
         Some(Output::Send { stream, frame })
     }
+}
+
+/// The master knows of the session's end, and its word of that is on its way.
+fn tells_of_no_session(reply: &Reply) -> bool {
+    let result = reply.outcome.as_ref().and_then(|outcome| outcome.result.as_ref());
+    matches!(result, Some(outcome::Result::Refusal(refusal)) if refusal.code() == RefusalCode::UnknownSession)
 }

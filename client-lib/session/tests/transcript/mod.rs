@@ -1,0 +1,256 @@
+//! The commands of the transcripts.
+
+mod show;
+
+use goldenscript::{ArgumentConsumer, Command, Context};
+use holdfast_proto::client::v1::{self as wire, event, outcome, server_frame};
+use holdfast_session::{Config, Input, Operation, Output, Session, StreamId, Token};
+use holdfast_types::{Duration, Time};
+use std::error::Error;
+use std::fmt::Write as _;
+
+type Fallible<T> = Result<T, Box<dyn Error>>;
+
+/// A session, and the time it believes it is.
+#[derive(Default)]
+pub struct Runner {
+    now: Time,
+    session: Option<Session>,
+    /// The stream that was asked for last: what `latest` means.
+    latest: u64,
+}
+
+impl goldenscript::Runner for Runner {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &Context) -> Fallible<String> {
+        let mut line = command.consume_args();
+        let hold = line.take_key("hold").is_some();
+        let mut text = String::new();
+        match command.name.as_str() {
+            "session" => self.session = Some(Session::new(self.now, config(&mut line)?)),
+            "time" => text = self.pass(Time::from_millis(number(next(&mut line)?)?)),
+            "skip" => self.now = Time::from_millis(number(next(&mut line)?)?),
+            "lease-until" => return Ok(format!("{}\n", self.session()?.valid_until())),
+            name => {
+                let input = input(name, &mut line, self.latest)?;
+                let now = self.now;
+                self.session()?.handle(now, input);
+            }
+        }
+        line.reject_next()?;
+        Ok(if hold { text } else { text + &self.drain() })
+    }
+}
+
+impl Runner {
+    fn session(&mut self) -> Fallible<&mut Session> {
+        self.session.as_mut().ok_or_else(|| "no session yet".into())
+    }
+
+    /// Everything that the session wants done, a line each.
+    fn drain(&mut self) -> String {
+        let mut text = String::new();
+        while let Some(output) = self.session.as_mut().and_then(Session::poll_output) {
+            if let Output::Connect { stream, .. } = &output {
+                self.latest = stream.0;
+            }
+            writeln!(text, "{}", show::output(&output)).expect("strings take everything");
+        }
+        text
+    }
+
+    /// Lets time pass as a driver would: in the steps that the session asks for.
+    fn pass(&mut self, until: Time) -> String {
+        let mut text = String::new();
+        while let Some(next) =
+            self.session.as_ref().and_then(Session::poll_timeout).filter(|next| *next <= until)
+        {
+            self.now = self.now.max(next);
+            if let Some(session) = &mut self.session {
+                session.handle(self.now, Input::TimePassed);
+            }
+            let said = self.drain();
+            if !said.is_empty() {
+                write!(text, "at {}:\n{said}", self.now).expect("strings take everything");
+            }
+        }
+        self.now = until;
+        text
+    }
+}
+
+fn config(line: &mut ArgumentConsumer<'_>) -> Fallible<Config> {
+    let mut millis = |key: &str, default: u64| -> Fallible<Duration> {
+        Ok(Duration::from_millis(line.take_key(key).map_or(Ok(default), number)?))
+    };
+    let (lease, grace) = (millis("lease", 12_000)?, millis("grace", 45_000)?);
+    let drift_per_mille = line.take_key("drift").map_or(Ok(10), number)?.try_into()?;
+    let addresses = line.take_key("addresses").unwrap_or("a:1,b:1,c:1");
+    Ok(Config {
+        addresses: addresses.split(',').filter(|text| !text.is_empty()).map(str::to_owned).collect(),
+        cell: "dev".to_owned(),
+        client: "client".to_owned(),
+        secret: [7; 32],
+        lease,
+        grace,
+        drift_per_mille,
+        // With this seed the first address is the first of the list.
+        seed: 3,
+    })
+}
+
+fn input(name: &str, line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<Input> {
+    Ok(match name {
+        "call" => {
+            let token = Token(number(next(line)?)?);
+            Input::Call { token, operation: operation(line)? }
+        }
+        "cancel" => Input::CancelCall { token: Token(number(next(line)?)?) },
+        "close" => Input::Close,
+        "tick" => Input::TimePassed,
+        "connected" => Input::Connected { stream: stream(line, latest)? },
+        "broken" => {
+            Input::Disconnected { stream: stream(line, latest)?, reason: "connection reset".to_owned() }
+        }
+        "frame" => {
+            let stream = stream(line, latest)?;
+            let mut frame = wire::ServerFrame::default();
+            while let Some(part) = line.next_pos() {
+                fill(&mut frame, part, line)?;
+            }
+            Input::Frame { stream, frame }
+        }
+        other => return Err(format!("there is no command {other}").into()),
+    })
+}
+
+/// One part of a frame: `opened`, `attached`, `refused:CODE`, `lease:MS`, `ended:WHY`, `grant:h1#2@3`, or a reply,
+/// such as `#4:queued`.
+fn fill(frame: &mut wire::ServerFrame, part: &str, line: &mut ArgumentConsumer<'_>) -> Fallible<()> {
+    let (kind, rest) = part.split_once(':').unwrap_or((part, ""));
+    match kind {
+        "opened" => {
+            let session = line.take_key("session").map_or(Ok(9), number)?;
+            let lease_ms = number(line.take_key("lease").unwrap_or("12000"))?.try_into()?;
+            let opened =
+                wire::SessionOpened { session, lease_ms, lease_length_ms: 0, cell: Some(cell(line)?) };
+            frame.hello = Some(server_frame::Hello::Opened(opened));
+        }
+        "attached" => {
+            let attachment = number(rest)?;
+            let locks = line
+                .take_key("locks")
+                .map_or(Ok(Vec::new()), |locks| locks.split(',').map(grant).collect::<Fallible<Vec<_>>>())?;
+            let attached = wire::SessionAttached { attachment, locks, cell: Some(cell(line)?) };
+            frame.hello = Some(server_frame::Hello::Attached(attached));
+        }
+        "refused" => {
+            let master_address = line.take_key("master").unwrap_or_default().to_owned();
+            let refused = wire::StreamRefused { refusal: Some(refusal(rest)?), master_address };
+            frame.hello = Some(server_frame::Hello::Refused(refused));
+        }
+        "lease" => {
+            let (number_text, ms) = rest.split_once('/').ok_or("lease:NUMBER/MS")?;
+            let lease =
+                wire::LeaseGranted { number: number(number_text)?, lease_ms: number(ms)?.try_into()? };
+            frame.lease = Some(lease);
+        }
+        "ended" => {
+            let reason = match rest {
+                "closed" => wire::EndReason::Closed,
+                _ => wire::EndReason::Expired,
+            };
+            frame.ended = Some(wire::SessionEnded { reason: reason.into() });
+        }
+        "grant" => frame.events.push(wire::Event { event: Some(event::Event::LockGranted(grant(rest)?)) }),
+        reply => {
+            let number = number(reply.trim_start_matches('#'))?;
+            let outcome = wire::Outcome { revision: 100 + number, result: Some(result(rest)?) };
+            frame.replies.push(wire::Reply { number, outcome: Some(outcome) });
+        }
+    }
+    Ok(())
+}
+
+fn cell(line: &mut ArgumentConsumer<'_>) -> Fallible<wire::CellInfo> {
+    let addresses = line.take_key("learned").unwrap_or_default();
+    Ok(wire::CellInfo {
+        name: "dev".to_owned(),
+        cell_id: line.take_key("cell").map_or(Ok(77), number)?,
+        term: 1,
+        addresses: addresses.split(',').map(str::to_owned).collect(),
+        requests_in_flight_max: line.take_key("window").map_or(Ok(4096), number)?.try_into()?,
+        contents_bytes_max: 262_144,
+    })
+}
+
+fn operation(line: &mut ArgumentConsumer<'_>) -> Fallible<Operation> {
+    let name = next(line)?;
+    if name == "open" {
+        return Ok(Operation::Open(wire::Open { path: next(line)?.to_owned(), ..wire::Open::default() }));
+    }
+    let handle = number(next(line)?.trim_start_matches('h'))?;
+    let mode = wire::LockMode::Exclusive.into();
+    Ok(match name {
+        "acquire" => Operation::Acquire(wire::Acquire { handle, mode, try_only: false }),
+        "release" => Operation::Release(wire::Release { handle }),
+        "close" => Operation::Close(wire::Close { handle }),
+        "write" => Operation::SetContents(wire::SetContents { handle, ..wire::SetContents::default() }),
+        "read" => Operation::GetContents(wire::GetContents { handle }),
+        other => return Err(format!("there is no operation {other}").into()),
+    })
+}
+
+fn result(text: &str) -> Fallible<outcome::Result> {
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    Ok(match kind {
+        "opened" => outcome::Result::Opened(wire::Opened::default()),
+        "closed" => outcome::Result::Closed(wire::Closed {}),
+        "contents" => outcome::Result::Contents(wire::Contents::default()),
+        "written" => outcome::Result::Written(wire::Written::default()),
+        "granted" => outcome::Result::Granted(granted(rest)?),
+        "queued" => outcome::Result::Queued(wire::Queued { ahead: 1 }),
+        "released" => outcome::Result::Released(wire::Released {}),
+        "cancelled" => outcome::Result::Cancelled(wire::Cancelled {}),
+        "refused" => outcome::Result::Refusal(refusal(rest)?),
+        other => return Err(format!("there is no result {other}").into()),
+    })
+}
+
+/// `h1#2@3`: handle 1, granted to its request 2, at generation 3.
+fn grant(text: &str) -> Fallible<wire::LockGrant> {
+    let (handle, rest) = text.trim_start_matches('h').split_once('#').ok_or("a grant reads h1#2@3")?;
+    let (acquire, generation) = rest.split_once('@').ok_or("a grant reads h1#2@3")?;
+    Ok(wire::LockGrant {
+        handle: number(handle)?,
+        number: number(acquire)?,
+        granted: Some(granted(generation)?),
+    })
+}
+
+fn granted(generation: &str) -> Fallible<wire::Granted> {
+    let mode = wire::LockMode::Exclusive.into();
+    Ok(wire::Granted { mode, lock_generation: number(generation)?, instance: 5 })
+}
+
+fn refusal(code: &str) -> Fallible<wire::Refusal> {
+    let name = format!("REFUSAL_CODE_{code}");
+    let code = wire::RefusalCode::from_str_name(&name).ok_or("there is no such refusal")?;
+    Ok(wire::Refusal { code: code.into(), message: format!("the cell says {}", code.as_str_name()) })
+}
+
+fn stream(line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<StreamId> {
+    match next(line)? {
+        "latest" => Ok(StreamId(latest)),
+        text => Ok(StreamId(number(text)?)),
+    }
+}
+
+fn next<'a>(line: &mut ArgumentConsumer<'a>) -> Fallible<&'a str> {
+    Ok(line.next_pos().ok_or("an argument is missing")?)
+}
+
+fn number(text: &str) -> Fallible<u64> {
+    Ok(text.parse()?)
+}
