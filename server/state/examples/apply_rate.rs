@@ -1,6 +1,7 @@
 //! How many commands a second the state applies, on one core: `cargo run --release -p holdfast-state --example
-//! apply_rate [nodes]` (at most 200,000: the limit of sessions). Each session has a lock of its own and acquires and releases it in turn; commands come as
-//! encoded batches, as they do out of the log, and are acknowledged as a client does.
+//! apply_rate [nodes]`, with at most 200,000 nodes (the default limit of sessions). Each session has a lock of its
+//! own and acquires and releases it in turn; commands come as encoded batches, as they do out of the log, and are
+//! acknowledged as a client does.
 
 use std::hint::black_box;
 
