@@ -1,0 +1,107 @@
+//! The command line: what is common to all subcommands, and the list of them.
+//!
+//! Each subcommand's own arguments stand beside what it does, in `commands/`.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{cat, check_sequencer, lock, ls, member, mkdir, put, rm, settings, stat, status};
+use crate::{failure, units};
+
+/// Reads, writes and locks the nodes of a Holdfast cell, and looks after its replicas.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = failure::HELP, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub(crate) struct Common {
+    /// Where replicas of the cell serve clients: host:port, separated by commas. One that is up is enough, more
+    /// are safer. [default: 127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103]
+    #[arg(long, global = true, env = "HOLDFAST_ADDRESSES", value_name = "ADDRESSES")]
+    pub(crate) addresses: Option<String>,
+    /// The cell that is meant. Any other that answers at the addresses refuses.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) cell: Option<String>,
+    /// Print one JSON document instead of text; a failure is a JSON object on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How long to look for a master and wait for its answer: seconds, or with a unit (ms, s, m, h).
+    #[arg(long, global = true, value_name = "SPAN", default_value = "10", value_parser = units::parse_span)]
+    pub(crate) timeout: Duration,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Status(status::Status),
+    Ls(ls::Ls),
+    Stat(stat::Stat),
+    Cat(cat::Cat),
+    Put(put::Put),
+    Mkdir(mkdir::Mkdir),
+    Rm(rm::Rm),
+    Lock(lock::Lock),
+    CheckSequencer(check_sequencer::CheckSequencer),
+    #[command(subcommand)]
+    Member(member::Member),
+    Settings(settings::Settings),
+    /// Becomes the command that `lock` runs.
+    #[command(name = lock::GUARDED, hide = true)]
+    ExecGuarded(lock::Guarded),
+}
+
+impl Command {
+    /// Whether the exit status may be that of a command that the user gave.
+    pub(crate) fn is_around_a_command(&self) -> bool {
+        matches!(self, Self::Lock(_) | Self::ExecGuarded(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn common_options_may_stand_before_and_after_the_subcommand() {
+        for line in ["holdfast --json --timeout 500ms ls /", "holdfast ls --timeout 0.5 / --json"] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(arguments.common.json, "{line}");
+            assert_eq!(arguments.common.timeout, Duration::from_millis(500), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_a_usage_error() {
+        for line in [
+            "holdfast",
+            "holdfast ls relative",
+            "holdfast lock /l",
+            "holdfast lock /l --",
+            "holdfast lock --try --wait 3 /l -- true",
+            "holdfast lock --lock-delay 61 /l -- true",
+            "holdfast lock --lease 50ms /l -- true",
+            "holdfast put /f text --file f",
+            "holdfast member add 0 --peer a:1 --client a:2",
+            "holdfast settings nodes_max",
+            "holdfast settings nodes=5",
+        ] {
+            let error = Arguments::try_parse_from(line.split(' ')).map(|_| ()).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Asking every replica, and putting the answers together.
+//!
+//! The view of the master with the highest term counts for the whole; each replica's own answer for itself.
+
+use anyhow::Result;
+use holdfast::{CellStatus, Error, MemberStatus, Role};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::client::Client;
+
+/// What was found out.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// The view that counts for the whole cell.
+    pub(super) best: CellStatus,
+    /// By rising id.
+    pub(super) replicas: Vec<Replica>,
+    /// Addresses that were given and belong to no replica of the cell, with why they do not count.
+    pub(super) strangers: Vec<(String, String)>,
+}
+
+/// A replica, as `--json` prints it. The field names are promised in docs/cli.md.
+#[derive(Debug, Serialize)]
+pub(super) struct Replica {
+    pub(super) id: u64,
+    /// As it says itself; null if it does not answer.
+    pub(super) role: Option<&'static str>,
+    pub(super) voter: bool,
+    pub(super) client_address: String,
+    pub(super) peer_address: String,
+    /// Whether it answered us.
+    answers: bool,
+    /// Whether the master has heard from it lately; null without a master.
+    reachable: Option<bool>,
+    /// So many log entries the master has and it has not; null without a master.
+    pub(super) lag: Option<u64>,
+    pub(super) applied: Option<u64>,
+    pub(super) version: Option<String>,
+    /// What is wrong with it, for people.
+    problem: Option<String>,
+}
+
+/// An address and what came from there.
+type Answer = (String, Result<CellStatus>);
+
+impl Survey {
+    /// Asks the given addresses, and then those that they name.
+    pub(super) async fn make(client: &Client) -> Result<Self> {
+        let mut answers = ask(client, client.cell.addresses()).await;
+        let known = |answers: &[Answer]| -> Vec<String> {
+            let statuses = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+            statuses.flat_map(|status| &status.members).map(|member| member.client_address.clone()).collect()
+        };
+        let mut unasked = known(&answers);
+        unasked.sort();
+        unasked.dedup();
+        unasked.retain(|address| !answers.iter().any(|(asked, _)| asked == address));
+        answers.extend(ask(client, unasked).await);
+        Self::of(answers, &client.cell.addresses(), client.wanted_cell())
+    }
+
+    /// Puts the answers together. `given` are the addresses that the user named.
+    fn of(mut answers: Vec<Answer>, given: &[String], wanted_cell: Option<&str>) -> Result<Self> {
+        let counting = || {
+            let statuses = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+            statuses.filter(|status| wanted_cell.is_none_or(|wanted| status.cell == wanted))
+        };
+        // If the addresses belong to several cells, the one that most belong to is meant.
+        let votes = |cell_id| counting().filter(|status| status.cell_id == cell_id).count();
+        let best = counting().max_by_key(|status| {
+            (votes(status.cell_id), status.role() == Role::Master, status.term, status.applied_index)
+        });
+        let best = best.cloned();
+        let Some(best) = best else { return Err(no_answer(answers, wanted_cell)) };
+        let mut replicas: Vec<Replica> =
+            best.members.iter().map(|member| Replica::of(member, &best, &mut answers)).collect();
+        replicas.sort_by_key(|replica| replica.id);
+        // What is left belongs to no member.
+        let strangers = answers
+            .into_iter()
+            .filter(|(address, _)| given.contains(address))
+            .filter_map(|(address, answer)| Some((address, stranger(&best, answer)?)))
+            .collect();
+        Ok(Self { best, replicas, strangers })
+    }
+}
+
+impl Replica {
+    /// Takes the replica's own answer out of `answers`.
+    fn of(member: &MemberStatus, best: &CellStatus, answers: &mut Vec<Answer>) -> Self {
+        let is_its_own = |(address, answer): &Answer| match answer {
+            Ok(status) => status.cell_id == best.cell_id && status.replica == member.id,
+            Err(_) => *address == member.client_address,
+        };
+        // An address that reaches it counts more than one that does not.
+        let place = answers
+            .iter()
+            .position(|answer| answer.1.is_ok() && is_its_own(answer))
+            .or_else(|| answers.iter().position(is_its_own));
+        let answer = place.map(|place| answers.remove(place));
+        let by_master = best.role() == Role::Master;
+        let mut replica = Self {
+            id: member.id,
+            role: None,
+            voter: !member.learner,
+            client_address: member.client_address.clone(),
+            peer_address: member.peer_address.clone(),
+            answers: false,
+            reachable: by_master.then_some(member.reachable || member.id == best.replica),
+            lag: by_master.then(|| best.commit_index.saturating_sub(member.matched_index)),
+            applied: None,
+            version: None,
+            problem: None,
+        };
+        match answer {
+            Some((_, Ok(own))) => {
+                replica.role = Some(role_name(own.role()));
+                replica.answers = true;
+                replica.applied = Some(own.applied_index);
+                replica.version = Some(own.version);
+            }
+            Some((_, Err(error))) => replica.problem = Some(reason(&error)),
+            None => replica.problem = Some("another replica answers at its address".to_owned()),
+        }
+        replica
+    }
+
+    /// One word if all is well, or what is not.
+    pub(super) fn state(&self) -> String {
+        let heard = match self.reachable {
+            Some(true) => "the master hears it",
+            Some(false) => "the master does not hear it",
+            None => "",
+        };
+        match (&self.problem, heard) {
+            (Some(problem), "") => format!("does not answer: {problem}"),
+            (Some(problem), heard) => format!("does not answer: {problem}; {heard}"),
+            (None, heard) if self.reachable == Some(false) => heard.to_owned(),
+            (None, _) => "ok".to_owned(),
+        }
+    }
+}
+
+/// What a role is called.
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Master => "master",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+        Role::Unspecified => "unknown",
+    }
+}
+
+/// Asks all at once, so that one that hangs holds up nothing.
+async fn ask(client: &Client, addresses: Vec<String>) -> Vec<Answer> {
+    let mut asking = JoinSet::new();
+    for address in addresses {
+        let cell = client.cell.clone();
+        asking.spawn(async move {
+            let answer = cell.status_of(&address).await;
+            (address, answer.map_err(anyhow::Error::new))
+        });
+    }
+    let mut answers = asking.join_all().await;
+    answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    answers
+}
+
+/// Why an address that was given is no replica's of the cell; `None` if it is another way to one of them.
+fn stranger(best: &CellStatus, answer: Result<CellStatus>) -> Option<String> {
+    match answer {
+        Err(error) => Some(format!("does not answer: {}", reason(&error))),
+        Ok(status) if status.cell_id != best.cell_id => {
+            Some(format!("is a replica of another cell: {:?} ({:016x})", status.cell, status.cell_id))
+        }
+        Ok(status) if best.members.iter().any(|member| member.id == status.replica) => None,
+        Ok(status) => Some(format!("is replica {}, which is not a member", status.replica)),
+    }
+}
+
+/// The part of an error that differs from replica to replica.
+fn reason(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(Error::Unavailable { last, .. }) => last.clone(),
+        _ => error.to_string(),
+    }
+}
+
+/// Nobody answered who counts.
+fn no_answer(answers: Vec<Answer>, wanted_cell: Option<&str>) -> anyhow::Error {
+    let mut failed = None;
+    for (address, answer) in answers {
+        match (answer, wanted_cell) {
+            (Ok(status), Some(wanted)) => {
+                let found = status.cell;
+                return anyhow::anyhow!(
+                    "the cell at {address} is called {found:?}, and --cell says {wanted:?}"
+                );
+            }
+            (Err(error), _) => failed = failed.or(Some(error)),
+            // An answer that counts is no reason to be here.
+            (Ok(_), None) => {}
+        }
+    }
+    failed.unwrap_or_else(|| anyhow::anyhow!("no address to ask"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64) -> MemberStatus {
+        MemberStatus {
+            id,
+            peer_address: format!("p{id}:1"),
+            client_address: format!("c{id}:1"),
+            learner: false,
+            matched_index: 90,
+            reachable: id != 3,
+        }
+    }
+
+    fn status(replica: u64, role: Role, cell_id: u64) -> CellStatus {
+        CellStatus {
+            cell: "dev".to_owned(),
+            cell_id,
+            replica,
+            role: role.into(),
+            term: 4,
+            commit_index: 100,
+            applied_index: 100,
+            members: (1..=3).map(member).collect(),
+            ..CellStatus::default()
+        }
+    }
+
+    fn silence(address: &str) -> Answer {
+        (address.to_owned(), Err(anyhow::anyhow!("{address}: connection refused")))
+    }
+
+    fn survey(answers: Vec<Answer>) -> Survey {
+        let given: Vec<String> = answers.iter().map(|(address, _)| address.clone()).collect();
+        Survey::of(answers, &given, None).unwrap()
+    }
+
+    #[test]
+    fn a_replica_that_does_not_answer_keeps_its_line_and_says_why() {
+        let survey = survey(vec![
+            ("c1:1".to_owned(), Ok(status(1, Role::Master, 7))),
+            ("c2:1".to_owned(), Ok(status(2, Role::Follower, 7))),
+            silence("c3:1"),
+        ]);
+        let states: Vec<String> = survey.replicas.iter().map(Replica::state).collect();
+        assert_eq!(states[..2], ["ok", "ok"]);
+        assert!(states[2].contains("refused") && states[2].contains("does not hear it"), "{states:?}");
+        assert_eq!(survey.replicas[2].lag, Some(10));
+        assert!(survey.strangers.is_empty(), "{:?}", survey.strangers);
+    }
+
+    #[test]
+    fn a_misspelt_address_and_one_of_another_cell_are_named() {
+        let survey = survey(vec![
+            ("c1:1".to_owned(), Ok(status(1, Role::Master, 7))),
+            silence("c2:2"),
+            ("x:1".to_owned(), Ok(status(2, Role::Master, 8))),
+            ("c3.alias:1".to_owned(), Ok(status(3, Role::Follower, 7))),
+        ]);
+        assert_eq!(survey.strangers.len(), 2, "{:?}", survey.strangers);
+        assert!(survey.strangers[0].1.contains("does not answer"));
+        assert!(survey.strangers[1].1.contains("another cell"));
+        // The alias reaches replica 3 all the same.
+        assert_eq!(survey.replicas[2].role, Some("follower"));
+    }
+
+    #[test]
+    fn without_a_master_lag_and_reachability_are_unknown() {
+        let survey = survey(vec![("c1:1".to_owned(), Ok(status(1, Role::Candidate, 7)))]);
+        assert_eq!(survey.replicas[0].lag, None);
+        assert_eq!(survey.replicas[0].reachable, None);
+        assert_eq!(survey.replicas[0].role, Some("candidate"));
+    }
+
+    #[test]
+    fn a_cell_of_another_name_is_not_taken_for_the_one_that_was_meant() {
+        let answers = vec![("c1:1".to_owned(), Ok(status(1, Role::Master, 7)))];
+        let error = Survey::of(answers, &[], Some("prod")).unwrap_err().to_string();
+        assert!(error.contains("\"dev\"") && error.contains("\"prod\""), "{error}");
+    }
+}

@@ -1,0 +1,110 @@
+//! What goes to standard output: tables for people, one JSON document for programs.
+//!
+//! Never writes to standard error: failures are `failure.rs`'s. A closed pipe (`holdfast ls / | head -1`) is no
+//! failure of ours, so it ends the output quietly.
+
+use std::io::{ErrorKind, Write};
+
+use anyhow::{Context as _, Result};
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// The form of the output, as `--json` chose it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// JSON, or text for people.
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Prints `document` as JSON, or what `text` makes of it.
+    ///
+    /// # Errors
+    ///
+    /// If standard output cannot be written, other than because nobody reads it any more.
+    pub(crate) fn print<T: Serialize>(self, document: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        let printed = if self.json { serde_json::to_string_pretty(document)? } else { text(document) };
+        if printed.is_empty() { Ok(()) } else { raw(format!("{}\n", printed.trim_end()).as_bytes()) }
+    }
+
+    /// Whether programs read it.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+}
+
+/// Writes bytes as they are.
+///
+/// # Errors
+///
+/// If standard output cannot be written, other than because nobody reads it any more.
+pub(crate) fn raw(bytes: &[u8]) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// A table with a heading and neither borders nor trailing blanks; the columns in `numbers` are aligned right.
+pub(crate) fn table(heading: &[&str], numbers: &[usize], rows: Vec<Vec<String>>) -> String {
+    let mut table = borderless();
+    table.set_header(heading.to_vec());
+    for row in rows {
+        table.add_row(row);
+    }
+    for &number in numbers {
+        if let Some(column) = table.column_mut(number) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    without_trailing_blanks(&table)
+}
+
+/// Lines of a name and a value.
+pub(crate) fn fields(rows: Vec<(&str, String)>) -> String {
+    let mut table = borderless();
+    for (name, value) in rows {
+        table.add_row(vec![Cell::new(name), Cell::new(value)]);
+    }
+    without_trailing_blanks(&table)
+}
+
+fn borderless() -> Table {
+    let mut table = Table::new();
+    // Lines are never wrapped: they are also read by grep.
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+fn without_trailing_blanks(table: &Table) -> String {
+    let mut text = String::new();
+    for line in table.lines() {
+        // Every cell is padded by one blank on both sides; the first would indent everything.
+        text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_have_no_borders() {
+        let rows = vec![vec!["a".to_owned(), "5".to_owned()], vec!["long".to_owned(), "12345".to_owned()]];
+        let text = table(&["NAME", "SIZE"], &[1], rows);
+        assert_eq!(text, "NAME   SIZE\na         5\nlong  12345\n");
+    }
+
+    #[test]
+    fn fields_are_aligned_under_each_other() {
+        let text = fields(vec![("kind", "file".to_owned()), ("generation", "7".to_owned())]);
+        assert_eq!(text, "kind        file\ngeneration  7\n");
+    }
+}
