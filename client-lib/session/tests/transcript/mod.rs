@@ -13,7 +13,7 @@ type Fallible<T> = Result<T, Box<dyn Error>>;
 
 /// A session, and the time it believes it is.
 #[derive(Default)]
-pub struct Runner {
+pub(crate) struct Runner {
     now: Time,
     session: Option<Session>,
     /// The stream that was asked for last: what `latest` means.

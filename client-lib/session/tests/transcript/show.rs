@@ -3,7 +3,7 @@
 use holdfast_proto::client::v1::{self as wire, client_frame, outcome};
 use holdfast_session::{CallError, Operation, Output, State};
 
-pub fn output(output: &Output) -> String {
+pub(super) fn output(output: &Output) -> String {
     match output {
         Output::Connect { stream, address } => format!("connect {} to {address}", stream.0),
         Output::Disconnect { stream, silent } => {

@@ -1,0 +1,237 @@
+//! A replica whose every word the test says: real sockets and frames, no cell behind them.
+
+use holdfast_proto::client::v1 as wire;
+use holdfast_proto::client::v1::cell_server::{Cell as CellService, CellServer};
+use holdfast_proto::client::v1::{client_frame, outcome, request::Operation, server_frame};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Whatever is waited for here comes at once, or something is wrong.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A listening replica. It stops when it is dropped.
+pub(crate) struct Replica {
+    pub(crate) address: String,
+    streams: mpsc::Receiver<Stream>,
+    writes: mpsc::Sender<Result<wire::SetContentsResponse, Status>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+/// One session stream, with the test as master.
+pub(crate) struct Stream {
+    inbound: Streaming<wire::ClientFrame>,
+    /// Dropped to cut the stream.
+    outbound: mpsc::Sender<Result<wire::ServerFrame, Status>>,
+    /// Whether KeepAlives are answered by the way, and with how long a lease.
+    pub(crate) lease_ms: Option<u32>,
+}
+
+struct Service {
+    streams: mpsc::Sender<Stream>,
+    writes: Mutex<mpsc::Receiver<Result<wire::SetContentsResponse, Status>>>,
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+impl Replica {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let address = listener.local_addr().expect("it listens").to_string();
+        let (streams_sent, streams) = mpsc::channel(8);
+        let (writes, writes_received) = mpsc::channel(8);
+        let service = Service { streams: streams_sent, writes: Mutex::new(writes_received) };
+        let server = tokio::spawn(async move {
+            tonic::transport::Server::builder()
+                .add_service(CellServer::new(service))
+                .serve_with_incoming(TcpListenerStream::new(listener))
+                .await
+                .expect("the server serves");
+        });
+        Self { address, streams, writes, server }
+    }
+
+    /// The next stream that a client opens.
+    pub(crate) async fn accept(&mut self) -> Stream {
+        within(self.streams.recv()).await.expect("the replica runs")
+    }
+
+    /// What the next write by name is answered.
+    pub(crate) async fn answer_write(&self, answer: Result<wire::SetContentsResponse, Status>) {
+        self.writes.send(answer).await.expect("the replica runs");
+    }
+
+    /// Whether somebody has tried to write without finding an answer, or left one.
+    pub(crate) fn answers_left(&self) -> usize {
+        self.writes.max_capacity() - self.writes.capacity()
+    }
+}
+
+impl Stream {
+    /// The next frame that is more than a KeepAlive; those are answered by the way.
+    pub(crate) async fn frame(&mut self) -> wire::ClientFrame {
+        loop {
+            let frame = within(self.inbound.message()).await.expect("the stream stands").expect("it goes on");
+            if let (Some(keep_alive), Some(lease_ms)) = (&frame.keep_alive, self.lease_ms) {
+                let lease = wire::LeaseGranted { number: keep_alive.number, lease_ms };
+                self.send(wire::ServerFrame { lease: Some(lease), ..wire::ServerFrame::default() }).await;
+            }
+            if frame.hello.is_some() || !frame.requests.is_empty() || frame.close.is_some() {
+                return frame;
+            }
+        }
+    }
+
+    /// The one request of the next frame.
+    pub(crate) async fn request(&mut self) -> (u64, Operation) {
+        let mut frame = self.frame().await;
+        assert_eq!(frame.requests.len(), 1, "{frame:?}");
+        let request = frame.requests.remove(0);
+        (request.number, request.operation.expect("a request asks for something"))
+    }
+
+    pub(crate) async fn send(&self, frame: wire::ServerFrame) {
+        self.outbound.send(Ok(frame)).await.expect("the client listens");
+    }
+
+    pub(crate) async fn reply(&self, number: u64, result: outcome::Result) {
+        let outcome = Some(wire::Outcome { revision: 100, result: Some(result) });
+        let replies = vec![wire::Reply { number, outcome }];
+        self.send(wire::ServerFrame { replies, ..wire::ServerFrame::default() }).await;
+    }
+
+    /// Takes the hello of a client and opens its session.
+    pub(crate) async fn open(&mut self, lease_ms: u32) {
+        self.lease_ms = Some(lease_ms);
+        let frame = self.frame().await;
+        assert!(matches!(frame.hello, Some(client_frame::Hello::Open(_))), "{frame:?}");
+        let opened =
+            wire::SessionOpened { session: 9, lease_ms, lease_length_ms: lease_ms, cell: Some(cell()) };
+        self.hello(server_frame::Hello::Opened(opened)).await;
+    }
+
+    /// Takes the hello of a client and attaches its session.
+    pub(crate) async fn attach(&mut self, lease_ms: u32) {
+        self.lease_ms = Some(lease_ms);
+        let frame = self.frame().await;
+        let Some(client_frame::Hello::Attach(attach)) = frame.hello else {
+            panic!("no attachment: {frame:?}")
+        };
+        let attachment = attach.attachment;
+        let attached = wire::SessionAttached { attachment, locks: Vec::new(), cell: Some(cell()) };
+        self.hello(server_frame::Hello::Attached(attached)).await;
+    }
+
+    pub(crate) async fn hello(&self, hello: server_frame::Hello) {
+        self.send(wire::ServerFrame { hello: Some(hello), ..wire::ServerFrame::default() }).await;
+    }
+
+    /// Serves an Open.
+    pub(crate) async fn serve_open(&mut self) -> u64 {
+        let (number, operation) = self.request().await;
+        assert!(matches!(operation, Operation::Open(_)), "{operation:?}");
+        let stat = wire::Stat { kind: wire::NodeKind::File.into(), instance: 5, ..wire::Stat::default() };
+        self.reply(number, outcome::Result::Opened(wire::Opened { created: true, stat: Some(stat) })).await;
+        number
+    }
+
+    /// Serves an Acquire, at once.
+    pub(crate) async fn serve_acquire(&mut self) -> u64 {
+        let (number, operation) = self.request().await;
+        assert!(matches!(operation, Operation::Acquire(_)), "{operation:?}");
+        self.reply(number, granted(42)).await;
+        number
+    }
+}
+
+pub(crate) fn granted(lock_generation: u64) -> outcome::Result {
+    let mode = wire::LockMode::Exclusive.into();
+    outcome::Result::Granted(wire::Granted { mode, lock_generation, instance: 5 })
+}
+
+/// Waits for what must come.
+pub(crate) async fn within<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(LIMIT, future).await.expect("it does not come")
+}
+
+fn cell() -> wire::CellInfo {
+    wire::CellInfo {
+        name: "dev".to_owned(),
+        cell_id: 77,
+        term: 1,
+        addresses: Vec::new(),
+        requests_in_flight_max: 64,
+        contents_bytes_max: 262_144,
+    }
+}
+
+#[tonic::async_trait]
+impl CellService for Service {
+    type SessionStream = ReceiverStream<Result<wire::ServerFrame, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<wire::ClientFrame>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (outbound, frames) = mpsc::channel(64);
+        let stream = Stream { inbound: request.into_inner(), outbound, lease_ms: None };
+        self.streams.send(stream).await.map_err(|_| Status::unavailable("the test is over"))?;
+        Ok(Response::new(ReceiverStream::new(frames)))
+    }
+
+    async fn set_contents(
+        &self,
+        _: Request<wire::SetContentsRequest>,
+    ) -> Result<Response<wire::SetContentsResponse>, Status> {
+        let answer = self.writes.lock().await.try_recv();
+        answer.unwrap_or_else(|_| panic!("a write that the test did not expect")).map(Response::new)
+    }
+
+    async fn status(
+        &self,
+        _: Request<wire::StatusRequest>,
+    ) -> Result<Response<wire::StatusResponse>, Status> {
+        Ok(Response::new(wire::StatusResponse::default()))
+    }
+
+    async fn get_contents(
+        &self,
+        _: Request<wire::GetContentsRequest>,
+    ) -> Result<Response<wire::GetContentsResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn get_stat(
+        &self,
+        _: Request<wire::GetStatRequest>,
+    ) -> Result<Response<wire::GetStatResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn read_dir(
+        &self,
+        _: Request<wire::ReadDirRequest>,
+    ) -> Result<Response<wire::ReadDirResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn delete(
+        &self,
+        _: Request<wire::DeleteRequest>,
+    ) -> Result<Response<wire::DeleteResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn check_sequencer(
+        &self,
+        _: Request<wire::CheckSequencerRequest>,
+    ) -> Result<Response<wire::CheckSequencerResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+}

@@ -1,0 +1,277 @@
+//! Corner cases between the library and the network, against replicas that say what the test wants.
+
+mod fake;
+
+use fake::{Replica, Stream, granted, within};
+use holdfast::{Cell, Ended, Error, Handle, Lost, Mode, OpenOptions, Session, SessionState, WriteOptions};
+use holdfast_proto::client::v1 as wire;
+use holdfast_proto::client::v1::{outcome, request::Operation, server_frame};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+/// An open session, and the stream that serves it.
+async fn session(replica: &mut Replica, lease_ms: u32, grace: Duration) -> (Session, Stream) {
+    let cell = Cell::connect([&replica.address]).unwrap();
+    let open = tokio::spawn(cell.session().lease(Duration::from_millis(lease_ms.into())).grace(grace).open());
+    let mut stream = replica.accept().await;
+    stream.open(lease_ms).await;
+    (within(open).await.unwrap().unwrap(), stream)
+}
+
+/// An open handle of an open session.
+async fn handle(replica: &mut Replica) -> (Session, Handle, Stream) {
+    let (session, mut stream) = session(replica, 10_000, Duration::from_secs(45)).await;
+    let (handle, _) = tokio::join!(session.open("/leader", OpenOptions::new().create()), stream.serve_open());
+    (session, handle.unwrap(), stream)
+}
+
+#[tokio::test]
+async fn a_request_whose_reply_is_lost_with_its_stream_is_sent_again_under_its_number() {
+    let mut replica = Replica::start().await;
+    let (_session, handle, mut stream) = handle(&mut replica).await;
+    let write = tokio::spawn(async move { handle.set_contents("x").await });
+    let (number, operation) = stream.request().await;
+    drop(stream);
+    let mut stream = replica.accept().await;
+    stream.attach(10_000).await;
+    let again = stream.request().await;
+    assert_eq!(again, (number, operation));
+    let written = wire::Written { content_generation: 7, created: false };
+    stream.reply(number, outcome::Result::Written(written)).await;
+    assert_eq!(within(write).await.unwrap().unwrap(), 7);
+}
+
+#[tokio::test]
+async fn dropping_a_pending_acquire_withdraws_it_also_if_the_stream_breaks_first() {
+    let mut replica = Replica::start().await;
+    let (_session, handle, mut stream) = handle(&mut replica).await;
+    let acquire = tokio::spawn(async move { handle.acquire(Mode::Exclusive).await.map(drop) });
+    let (acquired, operation) = stream.request().await;
+    let Operation::Acquire(wire::Acquire { handle, .. }) = operation else { panic!("{operation:?}") };
+    drop(stream);
+    acquire.abort();
+    assert!(within(acquire).await.unwrap_err().is_cancelled());
+    let mut stream = replica.accept().await;
+    stream.attach(10_000).await;
+    // The Acquire again, its withdrawal, and the Close of the dropped handle, in one frame or more.
+    let mut requests = Vec::new();
+    while requests.len() < 3 {
+        requests.extend(stream.frame().await.requests.into_iter().map(|r| (r.number, r.operation.unwrap())));
+    }
+    assert_eq!(requests[0].0, acquired);
+    assert!(matches!(requests[0].1, Operation::Acquire(_)));
+    let later: Vec<_> = requests[1..].iter().map(|(_, operation)| operation.clone()).collect();
+    assert!(later.contains(&Operation::Cancel(wire::Cancel { number: acquired, handle })), "{later:?}");
+    assert!(later.contains(&Operation::Close(wire::Close { handle })), "{later:?}");
+}
+
+#[tokio::test]
+async fn a_lock_granted_to_a_future_that_was_dropped_is_given_back() {
+    let mut replica = Replica::start().await;
+    let (_session, handle, mut stream) = handle(&mut replica).await;
+    let mut acquire = Box::pin(handle.acquire(Mode::Exclusive));
+    assert!(futures::poll!(&mut acquire).is_pending());
+    let acquired = stream.serve_acquire().await;
+    // Delivered to the future or not yet: it is never polled again.
+    drop(acquire);
+    let (_, operation) = stream.request().await;
+    let Operation::Cancel(wire::Cancel { number, .. }) = operation else { panic!("{operation:?}") };
+    assert_eq!(number, acquired);
+}
+
+#[tokio::test]
+async fn a_dropped_guard_is_released_and_a_dropped_session_closed() {
+    let mut replica = Replica::start().await;
+    let (session, handle, mut stream) = handle(&mut replica).await;
+    let (lock, acquired) = tokio::join!(handle.acquire(Mode::Exclusive), stream.serve_acquire());
+    let lock = lock.unwrap();
+    assert_eq!(lock.generation(), 42);
+    assert_eq!(lock.sequencer().to_string(), "holdfast:1:exclusive:42:5:/ls/dev/leader");
+    assert!(lock.is_held());
+    drop(lock);
+    let (_, operation) = stream.request().await;
+    assert!(matches!(operation, Operation::Cancel(wire::Cancel { number, .. }) if number == acquired));
+    drop(session);
+    drop(handle);
+    while stream.frame().await.close.is_none() {}
+}
+
+#[tokio::test]
+async fn a_queued_acquire_waits_for_its_grant() {
+    let mut replica = Replica::start().await;
+    let (_session, handle, mut stream) = handle(&mut replica).await;
+    let acquire = tokio::spawn(async move { handle.acquire(Mode::Exclusive).await });
+    let (number, _) = stream.request().await;
+    stream.reply(number, outcome::Result::Queued(wire::Queued { ahead: 3 })).await;
+    let outcome::Result::Granted(granted) = granted(50) else { unreachable!("it is a grant") };
+    let grant = wire::LockGrant { handle: 1, number, granted: Some(granted) };
+    let event = wire::Event { event: Some(wire::event::Event::LockGranted(grant)) };
+    stream.send(wire::ServerFrame { events: vec![event], ..wire::ServerFrame::default() }).await;
+    assert_eq!(within(acquire).await.unwrap().unwrap().generation(), 50);
+}
+
+#[tokio::test]
+async fn a_lock_is_not_held_in_jeopardy_and_lost_after_the_grace_period() {
+    let mut replica = Replica::start().await;
+    let (session, mut stream) = session(&mut replica, 300, Duration::from_millis(400)).await;
+    let (handle, _) = tokio::join!(session.open("/leader", OpenOptions::new()), stream.serve_open());
+    let handle = handle.unwrap();
+    let (lock, _) = tokio::join!(handle.acquire(Mode::Exclusive), stream.serve_acquire());
+    let lock = lock.unwrap();
+    // From here on nobody answers.
+    let (dropped, is_dropped) = oneshot::channel::<()>();
+    let work = async move {
+        let _dropped = dropped;
+        std::future::pending::<()>().await;
+    };
+    let mut states = session.watch_state();
+    let jeopardy = async {
+        within(states.wait_for(|state| *state == SessionState::Jeopardy)).await.unwrap();
+        assert!(!lock.is_held());
+        assert_eq!(session.state(), SessionState::Jeopardy);
+    };
+    let (ran, ()) = tokio::join!(within(lock.run(work)), jeopardy);
+    assert!(matches!(ran, Err(Lost::Session(Ended::GraceOver { .. }))), "{ran:?}");
+    assert!(is_dropped.await.is_err(), "the work was dropped");
+    assert!(!lock.is_held());
+    // And everything else fails in the same way from now on.
+    for _ in 0..2 {
+        let error = within(handle.stat()).await.unwrap_err();
+        assert!(matches!(&error, Error::SessionEnded { ended: Ended::GraceOver { .. }, .. }), "{error}");
+        assert!(!error.is_retryable() && !error.is_outcome_unknown());
+    }
+}
+
+#[tokio::test]
+async fn work_under_a_lock_stands_still_in_jeopardy_and_goes_on_afterwards() {
+    let mut replica = Replica::start().await;
+    let (session, mut stream) = session(&mut replica, 300, Duration::from_secs(45)).await;
+    let (handle, _) = tokio::join!(session.open("/leader", OpenOptions::new()), stream.serve_open());
+    let handle = handle.unwrap();
+    let (lock, _) = tokio::join!(handle.acquire(Mode::Exclusive), stream.serve_acquire());
+    let lock = lock.unwrap();
+    let (finish, finished) = oneshot::channel();
+    let mut states = session.watch_state();
+    let master = async {
+        within(states.wait_for(|state| *state == SessionState::Jeopardy)).await.unwrap();
+        // The work could go on now, but for the jeopardy.
+        finish.send("done").unwrap();
+        drop(stream);
+        let mut stream = replica.accept().await;
+        stream.attach(300).await;
+        // Answers KeepAlives until the test is done with it.
+        stream.frame().await;
+    };
+    let lock_ref = &lock;
+    let work = lock_ref.run(async {
+        let word = finished.await.unwrap();
+        assert!(lock_ref.is_held(), "polled in jeopardy");
+        word
+    });
+    tokio::select! {
+        done = within(work) => assert_eq!(done.unwrap(), "done"),
+        () = master => panic!("the session was closed before the work was done"),
+    }
+}
+
+#[tokio::test]
+async fn a_session_follows_the_word_of_a_replica_that_is_not_the_master() {
+    let (mut follower, mut master) = (Replica::start().await, Replica::start().await);
+    let cell = Cell::connect([&follower.address]).unwrap();
+    let open = tokio::spawn(cell.session().open());
+    let mut stream = follower.accept().await;
+    stream.frame().await;
+    let refusal = wire::Refusal { code: wire::RefusalCode::NotMaster.into(), message: "no".to_owned() };
+    let refused = wire::StreamRefused { refusal: Some(refusal), master_address: master.address.clone() };
+    stream.hello(server_frame::Hello::Refused(refused)).await;
+    master.accept().await.open(10_000).await;
+    assert_eq!(within(open).await.unwrap().unwrap().id(), 9);
+}
+
+#[tokio::test]
+async fn a_refused_session_says_why() {
+    let mut replica = Replica::start().await;
+    let cell = Cell::connect([&replica.address]).unwrap();
+    let open = tokio::spawn(cell.session().open());
+    let mut stream = replica.accept().await;
+    stream.frame().await;
+    let refusal =
+        wire::Refusal { code: wire::RefusalCode::ForeignCell.into(), message: "this is eu".to_owned() };
+    let refused = wire::StreamRefused { refusal: Some(refusal), master_address: String::new() };
+    stream.hello(server_frame::Hello::Refused(refused)).await;
+    let error = within(open).await.unwrap().unwrap_err();
+    assert_eq!(error.refusal(), Some(wire::RefusalCode::ForeignCell));
+    assert_eq!(error.to_string(), "this is eu");
+}
+
+#[tokio::test]
+async fn closing_waits_for_the_word_of_the_cell() {
+    let mut replica = Replica::start().await;
+    let (session, mut stream) = session(&mut replica, 10_000, Duration::from_secs(45)).await;
+    let master = async {
+        assert!(stream.frame().await.close.is_some());
+        let ended = wire::SessionEnded { reason: wire::EndReason::Closed.into() };
+        stream.send(wire::ServerFrame { ended: Some(ended), ..wire::ServerFrame::default() }).await;
+    };
+    let (ended, ()) = tokio::join!(within(session.close()), master);
+    assert_eq!(ended, Ended::Closed);
+    assert_eq!(session.state(), SessionState::Ended(Ended::Closed));
+    let error = within(session.open("/x", OpenOptions::new())).await.unwrap_err();
+    assert!(matches!(error, Error::SessionEnded { ended: Ended::Closed, .. }));
+}
+
+/// A refusal as a status, as a replica makes it.
+fn refusal(name: &'static str, master: Option<&str>) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert("holdfast-refusal", name.parse().unwrap());
+    if let Some(master) = master {
+        metadata.insert("holdfast-master", master.parse().unwrap());
+    }
+    Status::with_metadata(tonic::Code::Unavailable, name, metadata)
+}
+
+fn written() -> wire::SetContentsResponse {
+    let written = wire::Written { content_generation: 7, created: false };
+    wire::SetContentsResponse { written: Some(written), revision: 7 }
+}
+
+#[tokio::test]
+async fn a_write_by_name_finds_the_master() {
+    let (follower, master) = (Replica::start().await, Replica::start().await);
+    follower.answer_write(Err(refusal("NOT_MASTER", Some(&master.address)))).await;
+    master.answer_write(Ok(written())).await;
+    let cell = Cell::connect([&follower.address]).unwrap();
+    let done = within(cell.set_contents("/x", "y", WriteOptions::new())).await.unwrap();
+    assert_eq!(done.content_generation, 7);
+}
+
+#[tokio::test]
+async fn a_write_whose_reply_is_lost_is_repeated_only_under_a_condition() {
+    let replica = Replica::start().await;
+    let cell = Cell::connect([&replica.address]).unwrap();
+    replica.answer_write(Err(Status::unavailable("broken pipe"))).await;
+    let error = within(cell.set_contents("/x", "y", WriteOptions::new())).await.unwrap_err();
+    assert!(error.is_outcome_unknown() && !error.is_retryable(), "{error}");
+
+    replica.answer_write(Err(Status::unavailable("broken pipe"))).await;
+    replica.answer_write(Ok(written())).await;
+    let conditional = WriteOptions::new().if_generation(6);
+    within(cell.set_contents("/x", "y", conditional.clone())).await.unwrap();
+
+    // The mismatch may be the doing of the attempt whose reply was lost.
+    replica.answer_write(Err(Status::unavailable("broken pipe"))).await;
+    replica.answer_write(Err(refusal("GENERATION_MISMATCH", None))).await;
+    let error = within(cell.set_contents("/x", "y", conditional)).await.unwrap_err();
+    assert!(error.is_outcome_unknown(), "{error}");
+    assert_eq!(replica.answers_left(), 0);
+}
+
+#[tokio::test]
+async fn nobody_there_is_an_error_that_can_be_retried() {
+    let address = Replica::start().await.address.clone();
+    let cell = Cell::builder().addresses([address]).timeout(Duration::from_millis(200)).connect().unwrap();
+    let error = within(cell.set_contents("/x", "y", WriteOptions::new())).await.unwrap_err();
+    assert!(error.is_retryable() && !error.is_outcome_unknown(), "{error}");
+}
