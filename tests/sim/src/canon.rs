@@ -1,0 +1,144 @@
+//! Owns the canonical log: each entry as the first replica that applied it had it, and the state that it makes.
+//!
+//! Every replica that applies an index must have applied that same entry (or committed entries were lost, I7).
+//! The checkers read the cell's history from here, command by command, with the true time at which the first
+//! replica applied it; they need not look into replicas at all.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use holdfast_proto::log::v1::{Batch, Command};
+use holdfast_replica::raftpb::{Entry, EntryType};
+use holdfast_state::{Effect, State};
+use holdfast_types::Revision;
+use prost::Message;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::verdict::{Invariant, Violation};
+
+/// How many of the last states are kept to compare others with.
+const STATES_MAX: usize = 1_024;
+
+/// A command that counted, and what it did.
+pub struct Step<'s> {
+    /// The command.
+    pub command: &'s Command,
+    /// Its effects.
+    pub effects: &'s [Effect],
+    /// The revision before it.
+    pub before: Revision,
+    /// The state after it.
+    pub state: &'s State,
+}
+
+/// The canonical log.
+#[derive(Debug)]
+pub struct Canon {
+    /// The index of the genesis.
+    first_index: u64,
+    /// A digest of each entry behind it.
+    digests: Vec<u64>,
+    state: State,
+    /// The states after the last entries, with their hashes once somebody asked.
+    states: VecDeque<(State, Option<u64>)>,
+}
+
+impl Canon {
+    /// The log of a cell that begins with `genesis` at `first_index`.
+    #[must_use]
+    pub fn new(first_index: u64, genesis: State) -> Self {
+        let states = VecDeque::from([(genesis.clone(), None)]);
+        Self { first_index, digests: Vec::new(), state: genesis, states }
+    }
+
+    /// The last index that any replica applied.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.first_index + self.digests.len() as u64
+    }
+
+    /// The state there.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Checks that an entry that some replica applied is the one that the first had.
+    ///
+    /// # Errors
+    ///
+    /// If it is another.
+    pub fn check(&self, entry: &Entry) -> Result<(), Violation> {
+        let known = self.digests[(entry.index - self.first_index - 1) as usize];
+        if known == digest(entry) {
+            return Ok(());
+        }
+        let what = format!("two replicas applied different entries at index {}", entry.index);
+        Err(Violation::new(Invariant::Durability, what))
+    }
+
+    /// Takes in the next entry and shows each of its commands to `see`.
+    ///
+    /// # Errors
+    ///
+    /// What `see` finds wrong, or an entry that cannot be applied.
+    pub fn extend(
+        &mut self,
+        entry: &Entry,
+        mut see: impl FnMut(Step<'_>) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        assert_eq!(entry.index, self.index() + 1, "the canonical log has no gap");
+        for command in commands(entry)? {
+            let before = self.state.revision();
+            let mut effects = Vec::new();
+            let applied = self.state.apply(command.clone(), &mut effects);
+            applied.map_err(|fault| Violation::new(Invariant::Survival, fault.to_string()))?;
+            see(Step { command: &command, effects: &effects, before, state: &self.state })?;
+        }
+        self.digests.push(digest(entry));
+        self.states.push_back((self.state.clone(), None));
+        if self.states.len() > STATES_MAX {
+            self.states.pop_front();
+        }
+        Ok(())
+    }
+
+    /// The hash of the state at `index`, if it is still kept.
+    pub fn hash_at(&mut self, index: u64) -> Option<u64> {
+        let back = self.index().checked_sub(index)? as usize;
+        let place = self.states.len().checked_sub(back + 1)?;
+        let (state, hash) = &mut self.states[place];
+        Some(*hash.get_or_insert_with(|| state.hash()))
+    }
+
+    /// The revision at `index`, if its state is still kept.
+    #[must_use]
+    pub fn revision_at(&self, index: u64) -> Option<Revision> {
+        let back = self.index().checked_sub(index)? as usize;
+        let place = self.states.len().checked_sub(back + 1)?;
+        Some(self.states[place].0.revision())
+    }
+}
+
+/// The commands of an entry: none if its batch is void.
+fn commands(entry: &Entry) -> Result<Vec<Command>, Violation> {
+    if entry.entry_type != EntryType::EntryNormal {
+        let what = format!("entry {} changes the membership, which no run does yet", entry.index);
+        return Err(Violation::new(Invariant::Survival, what));
+    }
+    if entry.data.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch = Batch::decode(Bytes::clone(&entry.data)).map_err(|error| {
+        let what = format!("entry {} is no batch: {error}", entry.index);
+        Violation::new(Invariant::Survival, what)
+    })?;
+    if batch.term != entry.term {
+        return Ok(Vec::new());
+    }
+    Ok(batch.commands)
+}
+
+fn digest(entry: &Entry) -> u64 {
+    xxh3_64_with_seed(&entry.data, entry.term)
+}

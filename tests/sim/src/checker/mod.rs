@@ -1,0 +1,201 @@
+//! The checkers: one small file each, none of which knows how the world works.
+//!
+//! They are told facts, with the true time, and say what is broken. Facts about the cell come from the canonical
+//! log ([`Checkers::see`]); facts about clients come from the world. Each has tests that show it fail on a
+//! history that breaks it.
+
+pub mod determinism;
+pub mod exactly_once;
+pub mod guards;
+#[cfg(test)]
+mod history;
+pub mod lease_safety;
+pub mod lock_delay;
+pub mod mutual_exclusion;
+pub mod progress;
+pub mod reads;
+
+use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{EndReason, Granted, Outcome, outcome};
+use holdfast_proto::log::v1::command::Kind;
+use holdfast_state::Effect;
+use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
+
+use crate::canon::Step;
+use crate::clock::TrueTime;
+use crate::stats::Stats;
+use crate::verdict::Violation;
+
+/// Something that the canonical log did, once.
+#[derive(Clone, Debug)]
+pub enum Fact<'f> {
+    /// A session was opened.
+    SessionOpened {
+        /// Which.
+        session: SessionId,
+    },
+    /// A session ended.
+    SessionEnded {
+        /// Which.
+        session: SessionId,
+        /// Its lease ran out; otherwise its client closed it.
+        expired: bool,
+    },
+    /// A request took effect, for the first time.
+    Decided(Decided<'f>),
+    /// A queued Acquire was granted.
+    LockGranted {
+        /// To whom.
+        session: SessionId,
+        /// And which handle.
+        handle: HandleId,
+        /// The Acquire.
+        number: RequestNumber,
+        /// The grant.
+        granted: &'f Granted,
+    },
+    /// A lock-delay began.
+    DelayStarted {
+        /// On this node.
+        path: &'f str,
+        /// Its name there.
+        loss: Revision,
+        /// Its length.
+        delay_ms: u32,
+    },
+    /// A lock-delay ended.
+    DelayEnded {
+        /// On this node.
+        path: &'f str,
+        /// Its name there.
+        loss: Revision,
+    },
+}
+
+/// A request that took effect.
+#[derive(Clone, Debug)]
+pub struct Decided<'f> {
+    /// Whose.
+    pub session: SessionId,
+    /// Which.
+    pub number: RequestNumber,
+    /// What it asked for.
+    pub operation: &'f Operation,
+    /// What came of it: no refusal.
+    pub result: &'f outcome::Result,
+}
+
+/// All that watch the canonical log.
+#[derive(Debug, Default)]
+pub struct Checkers {
+    /// I1.
+    pub mutual_exclusion: mutual_exclusion::MutualExclusion,
+    /// I3.
+    pub lease_safety: lease_safety::LeaseSafety,
+    /// I4.
+    pub lock_delays: lock_delay::LockDelays,
+    /// I5.
+    pub reads: reads::Reads,
+    /// I6.
+    pub exactly_once: exactly_once::ExactlyOnce,
+}
+
+impl Checkers {
+    /// Takes in a step of the canonical log. Returns the session that it ended, if it ended one.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is broken.
+    pub fn see(
+        &mut self,
+        step: &Step<'_>,
+        now: TrueTime,
+        stats: &mut Stats,
+    ) -> Result<Option<SessionId>, Violation> {
+        let mut ended = None;
+        let (mut facts, mut later) = (Vec::new(), Vec::new());
+        for effect in step.effects {
+            match effect {
+                Effect::Replied { session, number, outcome, .. } => {
+                    facts.extend(self.decided(step, *session, *number, outcome, stats)?);
+                }
+                Effect::SessionEnded { session, reason } => {
+                    ended = Some(*session);
+                    facts.push(Fact::SessionEnded {
+                        session: *session,
+                        expired: *reason == EndReason::Expired,
+                    });
+                }
+                // What a departure lets happen comes after it, in whatever order the effects are.
+                effect => later.extend(fact(effect)),
+            }
+        }
+        facts.extend(later);
+        for fact in &facts {
+            self.see_fact(fact, now, stats)?;
+        }
+        self.reads.see(step);
+        self.mutual_exclusion.compare(|path| {
+            let stat = step.state.read_stat(path).ok()?;
+            Some((stat.instance, stat.lock.unwrap_or_default()))
+        })?;
+        Ok(ended)
+    }
+
+    fn see_fact(&mut self, fact: &Fact<'_>, now: TrueTime, stats: &mut Stats) -> Result<(), Violation> {
+        match fact {
+            Fact::SessionOpened { .. } => stats.sessions += 1,
+            Fact::SessionEnded { expired: true, .. } => stats.expired += 1,
+            Fact::DelayStarted { .. } => stats.delays += 1,
+            _ => {}
+        }
+        self.mutual_exclusion.see(fact)?;
+        self.lease_safety.see(fact, now);
+        self.lock_delays.see(fact, now)?;
+        self.exactly_once.see(fact)
+    }
+
+    /// The fact that a request took effect, if it did so now.
+    fn decided<'s>(
+        &mut self,
+        step: &Step<'s>,
+        session: SessionId,
+        number: RequestNumber,
+        outcome: &'s Outcome,
+        stats: &mut Stats,
+    ) -> Result<Option<Fact<'s>>, Violation> {
+        let Some(Kind::Request(request)) = &step.command.kind else { return Ok(None) };
+        let Some(operation) = request.request.as_ref().and_then(|request| request.operation.as_ref()) else {
+            return Ok(None);
+        };
+        let changed = step.state.revision() != step.before;
+        if !self.exactly_once.decide(session, number, outcome, changed)? {
+            stats.repeated += 1;
+            return Ok(None);
+        }
+        Ok(match &outcome.result {
+            None | Some(outcome::Result::Refusal(_)) => None,
+            Some(result) => Some(Fact::Decided(Decided { session, number, operation, result })),
+        })
+    }
+}
+
+/// An effect as a fact, apart from those that need the command too.
+fn fact(effect: &Effect) -> Option<Fact<'_>> {
+    match effect {
+        Effect::SessionOpened { session, repeated: false, .. } => {
+            Some(Fact::SessionOpened { session: *session })
+        }
+        Effect::LockGranted { session, grant } => Some(Fact::LockGranted {
+            session: *session,
+            handle: HandleId(grant.handle),
+            number: RequestNumber(grant.number),
+            granted: grant.granted.as_ref()?,
+        }),
+        Effect::DelayStarted(delay) => {
+            Some(Fact::DelayStarted { path: delay.path.as_str(), loss: delay.loss, delay_ms: delay.delay_ms })
+        }
+        Effect::DelayEnded { path, loss } => Some(Fact::DelayEnded { path: path.as_str(), loss: *loss }),
+        _ => None,
+    }
+}

@@ -1,0 +1,72 @@
+//! What can happen in the world: one closed enum, which the queue holds and the world's loop takes apart.
+
+use bytes::Bytes;
+use holdfast_replica::StateAt;
+use holdfast_types::ConnectionId;
+
+use crate::fault::Ending;
+use crate::network::Process;
+use crate::streams::{Direction, Life};
+
+/// Something that happens at a moment.
+#[derive(Debug)]
+pub enum Event {
+    /// A process gets to run: something came for it, or its time has come.
+    Run(Process, u64),
+    /// Messages between replicas arrive.
+    Peer {
+        /// From this replica.
+        from: usize,
+        /// At this one.
+        to: Life,
+        /// The messages.
+        messages: Vec<Bytes>,
+    },
+    /// A replica learns that its connection with another was reset.
+    PeerReset {
+        /// Who learns it.
+        at: Life,
+        /// The other.
+        peer: usize,
+    },
+    /// A snapshot arrives at a replica, or does not.
+    Snapshot {
+        /// From this replica.
+        from: Life,
+        /// At this one.
+        to: Life,
+        /// The message that it belongs to.
+        message: Bytes,
+        /// The snapshot.
+        state: Box<StateAt>,
+    },
+    /// A replica learns that a snapshot has arrived at another, or has not.
+    SnapshotSent {
+        /// Who learns it.
+        at: Life,
+        /// The other.
+        to: usize,
+        /// It has arrived.
+        ok: bool,
+    },
+    /// A replica's disk has written what it was writing.
+    Written(Life),
+    /// A replica's disk has completed the snapshot file at an index.
+    SnapshotWritten(Life, u64),
+    /// A stream is to be established.
+    Establish(ConnectionId),
+    /// A stream could not be established in time.
+    GaveUp(ConnectionId),
+    /// Something may have arrived on a stream.
+    Arrival(ConnectionId, Direction),
+    /// Time for another fault.
+    Fault,
+    /// A fault ends.
+    FaultEnds(Ending),
+    /// The faults stop, and the world is mended.
+    Heal,
+    /// Clients begin nothing new.
+    Drain,
+    /// Look whether all has ended.
+    Look,
+}

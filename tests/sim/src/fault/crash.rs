@@ -1,0 +1,47 @@
+//! Processes die: replicas, with or without their hosts, one or all; clients; and replicas that are asked to.
+
+use holdfast_replica::Input;
+
+use super::Ending;
+use crate::streams::Direction;
+use crate::world::World;
+
+/// A replica dies and comes back.
+pub(super) fn replica(world: &mut World, index: usize, silent: bool) {
+    if world.servers[index].replica.is_some() {
+        world.stats.crashes += 1;
+        world.stop_replica(index, silent);
+        world.end_after(Ending::Restart(index));
+    }
+}
+
+/// The power fails: what was acknowledged must be there when it is back (I7).
+pub(super) fn all_replicas(world: &mut World) {
+    world.stats.power_failures += 1;
+    for index in 0..world.servers.len() {
+        replica(world, index, true);
+    }
+}
+
+/// A client dies, and with it its session; another process will come in its place.
+pub(super) fn client(world: &mut World, index: usize) {
+    if world.clients[index].session.is_none() {
+        return;
+    }
+    world.stats.client_crashes += 1;
+    let life = world.client_life(index);
+    for connection in world.streams.select(|stream| stream.client == life) {
+        world.reset(connection, Direction::Up);
+        world.streams.close(connection, Direction::Down);
+    }
+    world.forget_session(index);
+    world.plan_session(index);
+}
+
+/// A replica is stopped in the normal way, and hands over first if it is master.
+pub(super) fn hand_over(world: &mut World, index: usize) {
+    if world.servers[index].replica.is_some() {
+        world.stats.hand_overs += 1;
+        world.hand_in(index, Input::HandOver);
+    }
+}

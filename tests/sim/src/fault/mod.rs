@@ -1,0 +1,160 @@
+//! What goes wrong in a run, apart from what the network and the disks do all the time: one closed enum, drawn by
+//! a scheduler, each kind in a small file.
+//!
+//! Faults come at intervals around the plan's mean while the phase of faults lasts. Several may be on at once.
+//! Each says when it ends; whatever still is on when the phase is over is mended then.
+
+mod crash;
+mod partition;
+mod pause;
+mod streams;
+
+use std::fmt;
+
+use crate::event::Event;
+use crate::network::Process;
+use crate::rng::Rng;
+use crate::trace::Kind;
+use crate::verdict::Violation;
+use crate::world::{Phase, World};
+
+pub use partition::Shape;
+
+/// Something that goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A replica's process is killed, or its whole host goes down.
+    Crash {
+        /// Which.
+        replica: usize,
+        /// The host goes down, so nobody's connection is reset.
+        silent: bool,
+    },
+    /// All replicas go down at once.
+    PowerFailure,
+    /// The network falls apart.
+    Partition(Shape),
+    /// A process is stopped for a while, and goes on as if nothing had been.
+    Pause(Process),
+    /// Streams break while both ends live.
+    Resets,
+    /// A client's process is killed.
+    ClientCrash(usize),
+    /// A replica is asked to stop in the normal way.
+    HandOver(usize),
+}
+
+/// What ends a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// A replica is started again.
+    Restart(usize),
+    /// All partitions end.
+    Mend,
+    /// A process is continued.
+    Resume(Process),
+}
+
+impl Fault {
+    /// One of chance.
+    pub(crate) fn draw(rng: &mut Rng, replicas: usize, clients: usize) -> Self {
+        match rng.below(20) {
+            0..=4 => Self::Crash { replica: rng.index(replicas), silent: rng.per_mille(300) },
+            5 => Self::PowerFailure,
+            6..=10 => Self::Partition(Shape::draw(rng, replicas, clients)),
+            11 | 12 => Self::Pause(Process::Replica(rng.index(replicas))),
+            13 => Self::Pause(Process::Client(rng.index(clients))),
+            14..=16 => Self::Resets,
+            17 => Self::ClientCrash(rng.index(clients)),
+            _ => Self::HandOver(rng.index(replicas)),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Crash { replica, silent: false } => write!(f, "replica {} is killed", replica + 1),
+            Self::Crash { replica, silent: true } => {
+                write!(f, "the host of replica {} goes down", replica + 1)
+            }
+            Self::PowerFailure => f.write_str("all replicas go down"),
+            Self::Partition(shape) => shape.fmt(f),
+            Self::Pause(Process::Replica(index)) => write!(f, "replica {} is stopped", index + 1),
+            Self::Pause(Process::Client(index)) => write!(f, "client {} is stopped", index + 1),
+            Self::Resets => f.write_str("streams break"),
+            Self::ClientCrash(index) => write!(f, "client {} is killed", index + 1),
+            Self::HandOver(index) => write!(f, "replica {} is asked to stop", index + 1),
+        }
+    }
+}
+
+impl World {
+    /// The next fault will come.
+    pub(crate) fn plan_fault(&mut self) {
+        let nanos = self.fault_rng.between(1, 2 * self.plan.fault_every_nanos);
+        self.queue.push(self.now.after_nanos(nanos), Event::Fault);
+    }
+
+    pub(crate) fn begin_fault(&mut self) -> Result<(), Violation> {
+        if self.phase != Phase::Faults {
+            return Ok(());
+        }
+        let fault = Fault::draw(&mut self.fault_rng, self.plan.replicas, self.plan.clients);
+        self.trace.event(self.now, Kind::Fault, 0, 0, format!("{fault:?}").as_bytes());
+        self.trace.say(self.now, || format!("!!! {fault}"));
+        match &fault {
+            Fault::Crash { replica, silent } => crash::replica(self, *replica, *silent),
+            Fault::PowerFailure => crash::all_replicas(self),
+            Fault::Partition(shape) => partition::begin(self, shape),
+            Fault::Pause(process) => pause::begin(self, *process),
+            Fault::Resets => streams::begin(self),
+            Fault::ClientCrash(client) => crash::client(self, *client),
+            Fault::HandOver(replica) => crash::hand_over(self, *replica),
+        }
+        self.plan_fault();
+        Ok(())
+    }
+
+    pub(crate) fn end_fault(&mut self, ending: Ending) -> Result<(), Violation> {
+        match ending {
+            Ending::Restart(index) if self.servers[index].replica.is_none() => self.start_replica(index)?,
+            // It was started, or mended, with everything else.
+            Ending::Restart(_) => {}
+            Ending::Mend => {
+                self.trace.say(self.now, || "the network is whole".to_owned());
+                self.mend_network();
+            }
+            Ending::Resume(process) => {
+                self.trace.say(self.now, || format!("{process:?} goes on"));
+                self.resume(process);
+            }
+        }
+        Ok(())
+    }
+
+    /// The fault that begins now ends after a while: mostly soon, sometimes late.
+    fn end_after(&mut self, ending: Ending) -> u64 {
+        const MILLI: u64 = 1_000_000;
+        let most = [20, 500, 3_000, 12_000][self.fault_rng.index(4)];
+        let nanos = self.fault_rng.between(1, most * 1_000) * (MILLI / 1_000);
+        self.queue.push(self.now.after_nanos(nanos), Event::FaultEnds(ending));
+        nanos
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_fault_is_drawn() {
+        let mut rng = Rng::new(1);
+        let mut kinds = std::collections::BTreeSet::new();
+        for _ in 0..1_000 {
+            let drawn = format!("{:?}", Fault::draw(&mut rng, 3, 3));
+            kinds.insert(drawn.split([' ', '(']).next().unwrap_or_default().to_owned());
+        }
+        assert_eq!(kinds.len(), 7, "{kinds:?}");
+    }
+}

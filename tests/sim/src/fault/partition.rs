@@ -1,0 +1,119 @@
+//! The network falls apart, whole or in one direction only.
+
+use std::fmt;
+
+use super::Ending;
+use crate::network::Process;
+use crate::rng::Rng;
+use crate::world::World;
+
+/// Who does not reach whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// The replicas of one side do not hear those of the other. Clients reach all.
+    Replicas(Vec<usize>),
+    /// A replica is cut off from everybody.
+    Alone(usize),
+    /// What a replica says reaches nobody, and it hears everything.
+    Mute(usize),
+    /// A replica hears nothing, and is heard.
+    Deaf(usize),
+    /// Some clients reach only some replicas: by client and replica.
+    Clients(Vec<(usize, usize)>),
+    /// One message in one direction between two replicas.
+    OneWay(usize, usize),
+}
+
+impl Shape {
+    pub(super) fn draw(rng: &mut Rng, replicas: usize, clients: usize) -> Self {
+        let replica = rng.index(replicas);
+        match rng.below(6) {
+            0 => Self::Replicas((0..replicas).filter(|_| rng.per_mille(500)).collect()),
+            1 => Self::Alone(replica),
+            2 => Self::Mute(replica),
+            3 => Self::Deaf(replica),
+            4 => {
+                let pairs =
+                    (0..clients).flat_map(|client| (0..replicas).map(move |replica| (client, replica)));
+                Self::Clients(pairs.filter(|_| rng.per_mille(400)).collect())
+            }
+            _ => Self::OneWay(replica, (replica + 1 + rng.index(replicas - 1)) % replicas),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Replicas(side) => {
+                let side: Vec<usize> = side.iter().map(|index| index + 1).collect();
+                write!(f, "the replicas {side:?} and the others no longer hear each other")
+            }
+            Self::Alone(replica) => write!(f, "replica {} is cut off", replica + 1),
+            Self::Mute(replica) => write!(f, "replica {} is no longer heard", replica + 1),
+            Self::Deaf(replica) => write!(f, "replica {} no longer hears", replica + 1),
+            Self::Clients(pairs) => write!(f, "{} pairs of a client and a replica are cut off", pairs.len()),
+            Self::OneWay(from, to) => write!(f, "replica {} no longer reaches replica {}", from + 1, to + 1),
+        }
+    }
+}
+
+pub(super) fn begin(world: &mut World, shape: &Shape) {
+    world.stats.partitions += 1;
+    for (from, to) in blocked(shape, world.plan.replicas, world.plan.clients) {
+        world.network.block(from, to);
+    }
+    world.end_after(Ending::Mend);
+}
+
+/// All directed pairs that a partition cuts.
+fn blocked(shape: &Shape, replicas: usize, clients: usize) -> Vec<(Process, Process)> {
+    let all = || (0..replicas).map(Process::Replica).chain((0..clients).map(Process::Client));
+    let mut pairs = Vec::new();
+    match shape {
+        Shape::Replicas(side) => {
+            for one in side {
+                for other in (0..replicas).filter(|other| !side.contains(other)) {
+                    pairs.push((Process::Replica(*one), Process::Replica(other)));
+                    pairs.push((Process::Replica(other), Process::Replica(*one)));
+                }
+            }
+        }
+        Shape::Alone(replica) => {
+            for other in all() {
+                pairs.push((Process::Replica(*replica), other));
+                pairs.push((other, Process::Replica(*replica)));
+            }
+        }
+        Shape::Mute(replica) => pairs.extend(all().map(|other| (Process::Replica(*replica), other))),
+        Shape::Deaf(replica) => pairs.extend(all().map(|other| (other, Process::Replica(*replica)))),
+        Shape::Clients(cut) => {
+            for (client, replica) in cut {
+                pairs.push((Process::Client(*client), Process::Replica(*replica)));
+                pairs.push((Process::Replica(*replica), Process::Client(*client)));
+            }
+        }
+        Shape::OneWay(from, to) => pairs.push((Process::Replica(*from), Process::Replica(*to))),
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_is_cut_off_from_the_other_and_not_from_itself() {
+        let pairs = blocked(&Shape::Replicas(vec![0, 1]), 3, 2);
+        assert_eq!(pairs.len(), 4);
+        assert!(!pairs.contains(&(Process::Replica(0), Process::Replica(1))));
+        assert!(pairs.contains(&(Process::Replica(2), Process::Replica(1))));
+    }
+
+    #[test]
+    fn the_mute_still_hear() {
+        let pairs = blocked(&Shape::Mute(0), 3, 1);
+        assert!(pairs.iter().all(|(from, _)| *from == Process::Replica(0)));
+        assert!(pairs.contains(&(Process::Replica(0), Process::Client(0))));
+    }
+}

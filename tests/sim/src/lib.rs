@@ -1,0 +1,45 @@
+//! Deterministic simulation of whole Holdfast cells with their clients.
+//!
+//! The real machines (`holdfast-replica` with the master and the state in it, `holdfast-session`) run in one
+//! thread on a virtual clock, against a simulated network and simulated disks. A run follows from its seed
+//! alone. Checkers hold it to the design's invariants; see the README beside this crate for what is modelled and
+//! what is checked.
+//!
+//! ```text
+//! run -> World (loop) -> server, client, wire      what daemon and library do
+//!            |               |
+//!            |               +-> network, streams, disk, clock, workload/
+//!            +-> fault/      what goes wrong
+//!            +-> canon       the one log, as the first replica applied it
+//!                  +-> checker/   what must be true
+//! ```
+//!
+//! Invariant: nothing in a run depends on anything but the seed and the [`Options`]. No real time, no hash map
+//! with a random order, no thread.
+
+pub mod canon;
+pub mod checker;
+mod client;
+pub mod clock;
+pub mod disk;
+pub mod event;
+pub mod fault;
+pub mod network;
+pub mod plan;
+pub mod queue;
+pub mod rng;
+pub mod run;
+mod server;
+pub mod stats;
+pub mod streams;
+pub mod trace;
+pub mod verdict;
+mod wire;
+pub mod workload;
+pub mod world;
+
+pub use clock::TrueTime;
+pub use plan::Options;
+pub use run::{catch_panics, run, sum};
+pub use stats::Stats;
+pub use verdict::{Invariant, Report, Verdict, Violation};

@@ -1,0 +1,149 @@
+//! Owns what a seed means: how large the cell is, how bad its world is, and for how long.
+//!
+//! Everything that differs from run to run and is not drawn while it goes on is drawn here, once, so that a
+//! reader of a failure sees at one place what kind of run it was.
+
+use std::fmt;
+
+use crate::rng::Rng;
+
+const MICRO: u64 = 1_000;
+const MILLI: u64 = 1_000_000;
+
+/// What a run is asked for, beyond its seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many replicas; drawn from the seed if absent.
+    pub replicas: Option<usize>,
+    /// How many clients; drawn from the seed if absent.
+    pub clients: Option<usize>,
+    /// How long the phase of faults is, in seconds of the run.
+    pub seconds: u64,
+    /// Print the timeline.
+    pub log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { replicas: None, clients: None, seconds: 30, log: false }
+    }
+}
+
+/// How a run is set up.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many replicas.
+    pub replicas: usize,
+    /// How many client processes.
+    pub clients: usize,
+    /// How long the phase of faults is, in nanoseconds.
+    pub faults_nanos: u64,
+    /// The mean time from one fault to the next, in nanoseconds.
+    pub fault_every_nanos: u64,
+    /// What the network does to everybody while faults are on.
+    pub network: NetworkConditions,
+    /// How long a sync takes at the most while faults are on, in nanoseconds.
+    pub sync_nanos_max: u64,
+    /// A replica writes a snapshot after so many bytes of log: few, so that snapshots matter.
+    pub snapshot_every_bytes: u64,
+    /// And keeps so many behind it.
+    pub log_tail_bytes: u64,
+    /// The lease that clients ask for, in milliseconds.
+    pub lease_ms: u64,
+    /// The clients' grace period in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// What the network does, apart from partitions.
+#[derive(Clone, Debug)]
+pub struct NetworkConditions {
+    /// The shortest flight, in nanoseconds.
+    pub flight_nanos_min: u64,
+    /// The longest of an ordinary flight.
+    pub flight_nanos_max: u64,
+    /// So many of a thousand take far longer, so that others overtake them.
+    pub late_per_mille: u32,
+    /// How long those take at the most.
+    pub late_nanos_max: u64,
+    /// So many of a thousand messages between replicas are lost; a frame of a stream is sent again instead, and
+    /// all behind it wait.
+    pub lost_per_mille: u32,
+    /// So many of a thousand messages between replicas come twice.
+    pub doubled_per_mille: u32,
+}
+
+impl NetworkConditions {
+    /// A good network, which the healed phase has.
+    #[must_use]
+    pub fn calm() -> Self {
+        Self {
+            flight_nanos_min: 50 * MICRO,
+            flight_nanos_max: 500 * MICRO,
+            late_per_mille: 0,
+            late_nanos_max: MILLI,
+            lost_per_mille: 0,
+            doubled_per_mille: 0,
+        }
+    }
+
+    fn draw(rng: &mut Rng) -> Self {
+        let calm = Self::calm();
+        let often = |rng: &mut Rng| *[0, 0, 5, 50, 200].get(rng.index(5)).unwrap_or(&0);
+        Self {
+            flight_nanos_max: *[300 * MICRO, 2 * MILLI, 20 * MILLI].get(rng.index(3)).unwrap_or(&MILLI),
+            late_per_mille: often(rng),
+            late_nanos_max: rng.between(10, 1_000) * MILLI,
+            lost_per_mille: often(rng),
+            doubled_per_mille: often(rng),
+            ..calm
+        }
+    }
+}
+
+impl Plan {
+    /// What `seed` means.
+    #[must_use]
+    pub fn draw(seed: u64, options: &Options) -> Self {
+        let mut rng = Rng::fork(seed, "plan");
+        let replicas = if rng.per_mille(250) { 5 } else { 3 };
+        let clients = rng.between(3, 8) as usize;
+        Self {
+            replicas: options.replicas.unwrap_or(replicas),
+            clients: options.clients.unwrap_or(clients),
+            faults_nanos: options.seconds * 1_000 * MILLI,
+            fault_every_nanos: rng.between(500, 6_000) * MILLI,
+            network: NetworkConditions::draw(&mut rng),
+            sync_nanos_max: *[MILLI / 5, 2 * MILLI, 30 * MILLI].get(rng.index(3)).unwrap_or(&MILLI),
+            snapshot_every_bytes: rng.between(2, 64) << 10,
+            log_tail_bytes: rng.between(0, 16) << 10,
+            lease_ms: *[400, 1_000, 3_000, 12_000].get(rng.index(4)).unwrap_or(&3_000),
+            grace_ms: rng.between(2, 20) * 1_000,
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let network = &self.network;
+        write!(
+            f,
+            "{} replicas, {} clients with leases of {} ms and a grace of {} ms; a fault every {} ms for {} s; \
+             flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled; syncs up to {} us; \
+             a snapshot every {} KiB, {} KiB of log behind it",
+            self.replicas,
+            self.clients,
+            self.lease_ms,
+            self.grace_ms,
+            self.fault_every_nanos / MILLI,
+            self.faults_nanos / MILLI / 1_000,
+            network.flight_nanos_max / MICRO,
+            network.late_per_mille,
+            network.late_nanos_max / MILLI,
+            network.lost_per_mille,
+            network.doubled_per_mille,
+            self.sync_nanos_max / MICRO,
+            self.snapshot_every_bytes >> 10,
+            self.log_tail_bytes >> 10,
+        )
+    }
+}

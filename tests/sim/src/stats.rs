@@ -1,0 +1,91 @@
+//! Counts what happened in a run, so that a reader sees whether it was worth running.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident: $label:literal,)*) => {
+        /// What happened, counted.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl AddAssign<&Self> for Stats {
+            fn add_assign(&mut self, other: &Self) {
+                $(self.$name += other.$name;)*
+            }
+        }
+
+        impl fmt::Display for Stats {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let counts = [$((self.$name, $label)),*];
+                let told: Vec<String> = counts.iter().map(|(count, label)| format!("{count} {label}")).collect();
+                f.write_str(&told.join(", "))
+            }
+        }
+
+        impl Stats {
+            /// The labels of everything that never happened.
+            #[must_use]
+            pub fn missing(&self) -> Vec<&'static str> {
+                [$((self.$name, $label)),*].into_iter().filter(|(count, _)| *count == 0).map(|(_, l)| l).collect()
+            }
+        }
+    };
+}
+
+stats! {
+    /// Events taken in by the trace.
+    events: "events",
+    /// Entries of the canonical log.
+    entries: "log entries",
+    /// Commands in them that counted.
+    commands: "commands",
+    /// Requests that came a second time through the log.
+    repeated: "repeated requests",
+    /// Masters that took office.
+    masters: "masters",
+    /// Replicas that crashed.
+    crashes: "replica crashes",
+    /// Times when all replicas crashed at once.
+    power_failures: "power failures",
+    /// Partitions.
+    partitions: "partitions",
+    /// Processes stopped for a while.
+    pauses: "pauses",
+    /// Streams broken by the network.
+    resets: "broken streams",
+    /// Client processes that died.
+    client_crashes: "client crashes",
+    /// Masters asked to hand over.
+    hand_overs: "hand-overs",
+    /// Snapshot files written.
+    snapshots: "snapshots",
+    /// Snapshots sent to a replica and installed.
+    transfers: "snapshot transfers",
+    /// Sessions opened.
+    sessions: "sessions",
+    /// Sessions that expired at the cell.
+    expired: "expired",
+    /// Times when a client's lease ran out.
+    jeopardies: "jeopardies",
+    /// Sessions that went from jeopardy back to safe.
+    rescued: "rescued",
+    /// Calls that applications made.
+    calls: "calls",
+    /// Calls that were told Ok.
+    ok: "ok",
+    /// Calls that were refused.
+    refused: "refused",
+    /// Calls withdrawn.
+    cancelled: "withdrawn",
+    /// Locks that an application was told it holds.
+    granted: "locks granted",
+    /// Of those, out of the queue.
+    queued: "out of the queue",
+    /// Lock-delays that began.
+    delays: "lock-delays",
+    /// Times when two replicas' states were compared by hash.
+    compared: "states compared",
+}

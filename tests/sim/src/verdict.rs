@@ -1,0 +1,132 @@
+//! What came of a run, and how it is told: passed, or why not, with the exit status that says which.
+
+use std::fmt;
+
+use crate::clock::TrueTime;
+use crate::stats::Stats;
+
+/// Something that must never be was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant of the design that is broken.
+    pub invariant: Invariant,
+    /// What was seen.
+    pub what: String,
+}
+
+/// The design's invariants, as far as they are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Invariant {
+    /// I1.
+    MutualExclusion,
+    /// I3.
+    LeaseSafety,
+    /// I4.
+    LockDelay,
+    /// I5.
+    Linearizability,
+    /// I6.
+    ExactlyOnce,
+    /// I7.
+    Durability,
+    /// I9.
+    Determinism,
+    /// I10.
+    Progress,
+    /// A replica or a session stopped or panicked where it must not.
+    Survival,
+}
+
+impl Violation {
+    /// A violation.
+    #[must_use]
+    pub fn new(invariant: Invariant, what: impl Into<String>) -> Self {
+        Self { invariant, what: what.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MutualExclusion => "I1 mutual exclusion",
+            Self::LeaseSafety => "I3 lease safety",
+            Self::LockDelay => "I4 lock-delay",
+            Self::Linearizability => "I5 linearizability",
+            Self::ExactlyOnce => "I6 exactly once",
+            Self::Durability => "I7 durability",
+            Self::Determinism => "I9 determinism",
+            Self::Progress => "I10 progress",
+            Self::Survival => "survival",
+        })
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing was wrong.
+    Passed,
+    /// A safety invariant broke.
+    Unsafe(Violation),
+    /// After the faults had stopped, something did not end.
+    Stuck(Violation),
+    /// A machine panicked or stopped with a fault.
+    Crashed(Violation),
+}
+
+impl Verdict {
+    /// Sorts a violation by its kind.
+    #[must_use]
+    pub fn of(violation: Violation) -> Self {
+        match violation.invariant {
+            Invariant::Progress => Self::Stuck(violation),
+            Invariant::Survival => Self::Crashed(violation),
+            _ => Self::Unsafe(violation),
+        }
+    }
+
+    /// The exit status of the program: the worst of a batch of runs counts.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Passed => 0,
+            Self::Stuck(_) => 3,
+            Self::Crashed(_) => 4,
+            Self::Unsafe(_) => 5,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("passed"),
+            Self::Unsafe(violation) => write!(f, "SAFETY FAILURE, {violation}"),
+            Self::Stuck(violation) => write!(f, "LIVENESS FAILURE, {violation}"),
+            Self::Crashed(violation) => write!(f, "CRASH, {violation}"),
+        }
+    }
+}
+
+/// A run, told.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// When it ended.
+    pub ended: TrueTime,
+    /// The hash of all that happened.
+    pub trace_hash: u64,
+    /// What happened, counted.
+    pub stats: Stats,
+    /// How the run was set up, for people.
+    pub plan: String,
+}

@@ -1,0 +1,153 @@
+//! Takes one of few locks, exclusive or shared, waits for it or not, loses patience, holds it for a while, works
+//! under it, and gives it back in one of several ways.
+
+use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{self as wire, LockMode, outcome};
+use holdfast_session::Token;
+
+use super::{Action, App, CallResult};
+use crate::rng::Rng;
+
+/// So few that clients meet.
+const LOCKS: u64 = 3;
+
+/// The workload.
+#[derive(Debug)]
+pub struct Locks {
+    path: String,
+    lock_delay_ms: u32,
+    /// How long a lock is held at the most, in milliseconds.
+    hold_ms_max: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    OpeningDirectory(Token),
+    Opening(Token),
+    /// The handle is open and wants nothing.
+    Idle(u64),
+    Acquiring(u64, Token, LockMode),
+    Holding(u64),
+    /// The lock is being given back, or the handle closed.
+    Leaving(u64, Token),
+    Closing(Token),
+    /// Before the start, and after all.
+    Rest,
+}
+
+impl Locks {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        Self {
+            path: format!("/locks/{}", rng.below(LOCKS)),
+            lock_delay_ms: [0, 0, 300, 3_000][rng.index(4)],
+            hold_ms_max: [5, 50, 1_000, 5_000][rng.index(4)],
+            stage: Stage::Rest,
+        }
+    }
+
+    pub(super) fn start(&mut self, app: &mut App<'_>) {
+        self.stage = Stage::OpeningDirectory(app.open_directory("/locks"));
+    }
+
+    pub(super) fn wake(&mut self, app: &mut App<'_>) {
+        match self.stage {
+            Stage::Idle(handle) if app.draining => self.close(app, handle),
+            Stage::Idle(handle) => self.acquire(app, handle),
+            // Waited long enough. While draining the queue must come to an end by itself.
+            Stage::Acquiring(handle, token, _) if !app.draining => {
+                app.act(Action::Cancel(token));
+                self.stage = Stage::Idle(handle);
+                app.wake_within(0, 200);
+            }
+            Stage::Holding(handle) => self.leave(app, handle),
+            _ => {}
+        }
+    }
+
+    pub(super) fn completed(&mut self, app: &mut App<'_>, token: Token, result: &CallResult) {
+        match (self.stage, result) {
+            (Stage::OpeningDirectory(awaited), Ok(_)) if awaited == token => {
+                self.stage = Stage::Opening(app.open_file(&self.path.clone(), self.lock_delay_ms));
+            }
+            (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
+                self.idle(app, completion.number.0);
+            }
+            (Stage::Acquiring(handle, awaited, mode), Ok(completion)) if awaited == token => {
+                if let outcome::Result::Granted(granted) = &completion.result {
+                    self.hold(app, handle, mode, granted.lock_generation);
+                }
+            }
+            // Somebody else has it, or an earlier call that was withdrawn still has a say.
+            (Stage::Acquiring(handle, awaited, _), Err(_)) if awaited == token => self.idle(app, handle),
+            (Stage::Leaving(handle, awaited), _) if awaited == token => self.idle(app, handle),
+            (Stage::Closing(awaited), _) if awaited == token => {
+                self.stage = Stage::Rest;
+                if !app.draining {
+                    self.start(app);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn idle(&mut self, app: &mut App<'_>, handle: u64) {
+        self.stage = Stage::Idle(handle);
+        if app.draining {
+            self.close(app, handle);
+        } else {
+            app.wake_within(0, 100);
+        }
+    }
+
+    fn acquire(&mut self, app: &mut App<'_>, handle: u64) {
+        let mode = if app.rng.per_mille(600) { LockMode::Exclusive } else { LockMode::Shared };
+        let try_only = app.rng.per_mille(200);
+        let operation = Operation::Acquire(wire::Acquire { handle, mode: mode.into(), try_only });
+        let token = app.call(operation);
+        self.stage = Stage::Acquiring(handle, token, mode);
+        if app.rng.per_mille(300) {
+            app.wake_within(0, 2_000);
+        } else {
+            app.wake_within(60_000, 60_000);
+        }
+    }
+
+    fn hold(&mut self, app: &mut App<'_>, handle: u64, mode: LockMode, generation: u64) {
+        self.stage = Stage::Holding(handle);
+        app.act(Action::Guard { path: self.path.clone(), mode, generation });
+        if app.draining {
+            return self.leave(app, handle);
+        }
+        if app.rng.per_mille(300) {
+            app.write(handle, generation, None);
+        }
+        if app.rng.per_mille(200) {
+            app.stat(handle);
+        }
+        app.wake_within(0, self.hold_ms_max);
+    }
+
+    /// Gives the lock back, mostly by releasing it. What the holder still does before is in flight meanwhile.
+    fn leave(&mut self, app: &mut App<'_>, handle: u64) {
+        if app.rng.per_mille(300) {
+            app.write(handle, 0, None);
+        }
+        app.act(Action::Unguard);
+        match app.rng.below(10) {
+            0 if !app.draining => {
+                self.stage = Stage::Rest;
+                app.act(Action::Close);
+            }
+            1 | 2 => self.close(app, handle),
+            _ => {
+                let token = app.call(Operation::Release(wire::Release { handle }));
+                self.stage = Stage::Leaving(handle, token);
+            }
+        }
+    }
+
+    fn close(&mut self, app: &mut App<'_>, handle: u64) {
+        self.stage = Stage::Closing(app.close_handle(handle));
+    }
+}

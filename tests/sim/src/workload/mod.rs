@@ -1,0 +1,187 @@
+//! What applications do with their sessions: one small state machine a file, in one closed enum.
+//!
+//! A workload sees what a program sees: the completions of its calls and its own timer. It acts through [`App`],
+//! which collects what it wants done; the client's host does it. Once a run is to end it starts nothing new and
+//! gives back what it holds.
+
+mod counter;
+mod locks;
+mod tree;
+mod writer;
+
+use bytes::Bytes;
+use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{self as wire, Creation, LockMode, NodeKind};
+use holdfast_session::{CallError, Completion, Token};
+
+use crate::rng::Rng;
+
+/// What came of a call.
+pub type CallResult = Result<Completion, CallError>;
+
+/// What an application wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make a call.
+    Call(Token, Operation),
+    /// Nobody waits for a call any more.
+    Cancel(Token),
+    /// From now on the application acts as the holder of a lock.
+    Guard {
+        /// The lock's node.
+        path: String,
+        /// How it is held.
+        mode: LockMode,
+        /// The generation it is held at.
+        generation: u64,
+    },
+    /// It no longer does.
+    Unguard,
+    /// It is done with its session.
+    Close,
+    /// Wake it after so many nanoseconds. The last such wish counts.
+    Wake(u64),
+}
+
+/// What a workload acts through.
+#[derive(Debug)]
+pub struct App<'a> {
+    /// The client's own chance.
+    pub rng: &'a mut Rng,
+    /// The run is to end: start nothing new.
+    pub draining: bool,
+    /// The last token given in this session.
+    last_token: &'a mut u64,
+    /// Begins every content that this session writes, so that no two writes of a run are alike.
+    name: &'a str,
+    actions: Vec<Action>,
+}
+
+impl<'a> App<'a> {
+    /// For a session whose writes begin with `name`.
+    pub fn new(rng: &'a mut Rng, draining: bool, last_token: &'a mut u64, name: &'a str) -> Self {
+        Self { rng, draining, last_token, name, actions: Vec::new() }
+    }
+
+    /// What is wanted, in order.
+    #[must_use]
+    pub fn into_actions(self) -> Vec<Action> {
+        self.actions
+    }
+
+    fn call(&mut self, operation: Operation) -> Token {
+        *self.last_token += 1;
+        let token = Token(*self.last_token);
+        self.actions.push(Action::Call(token, operation));
+        token
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn wake_within(&mut self, first_ms: u64, last_ms: u64) {
+        let nanos = self.rng.between(first_ms * 1_000, last_ms * 1_000) * 1_000;
+        self.actions.push(Action::Wake(nanos));
+    }
+
+    /// Contents that nobody else writes.
+    fn contents(&self, number: u64) -> Bytes {
+        format!("{number}:{}:{}", self.name, *self.last_token + 1).into()
+    }
+
+    fn open_directory(&mut self, path: &str) -> Token {
+        let (creation, kind) = (Creation::May.into(), NodeKind::Directory.into());
+        self.call(Operation::Open(wire::Open {
+            path: path.to_owned(),
+            creation,
+            kind,
+            ..wire::Open::default()
+        }))
+    }
+
+    fn open_file(&mut self, path: &str, lock_delay_ms: u32) -> Token {
+        let (creation, kind, contents) = (Creation::May.into(), NodeKind::File.into(), self.contents(0));
+        let path = path.to_owned();
+        self.call(Operation::Open(wire::Open {
+            path,
+            creation,
+            kind,
+            ephemeral: false,
+            contents,
+            lock_delay_ms,
+        }))
+    }
+
+    fn write(&mut self, handle: u64, number: u64, if_generation: Option<u64>) -> Token {
+        let contents = self.contents(number);
+        self.call(Operation::SetContents(wire::SetContents { handle, contents, if_generation }))
+    }
+
+    fn read(&mut self, handle: u64) -> Token {
+        self.call(Operation::GetContents(wire::GetContents { handle }))
+    }
+
+    fn stat(&mut self, handle: u64) -> Token {
+        self.call(Operation::GetStat(wire::GetStat { handle }))
+    }
+
+    fn close_handle(&mut self, handle: u64) -> Token {
+        self.call(Operation::Close(wire::Close { handle }))
+    }
+}
+
+/// What one session is used for.
+#[derive(Debug)]
+pub enum Workload {
+    /// Takes locks, holds them, gives them back.
+    Locks(locks::Locks),
+    /// Counts, by compare and set.
+    Counter(counter::Counter),
+    /// Writes and reads files, several calls at a time.
+    Writer(writer::Writer),
+    /// Makes and removes nodes.
+    Tree(tree::Tree),
+}
+
+impl Workload {
+    /// One of chance. Half of them take locks.
+    pub fn draw(rng: &mut Rng) -> Self {
+        match rng.below(8) {
+            0..4 => Self::Locks(locks::Locks::draw(rng)),
+            4 => Self::Counter(counter::Counter::default()),
+            5 | 6 => Self::Writer(writer::Writer::draw(rng)),
+            _ => Self::Tree(tree::Tree::draw(rng)),
+        }
+    }
+
+    /// The session is there.
+    pub fn start(&mut self, app: &mut App<'_>) {
+        match self {
+            Self::Locks(locks) => locks.start(app),
+            Self::Counter(counter) => counter.start(app),
+            Self::Writer(writer) => writer.start(app),
+            Self::Tree(tree) => tree.start(app),
+        }
+    }
+
+    /// The time that it asked for has come, or the run is to end.
+    pub fn wake(&mut self, app: &mut App<'_>) {
+        match self {
+            Self::Locks(locks) => locks.wake(app),
+            Self::Counter(counter) => counter.wake(app),
+            Self::Writer(writer) => writer.wake(app),
+            Self::Tree(tree) => tree.wake(app),
+        }
+    }
+
+    /// A call ended.
+    pub fn completed(&mut self, app: &mut App<'_>, token: Token, result: &CallResult) {
+        match self {
+            Self::Locks(locks) => locks.completed(app, token, result),
+            Self::Counter(counter) => counter.completed(app, token, result),
+            Self::Writer(writer) => writer.completed(app, token, result),
+            Self::Tree(tree) => tree.completed(app, token, result),
+        }
+    }
+}

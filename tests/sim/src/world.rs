@@ -1,0 +1,304 @@
+//! Owns a run: all processes, what is between them, and the loop that lets one event after the other happen.
+//!
+//! Single-threaded, and without any input but the seed and the options: no real clock, no real chance. The
+//! machines are the real ones; what the daemon and the client library do around them is done here by `server`,
+//! `client` and `wire`.
+
+use holdfast_proto::log::v1::Member;
+use holdfast_replica::StateAt;
+use holdfast_state::{Genesis, State, settings};
+use holdfast_types::Term;
+
+use crate::canon::Canon;
+use crate::checker::Checkers;
+use crate::checker::progress::Leftovers;
+use crate::client::Client;
+use crate::clock::TrueTime;
+use crate::event::Event;
+use crate::network::{Network, Process};
+use crate::plan::{NetworkConditions, Options, Plan};
+use crate::queue::Queue;
+use crate::rng::Rng;
+use crate::server::Server;
+use crate::stats::Stats;
+use crate::streams::Streams;
+use crate::trace::{Kind, Trace};
+use crate::verdict::{Invariant, Violation};
+
+/// The cell's name.
+pub(crate) const CELL: &str = "sim";
+/// Raft's index of the genesis.
+const GENESIS_INDEX: u64 = 1;
+const SECOND: u64 = 1_000_000_000;
+/// How long clients go on working in the healed world before they come to an end.
+const HEALED_NANOS: u64 = 10 * SECOND;
+/// How long it may take after that until everything has ended. Sessions of dead clients have to expire, one after
+/// the other gives its lock up, and lock-delays pass.
+const DRAIN_NANOS: u64 = 120 * SECOND;
+/// How often one looks.
+const LOOK_NANOS: u64 = SECOND / 4;
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Faults happen.
+    Faults,
+    /// The world is good again, and clients work on.
+    Healed,
+    /// Clients begin nothing new.
+    Draining,
+    /// Over.
+    Ended,
+}
+
+/// A world.
+pub struct World {
+    pub(crate) seed: u64,
+    pub(crate) plan: Plan,
+    pub(crate) now: TrueTime,
+    pub(crate) phase: Phase,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) network: Network,
+    pub(crate) streams: Streams,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) clients: Vec<Client>,
+    /// What faults draw from.
+    pub(crate) fault_rng: Rng,
+    pub(crate) canon: Canon,
+    pub(crate) checkers: Checkers,
+    pub(crate) trace: Trace,
+    pub(crate) stats: Stats,
+    /// When the draining must have come to its end.
+    deadline: TrueTime,
+}
+
+impl World {
+    /// The world of a seed, at its beginning.
+    ///
+    /// # Errors
+    ///
+    /// If a replica cannot start.
+    pub fn new(seed: u64, options: &Options) -> Result<Self, Violation> {
+        let plan = Plan::draw(seed, options);
+        let genesis = genesis(&plan);
+        let disk_of = |index| Server::new(seed, index, genesis.clone());
+        let mut world = Self {
+            seed,
+            now: TrueTime::ZERO,
+            phase: Phase::Faults,
+            queue: Queue::new(),
+            network: Network::new(Rng::fork(seed, "network"), plan.network.clone()),
+            streams: Streams::default(),
+            servers: (0..plan.replicas).map(disk_of).collect(),
+            clients: (0..plan.clients).map(|index| Client::new(seed, index)).collect(),
+            fault_rng: Rng::fork(seed, "faults"),
+            canon: Canon::new(GENESIS_INDEX, genesis.state.clone()),
+            checkers: Checkers::default(),
+            trace: Trace::new(options.log),
+            stats: Stats::default(),
+            deadline: TrueTime::ZERO,
+            plan,
+        };
+        for index in 0..world.plan.replicas {
+            world.start_replica(index)?;
+        }
+        for index in 0..world.plan.clients {
+            world.plan_session(index);
+        }
+        world.plan_fault();
+        world.queue.push(world.now.after_nanos(world.plan.faults_nanos), Event::Heal);
+        Ok(world)
+    }
+
+    /// Lets the run take its course.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn run(&mut self) -> Result<(), Violation> {
+        while self.phase != Phase::Ended {
+            // Replicas tick, so there always is an event.
+            let Some((at, event)) = self.queue.pop() else { break };
+            self.now = at;
+            self.happen(event)?;
+        }
+        Ok(())
+    }
+
+    /// The moment of the run.
+    #[must_use]
+    pub fn now(&self) -> TrueTime {
+        self.now
+    }
+
+    /// How the run is set up.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The hash of all that has happened.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.hash()
+    }
+
+    /// What has happened, counted.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { events: self.trace.events(), ..self.stats.clone() }
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Run(Process::Replica(index), life) => self.run_replica(index, life)?,
+            Event::Run(Process::Client(index), life) => self.run_client(index, life)?,
+            Event::Peer { from, to, messages } => self.peer_arrives(from, to, messages),
+            Event::PeerReset { at, peer } => self.peer_reset(at, peer),
+            Event::Snapshot { from, to, message, state } => {
+                self.snapshot_arrives(from, to, message, state)?
+            }
+            Event::SnapshotSent { at, to, ok } => self.snapshot_sent(at, to, ok),
+            Event::Written(at) => self.disk_written(at),
+            Event::SnapshotWritten(at, index) => self.snapshot_written(at, index),
+            Event::Establish(connection) => self.establish(connection),
+            Event::GaveUp(connection) => self.give_up(connection),
+            Event::Arrival(connection, direction) => self.arrive(connection, direction)?,
+            Event::Fault => self.begin_fault()?,
+            Event::FaultEnds(ending) => self.end_fault(ending)?,
+            Event::Heal => self.heal()?,
+            Event::Drain => self.drain(),
+            Event::Look => self.look()?,
+        }
+        Ok(())
+    }
+
+    /// A process will run at a moment, or earlier.
+    pub(crate) fn plan_run(&mut self, process: Process, at: TrueTime) {
+        let (run_at, life, paused_until) = match process {
+            Process::Replica(index) => {
+                let server = &mut self.servers[index];
+                (&mut server.run_at, server.life, server.paused_until)
+            }
+            Process::Client(index) => {
+                let client = &mut self.clients[index];
+                (&mut client.run_at, client.life, client.paused_until)
+            }
+        };
+        let at = at.max(self.now).max(paused_until);
+        if run_at.is_none_or(|planned| planned > at) {
+            *run_at = Some(at);
+            self.queue.push(at, Event::Run(process, life));
+        }
+    }
+
+    /// The faults stop: everybody is up, and everybody hears everybody.
+    fn heal(&mut self) -> Result<(), Violation> {
+        self.phase = Phase::Healed;
+        self.trace.event(self.now, Kind::Fault, 0, 0, b"heal");
+        self.trace.say(self.now, || "--- the faults stop; everything is mended".to_owned());
+        self.network.set_conditions(NetworkConditions::calm());
+        self.mend_network();
+        for index in 0..self.servers.len() {
+            self.resume(Process::Replica(index));
+            if self.servers[index].replica.is_none() {
+                self.start_replica(index)?;
+            }
+        }
+        for index in 0..self.clients.len() {
+            self.resume(Process::Client(index));
+        }
+        self.queue.push(self.now.after_nanos(HEALED_NANOS), Event::Drain);
+        Ok(())
+    }
+
+    /// Ends a pause.
+    pub(crate) fn resume(&mut self, process: Process) {
+        match process {
+            Process::Replica(index) => {
+                self.servers[index].paused_until = TrueTime::ZERO;
+                self.servers[index].run_at = None;
+            }
+            Process::Client(index) => {
+                self.clients[index].paused_until = TrueTime::ZERO;
+                self.clients[index].run_at = None;
+            }
+        }
+        self.plan_run(process, self.now);
+    }
+
+    fn drain(&mut self) {
+        self.phase = Phase::Draining;
+        self.trace.say(self.now, || "--- clients begin nothing new".to_owned());
+        self.deadline = self.now.after_nanos(DRAIN_NANOS);
+        for index in 0..self.clients.len() {
+            self.clients[index].wake_at = Some(self.now);
+            self.plan_run(Process::Client(index), self.now);
+        }
+        self.queue.push(self.now.after_nanos(LOOK_NANOS), Event::Look);
+    }
+
+    fn look(&mut self) -> Result<(), Violation> {
+        let leftovers = self.leftovers();
+        if !leftovers.is_empty() && self.now < self.deadline {
+            self.queue.push(self.now.after_nanos(LOOK_NANOS), Event::Look);
+            return Ok(());
+        }
+        leftovers.check()?;
+        self.phase = Phase::Ended;
+        for index in 0..self.servers.len() {
+            self.compare_state(index)?;
+        }
+        self.canon.state().check_invariants();
+        Ok(())
+    }
+
+    fn leftovers(&self) -> Leftovers {
+        let mut leftovers = Leftovers::default();
+        for client in &self.clients {
+            client.leftovers(&self.canon, &mut leftovers);
+        }
+        let mine = |id| self.clients.iter().any(|client| client.session_id == Some(id));
+        let strangers = self.canon.state().sessions().filter(|(id, _)| !mine(*id));
+        leftovers.sessions.extend(strangers.map(|(id, _)| format!("{id} is open, and its client is gone")));
+        for (index, server) in self.servers.iter().enumerate() {
+            if server.applied != self.canon.index() {
+                let (applied, newest) = (server.applied, self.canon.index());
+                leftovers.replicas.push(format!("replica {} has applied {applied} of {newest}", index + 1));
+            }
+        }
+        leftovers
+    }
+}
+
+/// What all replicas begin with.
+fn genesis(plan: &Plan) -> StateAt {
+    let member = |index: usize| Member {
+        id: index as u64 + 1,
+        data_id: index as u64 + 101,
+        peer_address: address(index),
+        client_address: address(index),
+        learner: false,
+    };
+    let settings = settings::defaults();
+    let members = (0..plan.replicas).map(member).collect();
+    let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: 7, members, settings });
+    let voters = (1..=plan.replicas as u64).collect();
+    StateAt { index: GENESIS_INDEX, term: Term(1), voters, learners: Vec::new(), state }
+}
+
+/// Where a replica is found.
+pub(crate) fn address(index: usize) -> String {
+    format!("replica-{}", index + 1)
+}
+
+/// Which replica is found there.
+pub(crate) fn replica_at(address: &str) -> Option<usize> {
+    let id: usize = address.strip_prefix("replica-")?.parse().ok()?;
+    id.checked_sub(1)
+}
+
+/// A machine stopped, or did what it must not.
+pub(crate) fn fault(who: impl std::fmt::Display, what: impl std::fmt::Display) -> Violation {
+    Violation::new(Invariant::Survival, format!("{who}: {what}"))
+}
