@@ -1,0 +1,122 @@
+//! The command line.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::replica::ReplicaFlags;
+use crate::work::Work;
+
+/// Measures Holdfast cells.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast-bench", version, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(Run),
+    /// Becomes one replica of the cell that `run` measures.
+    #[command(name = crate::replica::COMMAND, hide = true)]
+    Replica(Box<ReplicaFlags>),
+}
+
+/// Starts a cell of three replicas on loopback, its data in a temporary directory (of TMPDIR), and measures it. A
+/// client is a task that begins its next operation when its last is done; clients share up to eight sessions, each
+/// with a connection of its own.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Run {
+    /// Measure only this; can be repeated. By default everything.
+    #[arg(long = "work", value_name = "NAME")]
+    pub(crate) works: Vec<Work>,
+    /// With so many clients; can be repeated. By default 1, 64 and 256, or what suits the work.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) clients: Vec<u32>,
+    /// How long each measurement takes, after its warm-up.
+    #[arg(long, value_name = "S", default_value = "5", value_parser = parse_seconds)]
+    pub(crate) seconds: Duration,
+    /// How often the master is killed.
+    #[arg(long, value_name = "N", default_value = "9", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) trials: u32,
+    /// Measure the cell that serves here (host:port, separated by commas) instead of starting one. No master is
+    /// killed then.
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) addresses: Option<String>,
+    /// Print one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print, on standard error, what processor time an operation costs, and what checks a measurement.
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
+impl Run {
+    /// What to measure, in order.
+    pub(crate) fn works(&self) -> Vec<Work> {
+        if self.works.is_empty() { self.default_works() } else { self.works.clone() }
+    }
+
+    fn default_works(&self) -> Vec<Work> {
+        // Without processes of our own there is none to kill.
+        let possible = |work: &Work| self.addresses.is_none() || *work != Work::FailoverGap;
+        Work::ALL.into_iter().filter(possible).collect()
+    }
+
+    /// With how many clients to measure a work, in order.
+    pub(crate) fn clients(&self, work: Work) -> Vec<u32> {
+        if self.clients.is_empty() { work.default_clients().to_vec() } else { self.clients.clone() }
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| "write a number of seconds from 0.1 to 3600".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn run(line: &str) -> Run {
+        match Arguments::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Run(run) => run,
+            Command::Replica(_) => panic!("{line} is a run"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_choice_everything_is_measured_but_no_foreign_master_is_killed() {
+        assert_eq!(run("holdfast-bench run").works(), Work::ALL);
+        assert_eq!(run("holdfast-bench run").clients(Work::Read), [1, 64, 256]);
+        let foreign = run("holdfast-bench run --addresses h:1,h:2").works();
+        assert!(!foreign.contains(&Work::FailoverGap) && foreign.len() == Work::ALL.len() - 1);
+    }
+
+    #[test]
+    fn works_and_clients_can_be_chosen_and_repeated() {
+        let run = run("holdfast-bench run --work read --work handoff --clients 3 --clients 5 --seconds 0.5");
+        assert_eq!(run.works(), [Work::Read, Work::Handoff]);
+        assert_eq!(run.clients(Work::Handoff), [3, 5]);
+        assert_eq!(run.seconds, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_a_usage_error() {
+        for option in ["--clients 0", "--seconds 0", "--seconds nan", "--trials 0", "--work reading"] {
+            let line = format!("holdfast-bench run {option}");
+            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{option}");
+        }
+    }
+}
