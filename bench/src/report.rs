@@ -91,7 +91,7 @@ impl Figures {
 /// Of a sorted list; the mean of the middle two if there are two.
 fn median(sorted: &[Duration]) -> Option<Duration> {
     let middle = sorted.get(sorted.len() / 2)?;
-    let other = if sorted.len() % 2 == 0 { sorted.get(sorted.len() / 2 - 1)? } else { middle };
+    let other = if sorted.len().is_multiple_of(2) { sorted.get(sorted.len() / 2 - 1)? } else { middle };
     Some((*middle + *other) / 2)
 }
 
