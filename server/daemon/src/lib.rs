@@ -29,4 +29,4 @@ pub mod storage;
 pub use founding::FoundingError;
 pub use listen::{ListenError, Listeners};
 pub use server::{Server, ServerError, run_replica_blocking};
-pub use signals::interrupted;
+pub use signals::StopSignals;

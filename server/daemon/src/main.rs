@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use holdfast_server::config::{Config, ConfigError, ConfigFlags, LogFormat, LogLevel};
 use holdfast_server::dev::{DevCell, DevError, DevOptions};
-use holdfast_server::{ServerError, interrupted, logging, run_replica_blocking};
+use holdfast_server::{ServerError, StopSignals, logging, run_replica_blocking};
 use slog::Logger;
 
 /// The first of the ports where the command-line client looks if it is not told where.
@@ -98,15 +98,21 @@ fn dev(flags: DevFlags) -> anyhow::Result<()> {
     let options = DevOptions { cell, replicas, data_dir, port_base };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut cell = start_dev_cell(options, logger).await?;
+        let mut signals = StopSignals::listen()?;
+        let mut cell = tokio::select! {
+            started = start_dev_cell(options, logger) => started?,
+            () = signals.next() => return Ok(()),
+        };
         print!("{}", welcome(&cell));
         std::io::stdout().flush().context("cannot write to standard output")?;
         tokio::select! {
-            interrupted = interrupted() => interrupted?,
+            () = signals.next() => println!("stopping; interrupt again to stop at once"),
             failed = cell.failed() => return Err(failed.into()),
         }
-        println!("stopping");
-        Ok(cell.stop().await?)
+        tokio::select! {
+            stopped = cell.stop() => Ok(stopped?),
+            () = signals.next() => Ok(()),
+        }
     })
 }
 

@@ -27,10 +27,11 @@ use crate::front::{Front, Phase};
 use crate::identity::{DataDir, IdentityError, Stage};
 use crate::listen::{ListenError, Listeners, connections};
 use crate::peers::{Greeter, PeerBook, PeerService, Peers};
+use crate::signals::StopSignals;
 use crate::storage::StorageError;
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::LogWriter;
-use crate::{clock, logging, signals};
+use crate::{clock, logging};
 
 /// A master that stops gives others so long to take over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -100,7 +101,7 @@ pub fn run_replica_blocking(config: Config, logger: Logger) -> Result<(), Server
     let (ready, _) = oneshot::channel();
     let (masters, _) = watch::channel(None);
     let lived = runtime.block_on(async {
-        let signals = tokio::spawn(signals::stop_on_signals(stop, logger.clone())?);
+        let signals = tokio::spawn(StopSignals::listen()?.stop_replica(stop, logger.clone()));
         let lived = Life { config, logger, stops, masters }.live(listeners, ready).await;
         signals.abort();
         lived

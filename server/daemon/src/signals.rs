@@ -8,45 +8,41 @@ use tokio::sync::watch;
 
 use crate::server::Stop;
 
-/// The two signals.
-struct Signals {
+/// The two signals, taken over: they no longer end the process by themselves.
+#[derive(Debug)]
+pub struct StopSignals {
     term: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
-    async fn next(&mut self) {
+impl StopSignals {
+    /// Takes both signals over, from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not let this process handle signals.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next signal of either kind. Dropping the future loses nothing.
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
-}
 
-/// Takes both signals over at once, and gives a future that turns them into wishes for as long as it is polled.
-pub(crate) fn stop_on_signals(
-    stop: watch::Sender<Stop>,
-    logger: Logger,
-) -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    let mut signals =
-        Signals { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-    Ok(async move {
-        signals.next().await;
+    /// Turns signals into wishes for as long as it is polled.
+    pub(crate) async fn stop_replica(mut self, stop: watch::Sender<Stop>, logger: Logger) {
+        self.next().await;
         info!(logger, "asked to stop; a second signal stops at once");
         stop.send_replace(Stop::Gracefully);
-        signals.next().await;
+        self.next().await;
         stop.send_replace(Stop::Now);
-    })
-}
-
-/// Waits for either signal. Dropping the future leaves both taken over.
-///
-/// # Errors
-///
-/// If the system does not let this process handle signals.
-pub async fn interrupted() -> io::Result<()> {
-    let mut signals =
-        Signals { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-    signals.next().await;
-    Ok(())
+    }
 }

@@ -29,8 +29,9 @@ use crate::driver::CoreInput;
 use crate::peers::Greeter;
 use refusal::refused;
 
-/// The most bytes of one message from a client: the largest contents that settings allow, twice.
-const MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// The most bytes of one message from a client: the largest contents that settings allow, four times, since a
+/// frame may carry several requests. What gRPC itself takes by default.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// The most session streams at a time: as many as a cell has sessions by default.
 const STREAMS_MAX: usize = 200_000;
 /// The most unary calls that have no answer yet.

@@ -7,15 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use holdfast_proto::client::v1::{ClientFrame, ServerFrame};
+use holdfast_proto::client::v1::server_frame::Hello;
+use holdfast_proto::client::v1::{ClientFrame, Refusal, RefusalCode, ServerFrame, StreamRefused};
 use holdfast_replica::Input;
 use holdfast_types::{ConnectionId, Duration};
 use slog::{Logger, debug};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
-use super::{Front, STREAMS_MAX, overloaded};
+use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
 use crate::driver::CoreInput;
 use crate::outbox::{Outbox, OutboxLimits, Popped};
 
@@ -64,8 +65,12 @@ impl Reader {
             () = outbox.ended() => {}
             end = self.read_all() => match end {
                 Ok(()) => debug!(logger, "client closed its stream"; "connection" => %connection),
-                Err(status) => {
-                    debug!(logger, "client stream broke"; "connection" => %connection, "why" => status.message());
+                Err(why) => {
+                    debug!(logger, "client stream ends: {}", why.message; "connection" => %connection);
+                    let refused = StreamRefused { refusal: Some(why), ..StreamRefused::default() };
+                    let frame = ServerFrame { hello: Some(Hello::Refused(refused)), ..ServerFrame::default() };
+                    // Whoever is gone need not be told why.
+                    let _ = outbox.push(frame, 0);
                 }
             },
         }
@@ -74,18 +79,38 @@ impl Reader {
         let _ = core.send(CoreInput::Replica(Input::Disconnected { connection })).await;
     }
 
-    async fn read_all(&mut self) -> Result<(), Status> {
+    /// Reads until the client closes its side. `Err` says why nothing more is read.
+    async fn read_all(&mut self) -> Result<(), Refusal> {
         let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.frames.message()).await;
-        let mut next = first.map_err(|_| Status::deadline_exceeded("no hello"))??;
-        while let Some(frame) = next {
+        let mut next = first.map_err(|_| {
+            let seconds = FIRST_FRAME_TIMEOUT.as_secs();
+            refusal(RefusalCode::Protocol, format!("no hello came within {seconds} s"))
+        })?;
+        while let Some(frame) = next.map_err(|status| unreadable(&status))? {
             let input = Input::Frame { connection: self.connection, frame };
             if self.core.send(CoreInput::Replica(input)).await.is_err() {
-                return Err(super::stopping());
+                return Err(refusal(RefusalCode::Overloaded, "this replica is stopping: try another one"));
             }
-            next = self.frames.message().await?;
+            next = self.frames.message().await;
         }
         Ok(())
     }
+}
+
+/// Why a frame could not be read: it is too long, it is none, or the client is gone.
+fn unreadable(status: &Status) -> Refusal {
+    match status.code() {
+        Code::OutOfRange => {
+            let message =
+                format!("a frame is longer than {MESSAGE_BYTES_MAX} bytes, the most that is taken at once");
+            refusal(RefusalCode::Limit, message)
+        }
+        _ => refusal(RefusalCode::Protocol, format!("a frame cannot be read: {}", status.message())),
+    }
+}
+
+fn refusal(code: RefusalCode, message: impl Into<String>) -> Refusal {
+    Refusal { code: code.into(), message: message.into() }
 }
 
 /// The frames of one stream, on their way to the client.

@@ -20,6 +20,8 @@ pub(crate) struct PeerBook {
     inner: Mutex<Book>,
     /// The id of the cell that has made contact, if this replica is waiting for one.
     contacted: watch::Sender<Option<u64>>,
+    /// Changes when the members do: whoever was admitted before may not be any more.
+    members: watch::Sender<()>,
     /// Why this replica must stop, once a peer that must know has said so. Only ever set once.
     stop: watch::Sender<Option<String>>,
 }
@@ -40,6 +42,7 @@ impl PeerBook {
         Self {
             inner: Mutex::new(Book { roster, founding, streams: BTreeMap::new() }),
             contacted: watch::Sender::new(None),
+            members: watch::Sender::new(()),
             stop: watch::Sender::new(None),
         }
     }
@@ -59,6 +62,13 @@ impl PeerBook {
         let mut book = self.book();
         book.roster.members = members.iter().map(|member| (ReplicaId(member.id), member.clone())).collect();
         book.roster.removed = removed;
+        drop(book);
+        self.members.send_replace(());
+    }
+
+    /// Tells of changes of the members from now on.
+    pub(super) fn member_changes(&self) -> watch::Receiver<()> {
+        self.members.subscribe()
     }
 
     /// Whether the members are known.

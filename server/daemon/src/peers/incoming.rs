@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::peer_server::{Peer, PeerServer};
 use holdfast_proto::peer::v1::{
@@ -91,11 +92,15 @@ impl Peer for PeerService {
             Ok(id) => id,
             Err(refused) => return Ok(Response::new(MessagesResponse { refused })),
         };
-        let contact =
-            Member { id: id.0, data_id: from.data_id, peer_address: from.peer_address, ..Member::default() };
+        let contact = Member {
+            id: id.0,
+            data_id: from.data_id,
+            peer_address: from.peer_address.clone(),
+            ..Member::default()
+        };
         self.core.send(CoreInput::Contact(contact)).await.map_err(|_| stopping())?;
         let reader = Reader {
-            id,
+            from,
             stream: self.book.begin_stream(id),
             book: Arc::clone(&self.book),
             core: self.core.clone(),
@@ -104,8 +109,8 @@ impl Peer for PeerService {
         // A task of its own: the handler's future is dropped when the connection breaks, and that is just when
         // the core must be told.
         let read = tokio::spawn(reader.run(first.messages, frames));
-        read.await.map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(MessagesResponse::default()))
+        let refused = read.await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(MessagesResponse { refused }))
     }
 
     async fn snapshot(
@@ -137,7 +142,7 @@ impl Peer for PeerService {
 
 /// Reads one stream of messages.
 struct Reader {
-    id: ReplicaId,
+    from: Identity,
     stream: u64,
     book: Arc<PeerBook>,
     core: mpsc::Sender<CoreInput>,
@@ -145,26 +150,51 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(self, messages: Vec<bytes::Bytes>, mut frames: Streaming<PeerFrame>) {
-        let from = self.id;
-        let mut messages = messages;
-        let end = loop {
+    /// Reads until the stream breaks, or its sender is no longer welcome; then says why, and else nothing.
+    async fn run(self, messages: Vec<Bytes>, frames: Streaming<PeerFrame>) -> String {
+        let peer = ReplicaId(self.from.replica);
+        let end = tokio::select! {
+            reason = self.unwelcome() => {
+                warn!(self.logger, "refused {peer} from now on: {reason}");
+                return reason;
+            }
+            end = self.read(messages, frames) => end,
+        };
+        // The peer may have come back meanwhile, and be well.
+        if self.book.is_newest(peer, self.stream) {
+            info!(self.logger, "the connection from {peer} broke: {end}");
+            // Fails only when the core is gone.
+            let _ = self.core.send(CoreInput::Replica(Input::PeerReset { peer })).await;
+        }
+        String::new()
+    }
+
+    /// Waits until the sender is no longer welcome, and says why. A replica that is removed would not learn it
+    /// otherwise: the others stop talking to it as soon as it is.
+    async fn unwelcome(&self) -> String {
+        let mut changes = self.book.member_changes();
+        loop {
+            if let Err(Denial::Never(reason)) = self.book.admit(&self.from, self.book.me().replica) {
+                return reason;
+            }
+            changes.changed().await.expect("the book holds the sender");
+        }
+    }
+
+    /// Reads until the stream breaks, and says how it did.
+    async fn read(&self, mut messages: Vec<Bytes>, mut frames: Streaming<PeerFrame>) -> String {
+        let from = ReplicaId(self.from.replica);
+        loop {
             if !messages.is_empty()
                 && self.core.send(CoreInput::Replica(Input::Peer { from, messages })).await.is_err()
             {
-                return;
+                return "this replica is stopping".to_owned();
             }
             match frames.message().await {
                 Ok(Some(frame)) => messages = frame.messages,
-                Ok(None) => break "it ended".to_owned(),
-                Err(status) => break status.message().to_owned(),
+                Ok(None) => return "it ended".to_owned(),
+                Err(status) => return status.message().to_owned(),
             }
-        };
-        // The peer may have come back meanwhile, and be well.
-        if self.book.is_newest(from, self.stream) {
-            info!(self.logger, "the connection from {from} broke: {end}");
-            // Fails only when the core is gone.
-            let _ = self.core.send(CoreInput::Replica(Input::PeerReset { peer: from })).await;
         }
     }
 }

@@ -93,3 +93,6 @@ impl Peers {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,20 @@
 //! A whole cell in this process, and a client that uses nothing but the generated stubs.
 
+mod session;
+#[path = "../support/mod.rs"]
 mod support;
 
+use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{
-    GetContentsRequest, RefusalCode, Role, SetContentsRequest, StatusRequest, StatusResponse, outcome,
+    ClientFrame, GetContents, GetContentsRequest, RefusalCode, Request, Role, SetContents,
+    SetContentsRequest, StatusRequest, StatusResponse, outcome,
 };
 use holdfast_server::dev::{DevCell, DevOptions};
 use holdfast_types::ReplicaId;
+use session::{SECRET, Stream, acquire, attach, open, open_session};
 use slog::{Discard, Logger, o};
-use support::{LIMIT, SECRET, Stream, acquire, attach, open, open_session, stub};
+use support::{LIMIT, stub};
 use tonic::{Code, Status};
 
 fn logger() -> Logger {
@@ -143,5 +148,56 @@ async fn a_cell_goes_on_when_its_master_is_stopped_and_takes_it_back() {
         }
     };
     tokio::time::timeout(LIMIT, caught_up).await.expect("the replica catches up");
+    cell.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_off_and_its_session_goes_on() {
+    const READS: u64 = 1_000;
+    let options = DevOptions { replicas: 1, ..DevOptions::default() };
+    let cell = DevCell::start(options, logger()).await.unwrap();
+    let addresses = cell.addresses();
+    let (mut stream, hello) = Stream::begin(&addresses, open_session(SECRET)).await;
+    let Hello::Opened(opened) = hello else { panic!("{hello:?}") };
+    stream.request(1, open("/large")).await;
+    let contents = vec![0; 256 << 10].into();
+    let set = SetContents { handle: 1, contents, if_generation: None };
+    assert!(matches!(stream.request(2, Operation::SetContents(set)).await, outcome::Result::Written(_)));
+
+    // A quarter of a gigabyte of answers, and nobody takes them.
+    let read = Operation::GetContents(GetContents { handle: 1 });
+    let requests = (3..3 + READS).map(|number| Request { number, operation: Some(read.clone()) });
+    stream.send(ClientFrame { requests: requests.collect(), ..ClientFrame::default() }).await;
+    let cut_off = async { while status(&addresses[0]).await.unwrap().attached > 0 {} };
+    tokio::time::timeout(LIMIT, cut_off).await.expect("the client is cut off, and others are served");
+    let mut taken = 0;
+    let refused = loop {
+        match stream.read().await {
+            Ok(frame) => taken += frame.expect("the end has a reason").replies.len(),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!((taken as u64) < READS);
+
+    let (mut stream, hello) = Stream::begin(&addresses, attach(opened.session, 2)).await;
+    assert!(matches!(hello, Hello::Attached(_)));
+    assert!(matches!(stream.request(3 + READS, read).await, outcome::Result::Contents(_)));
+    cell.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_long_ends_the_stream_with_the_reason() {
+    let options = DevOptions { replicas: 1, ..DevOptions::default() };
+    let cell = DevCell::start(options, logger()).await.unwrap();
+    let (mut stream, _) = Stream::begin(&cell.addresses(), open_session(SECRET)).await;
+    let set = SetContents { handle: 1, contents: vec![0; 5 << 20].into(), if_generation: None };
+    let request = Request { number: 1, operation: Some(Operation::SetContents(set)) };
+    stream.send(ClientFrame { requests: vec![request], ..ClientFrame::default() }).await;
+    let last = stream.read().await.unwrap().expect("the end has a reason");
+    let Some(Hello::Refused(refused)) = last.hello else { panic!("{last:?}") };
+    let refusal = refused.refusal.unwrap();
+    assert_eq!(refusal.code(), RefusalCode::Limit, "{refusal:?}");
+    assert!(refusal.message.contains("4194304 bytes"), "{refusal:?}");
     cell.stop().await.unwrap();
 }

@@ -1,0 +1,105 @@
+//! The program itself: what it says, and how it exits.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use holdfast_proto::client::v1::StatusRequest;
+use holdfast_proto::client::v1::cell_client::CellClient;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn holdfastd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfastd"));
+    // Whoever runs the tests may have some of these set.
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("HOLDFAST_") {
+            command.env_remove(variable);
+        }
+    }
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A replica that is alone in its cell, and so needs nobody.
+fn run_alone(dir: &tempfile::TempDir, peer: &str, client: &str) -> Command {
+    let mut command = holdfastd();
+    command.args(["run", "--cell", "dev", "--replica", "1", "--members", &format!("1={peer}/{client}")]);
+    command.args(["--peer-listen", peer, "--client-listen", client]);
+    command.arg("--data-dir").arg(dir.path().join("data"));
+    command
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Sends a signal and waits for the end.
+fn signalled(child: &mut Child, signal: Signal) -> ExitStatus {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+    child.wait().unwrap()
+}
+
+#[test]
+fn the_version_is_told() {
+    let output = holdfastd().arg("--version").output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        format!("holdfastd {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_wrong_configuration_exits_with_2_and_says_what_is_missing() {
+    let output = holdfastd().args(["run", "--cell", "dev"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--replica"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_port_in_use_exits_with_1_and_is_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let output = run_alone(&dir, &free_address(), &taken).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("{taken}, which `client_listen`")), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn a_replica_that_is_asked_to_stop_exits_with_0_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (peer, client) = (free_address(), free_address());
+    for _ in 0..2 {
+        let mut child = run_alone(&dir, &peer, &client).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("is the master") {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the log ended");
+        }
+        let mut stub = CellClient::connect(format!("http://{client}")).await.unwrap();
+        let status = stub.status(StatusRequest {}).await.unwrap().into_inner();
+        assert_eq!(status.master, 1);
+        assert_eq!(signalled(&mut child, Signal::SIGTERM).code(), Some(0));
+    }
+}
+
+#[test]
+fn dev_says_what_to_type_next_and_stops_when_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = holdfastd().arg("dev").arg("--data-dir").arg(dir.path().join("cell")).spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    while !said.contains("holdfast lock") {
+        assert!(lines.read_line(&mut said).unwrap() > 0, "it said only {said}");
+    }
+    assert!(said.contains("export HOLDFAST_ADDRESSES=127.0.0.1:"), "{said}");
+    assert_eq!(signalled(&mut child, Signal::SIGINT).code(), Some(0));
+    assert!(dir.path().join("cell").join("replica-1").is_dir(), "given directories stay");
+}
