@@ -263,13 +263,18 @@ impl Replica {
     }
 
     fn handle_time(&mut self) -> Result<(), Fault> {
+        let may_campaign = !self.is_installing();
         if self.now >= self.next_tick {
-            self.raw.tick();
-            self.set_election_timeout();
+            if may_campaign {
+                self.raw.tick();
+                self.set_election_timeout();
+            }
             // Ticks that were missed are not made up for: a replica that slept must first hear what came.
             self.next_tick = self.now + Duration::from_millis(self.config.tick_ms);
         }
-        if self.election.due(self.now) && self.raw.raft.leader_id == raft::INVALID_ID {
+        // Asked first, because it sets the next time.
+        let due = self.election.due(self.now);
+        if due && may_campaign && self.raw.raft.leader_id == raft::INVALID_ID {
             self.raw.campaign()?;
             self.set_election_timeout();
         }

@@ -21,6 +21,8 @@ pub(crate) struct Unpersisted {
     number: u64,
     /// Whether the disk was asked to write it.
     on_disk: bool,
+    /// Where the snapshot stands that came with it; 0 if none did.
+    snapshot: u64,
     messages: Vec<Message>,
 }
 
@@ -56,6 +58,7 @@ impl Replica {
         }
         // A commit index alone is not worth a write: it is found again after a restart.
         let on_disk = ready.must_sync() || snapshot.is_some() || !entries.is_empty();
+        let installed = snapshot.as_ref().map_or(0, |at| at.index);
         if on_disk {
             let compact_to = self.snapshots.compact_to.take();
             let sync = ready.must_sync();
@@ -66,7 +69,7 @@ impl Replica {
         let messages = ready.take_persisted_messages();
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
-        self.unpersisted.push_back(Unpersisted { number, on_disk, messages });
+        self.unpersisted.push_back(Unpersisted { number, on_disk, snapshot: installed, messages });
         self.settle_persisted(0)?;
         self.apply(committed)?;
         self.settle_rounds();
@@ -82,17 +85,28 @@ impl Replica {
     /// Everything up to `number` is durable, and so is what came after it without asking the disk.
     fn settle_persisted(&mut self, number: u64) -> Result<(), Fault> {
         let mut last = None;
+        let mut snapshot = 0;
         while let Some(front) = self.unpersisted.front()
             && (front.number <= number || !front.on_disk)
         {
             let settled = self.unpersisted.pop_front().expect("front was there");
             last = Some(settled.number);
+            snapshot = settled.snapshot.max(snapshot);
             self.send_all(settled.messages)?;
         }
         if let Some(last) = last {
             self.raw.on_persist_ready(last);
         }
+        if snapshot > 0 {
+            self.raw.advance_apply_to(snapshot);
+        }
         Ok(())
+    }
+
+    /// Whether a snapshot was accepted that is not durable yet. Raft counts it as applied only then, and whoever
+    /// campaigns before looks through entries that are not there any more.
+    pub(crate) fn is_installing(&self) -> bool {
+        self.unpersisted.iter().any(|ready| ready.snapshot > 0)
     }
 
     fn send_all(&mut self, messages: Vec<Message>) -> Result<(), Fault> {

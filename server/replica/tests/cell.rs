@@ -414,6 +414,29 @@ fn a_replica_that_was_away_longer_than_the_log_is_kept_catches_up_by_snapshot() 
 }
 
 #[test]
+fn a_replica_that_has_just_installed_a_snapshot_can_campaign() {
+    let mut cell = Cell::new(eager_snapshots);
+    let master = cell.elect();
+    let away = cell.others(master)[0];
+    let disk = cell.crash(away);
+    for call in 0..100 {
+        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
+    }
+    cell.start(away, disk);
+    // The master dies while the snapshot is on its way to the disk, and nothing has been applied after it.
+    cell.host_mut(away).slow = true;
+    cell.pass(Duration::from_secs(1));
+    assert!(cell.host(master).snapshots_sent > 0);
+    let hash = cell.host(master).replica.state().hash();
+    cell.crash(master);
+    cell.pass(Duration::from_secs(3));
+    cell.host_mut(away).slow = false;
+    let new = cell.elect();
+    assert_eq!(cell.host(new).replica.state().hash(), hash);
+    assert_eq!(cell.host(away).replica.state().hash(), hash);
+}
+
+#[test]
 fn a_stop_in_the_normal_way_hands_over_first() {
     let mut cell = Cell::new(defaults);
     let old = cell.elect();
