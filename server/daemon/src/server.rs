@@ -1,7 +1,7 @@
 //! One replica, put together: sockets, data directory, founding, core, and back again.
 //!
 //! A replica runs on one thread with a single-threaded runtime of its own (design.md §10): [`run_replica_blocking`]
-//! takes the calling thread, [`Server::start`] starts one. The order of a life is in [`Life::live`]: bind, open the
+//! takes the calling thread, [`Server::start`] starts one. The order of a life is in `Life::live`: bind, open the
 //! data directory, answer Hellos, come to a cell, recover, serve, hand over, close.
 //!
 //! Invariant: the replica serves nobody before its data directory is found whole, and what it acknowledged is
