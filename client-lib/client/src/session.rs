@@ -164,7 +164,8 @@ impl Session {
     }
 
     /// Ends the session: its handles are closed and its locks released, without lock-delay. Returns when the
-    /// cell has confirmed it, or when the session has ended in another way.
+    /// cell has confirmed it, or when the session has ended in another way: at the latest, if no master is to be
+    /// found, when its lease and the grace period are over. Calls that other tasks make meanwhile fail.
     ///
     /// Dropping the future does not stop the closing.
     pub async fn close(&self) -> Ended {
