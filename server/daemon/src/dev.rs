@@ -107,7 +107,8 @@ struct ReplicaRecord {
     client_address: String,
 }
 
-/// A running cell. Dropping it stops its replicas at once; [`DevCell::stop`] is the better way.
+/// A running cell. Dropping it stops its replicas at once, and blocks while they end; [`DevCell::stop`] is the better
+/// way.
 #[derive(Debug)]
 pub struct DevCell {
     record: Record,
@@ -269,6 +270,14 @@ impl DevCell {
         let server = Server::start_on(listeners, config, logger).await;
         self.servers[place] = Some(server.map_err(|source| DevError::Replica { replica: id, source })?);
         Ok(())
+    }
+}
+
+impl Drop for DevCell {
+    /// Blocks until the replicas' threads have ended: a replica whose temporary directory vanished before would
+    /// take that for a failing disk, and end the process.
+    fn drop(&mut self) {
+        self.servers.drain(..).flatten().for_each(Server::halt);
     }
 }
 

@@ -120,6 +120,7 @@ pub struct Server {
     stop: watch::Sender<Stop>,
     master: watch::Receiver<Option<ReplicaId>>,
     ended: oneshot::Receiver<Result<(), ServerError>>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Server {
@@ -147,7 +148,7 @@ impl Server {
         let (ready, is_ready) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
         let life = Life { config, logger, stops, masters };
-        thread::Builder::new().name(format!("replica-{}", replica.0)).spawn(move || {
+        let thread = thread::Builder::new().name(format!("replica-{}", replica.0)).spawn(move || {
             // Nobody is left to tell if the owner has dropped the server.
             let _ = end.send(life.live_on_this_thread(listeners, ready));
         })?;
@@ -156,7 +157,7 @@ impl Server {
             Ok(()) = is_ready => {}
             lived = &mut ended => lived.unwrap_or_else(|_| Err(panicked()))?,
         }
-        Ok(Self { replica, peer_address, client_address, stop, master, ended })
+        Ok(Self { replica, peer_address, client_address, stop, master, ended, thread })
     }
 
     /// The replica's id.
@@ -193,6 +194,13 @@ impl Server {
     pub async fn stop(self) -> Result<(), ServerError> {
         self.stop.send_replace(Stop::Gracefully);
         self.ended.await.unwrap_or_else(|_| Err(panicked()))
+    }
+
+    /// Stops the replica at once, without handing over, and blocks until its thread has ended.
+    pub(crate) fn halt(self) {
+        self.stop.send_replace(Stop::Now);
+        // A panic of the thread is in the log.
+        let _ = self.thread.join();
     }
 
     /// Waits until the replica ends by itself. Dropping the future loses nothing.

@@ -4,6 +4,7 @@ mod session;
 #[path = "../support/mod.rs"]
 mod support;
 
+use holdfast_proto::client::v1::cell_client::CellClient;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{
@@ -122,6 +123,16 @@ async fn a_stopped_cell_comes_back_with_its_sessions_and_locks() {
     assert_eq!(attached.locks[0].granted, Some(granted));
     assert_eq!(stream.keep_alive(1).await, 30_000);
     cell.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cell_that_is_dropped_ends_and_leaves_nothing_behind() {
+    let cell = DevCell::start(DevOptions::default(), logger()).await.unwrap();
+    let (address, dir) = (cell.addresses()[0].clone(), cell.data_dir().to_owned());
+    assert!(dir.is_dir());
+    drop(cell);
+    assert!(!dir.exists());
+    assert!(CellClient::connect(format!("http://{address}")).await.is_err());
 }
 
 #[tokio::test]
