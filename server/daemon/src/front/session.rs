@@ -86,6 +86,11 @@ impl Reader {
             let seconds = FIRST_FRAME_TIMEOUT.as_secs();
             refusal(RefusalCode::Protocol, format!("no hello came within {seconds} s"))
         })?;
+        // What follows on a stream that the core has ended is ignored there, so this is seen to here.
+        if matches!(&next, Ok(Some(frame)) if frame.hello.is_none()) {
+            let message = "the first frame of a stream must open or attach a session";
+            return Err(refusal(RefusalCode::Protocol, message));
+        }
         while let Some(frame) = next.map_err(|status| unreadable(&status))? {
             let input = Input::Frame { connection: self.connection, frame };
             if self.core.send(CoreInput::Replica(input)).await.is_err() {

@@ -212,3 +212,16 @@ async fn a_frame_that_is_too_long_ends_the_stream_with_the_reason() {
     assert!(refusal.message.contains("4194304 bytes"), "{refusal:?}");
     cell.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_stream_that_begins_without_a_hello_ends_with_the_reason() {
+    let options = DevOptions { replicas: 1, ..DevOptions::default() };
+    let cell = DevCell::start(options, logger()).await.unwrap();
+    let mut stub = CellClient::connect(format!("http://{}", cell.addresses()[0])).await.unwrap();
+    let frames = tokio_stream::iter([ClientFrame::default()]);
+    let mut answers = stub.session(frames).await.unwrap().into_inner();
+    let last = answers.message().await.unwrap().expect("the end has a reason");
+    let Some(Hello::Refused(refused)) = last.hello else { panic!("{last:?}") };
+    assert_eq!(refused.refusal.unwrap().code(), RefusalCode::Protocol);
+    cell.stop().await.unwrap();
+}
