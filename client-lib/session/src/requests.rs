@@ -18,6 +18,11 @@ use std::collections::BTreeMap;
 const FRAME_REQUESTS_MAX: usize = 1_024;
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
+/// No cell takes a larger request: its settings allow 1 MiB of contents and 16 KiB of name at the most. A replica
+/// breaks a stream that brings more than it takes at once, and would break every later one that brings it again, so
+/// such a request would cost the session its lease.
+const REQUEST_BYTES_MAX: usize = 2 << 20;
+
 /// A call that is over.
 pub(crate) type Completed = (Token, Result<Completion, CallError>);
 
@@ -72,8 +77,17 @@ enum Place {
 }
 
 impl Requests {
-    /// Takes up a call.
-    pub(crate) fn call(&mut self, token: Token, operation: Operation) {
+    /// Takes up a call, or refuses it if no cell could take it.
+    pub(crate) fn call(&mut self, token: Token, operation: Operation, completed: &mut Vec<Completed>) {
+        let bytes = bytes_of(&operation);
+        if bytes > REQUEST_BYTES_MAX {
+            let message = format!(
+                "the request has {bytes} bytes, and no cell takes one of more than {REQUEST_BYTES_MAX}"
+            );
+            let refusal = Refusal { code: RefusalCode::Limit.into(), message };
+            completed.push((token, Err(CallError::Refused(refusal))));
+            return;
+        }
         self.calls.insert(token, Place::Queued(self.queued_next));
         self.enqueue(Some(token), operation);
     }
@@ -331,12 +345,20 @@ fn outlives_session(operation: &Operation) -> bool {
 
 /// Adds a request, and tells about how many bytes it takes.
 fn push(frame: &mut ClientFrame, number: u64, operation: Operation) -> usize {
-    let bytes = match &operation {
+    let bytes = bytes_of(&operation);
+    frame.requests.push(Request { number, operation: Some(operation) });
+    bytes
+}
+
+/// About how many bytes a request takes.
+fn bytes_of(operation: &Operation) -> usize {
+    /// Number, handle, generation and framing.
+    const OVERHEAD_BYTES: usize = 32;
+    let bytes = match operation {
         Operation::Open(open) => open.path.len() + open.contents.len(),
         Operation::SetContents(set) => set.contents.len(),
         Operation::ReadDir(read) => read.after.len(),
         _ => 0,
     };
-    frame.requests.push(Request { number, operation: Some(operation) });
-    bytes + 32
+    bytes + OVERHEAD_BYTES
 }

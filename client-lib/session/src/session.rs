@@ -395,7 +395,11 @@ impl Session {
         let ended = match &self.state {
             State::Ended(ended) => ended.clone(),
             _ if self.closing => Ended::Closed,
-            _ => return self.requests.call(token, operation),
+            _ => {
+                let mut completed = Vec::new();
+                self.requests.call(token, operation, &mut completed);
+                return self.complete(completed);
+            }
         };
         self.complete(vec![(token, Err(CallError::Ended { ended, maybe_applied: false }))]);
     }

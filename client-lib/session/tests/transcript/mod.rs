@@ -196,7 +196,11 @@ fn operation(line: &mut ArgumentConsumer<'_>) -> Fallible<Operation> {
         "acquire" => Operation::Acquire(wire::Acquire { handle, mode, try_only: false }),
         "release" => Operation::Release(wire::Release { handle }),
         "close" => Operation::Close(wire::Close { handle }),
-        "write" => Operation::SetContents(wire::SetContents { handle, ..wire::SetContents::default() }),
+        "write" => {
+            let bytes = line.take_key("bytes").map_or(Ok(0), number)?;
+            let contents = vec![0; usize::try_from(bytes)?].into();
+            Operation::SetContents(wire::SetContents { handle, contents, ..wire::SetContents::default() })
+        }
         "read" => Operation::GetContents(wire::GetContents { handle }),
         other => return Err(format!("there is no operation {other}").into()),
     })
