@@ -73,7 +73,8 @@ impl ServerError {
     /// Whether the replica can never run again with this data directory and id.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Removed(_))
+        let refused_at_once = matches!(self, Self::Founding(FoundingError::Refused { .. }));
+        refused_at_once || matches!(self, Self::Refused(_) | Self::Removed(_))
     }
 }
 

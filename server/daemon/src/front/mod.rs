@@ -91,14 +91,17 @@ impl Front {
             .add_service(admin)
     }
 
-    /// The core's queue, or why there is none.
+    /// The core's queue, or why there is none: a refusal, so that a caller knows that its call had no effect.
     fn core(&self) -> Result<mpsc::Sender<CoreInput>, Status> {
         match &*self.phase.borrow() {
             Phase::Serving(core) => Ok(core.clone()),
             Phase::Starting(waiting) => {
-                Err(Status::unavailable(format!("this replica does not serve yet: {waiting}")))
+                let message = format!("this replica does not serve yet: {waiting}");
+                Err(refused(RefusalCode::NotMaster, message))
             }
-            Phase::Stopping => Err(stopping()),
+            Phase::Stopping => {
+                Err(refused(RefusalCode::NotMaster, "this replica is stopping: try another one"))
+            }
         }
     }
 
