@@ -1,0 +1,29 @@
+//! The harness of the end-to-end tests: real processes, real sockets, real crashes.
+//!
+//! - [`Cluster`]: a cell of replica processes, each a [`Replica`] that can be started, killed, paused and stopped
+//! - [`Holder`]: a client as a process of its own, which holds a lock, and can be killed or paused
+//! - [`Resource`]: a server that is fenced by sequencers
+//! - [`Proxy`]: a network between a client and a replica that can be cut
+//! - [`wire`]: a client that says what the library never would
+//! - [`eventually`] and [`within`]: waiting for a condition, with a limit; nothing here sleeps for a fixed time
+//!
+//! Never here: what is right. That is for the tests to say. Invariant: no process outlives the test that started
+//! it, however the test ends.
+
+mod cluster;
+mod holder;
+mod ports;
+mod process;
+mod proxy;
+mod replica;
+mod resource;
+mod wait;
+pub mod wire;
+
+pub use cluster::Cluster;
+pub use holder::Holder;
+pub use process::Programs;
+pub use proxy::Proxy;
+pub use replica::Replica;
+pub use resource::{Resource, Verdict};
+pub use wait::{LIMIT, eventually, within};

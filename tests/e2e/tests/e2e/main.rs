@@ -1,0 +1,22 @@
+//! Holdfast from end to end: replicas and clients as processes, killed, paused, wiped and misled.
+//!
+//! Each test has a cell of its own. Leases are short, so that those who die are missed soon.
+
+mod crash;
+mod damage;
+mod fail_over;
+mod holder;
+mod membership;
+mod misconfigured;
+mod misuse;
+mod stop;
+mod withdrawal;
+
+use holdfast_e2e::Programs;
+
+/// Where cargo has put the programs.
+const PROGRAMS: Programs = Programs {
+    replica: env!("CARGO_BIN_EXE_e2e-replica"),
+    holder: env!("CARGO_BIN_EXE_e2e-holder"),
+    tied: env!("CARGO_BIN_EXE_e2e-tied"),
+};
