@@ -5,7 +5,7 @@
 //! it, campaigns after a stagger by rank, and again until somebody leads. Those who still hear the leader refuse
 //! the pre-vote, so that a connection which broke by itself does no harm.
 
-use holdfast_types::{Duration, ReplicaId, Time};
+use holdfast_types::{Duration, ReplicaId, Term, Time};
 
 /// The first campaign after a reset, or a start, comes this soon, plus a stagger by rank.
 const STAGGER_BASE: Duration = Duration::from_micros(500);
@@ -15,6 +15,9 @@ const STAGGER_RANK: Duration = Duration::from_millis(8);
 const REPEAT_MIN: Duration = Duration::from_millis(8);
 /// And this much more at most.
 const REPEAT_SPREAD_MICROS: u64 = 12_000;
+/// The pause doubles with each candidacy that brought no leader, so often at most. A vote is synced to two disks, one
+/// after the other; who campaigns again before that throws away the votes that are on their way.
+const DOUBLINGS_MAX: u32 = 5;
 /// After so long without a leader the quorum is gone, and raft's own slower timer is enough.
 const EAGER_MAX: Duration = Duration::from_secs(3);
 
@@ -29,11 +32,15 @@ pub(crate) struct Election {
     next: Option<Time>,
     /// When to stop being eager.
     until: Time,
+    /// Raft's term at the last campaign since the leader was lost.
+    term: Option<Term>,
+    /// How often the term had risen by the next one: a pre-vote had been won, and the vote not.
+    candidacies: u32,
 }
 
 impl Election {
     pub(crate) fn new(id: ReplicaId, seed: u64) -> Self {
-        Self { id, seed, drawn: 0, next: None, until: Time::ZERO }
+        Self { id, seed, drawn: 0, next: None, until: Time::ZERO, term: None, candidacies: 0 }
     }
 
     /// The leader's process seems to have died, or ours has just started. `rank` is our place among the voters
@@ -42,6 +49,7 @@ impl Election {
         let rank = u32::try_from(rank).unwrap_or(u32::MAX).min(16);
         self.next = Some(now + STAGGER_BASE + STAGGER_RANK * rank);
         self.until = now + EAGER_MAX;
+        (self.term, self.candidacies) = (None, 0);
     }
 
     /// Somebody leads.
@@ -49,14 +57,18 @@ impl Election {
         self.next = None;
     }
 
-    /// Whether to campaign now. If so, the next time is set.
-    pub(crate) fn due(&mut self, now: Time) -> bool {
+    /// Whether to campaign now, raft being in `term`. If so, the next time is set.
+    pub(crate) fn due(&mut self, now: Time, term: Term) -> bool {
         if self.next.is_none_or(|next| next > now) {
             return false;
         }
         self.drawn += 1;
         let spread = mix(&[self.seed, self.id.0, self.drawn]) % REPEAT_SPREAD_MICROS;
-        let next = now + REPEAT_MIN + Duration::from_micros(spread);
+        if self.term.replace(term).is_some_and(|last| term > last) {
+            self.candidacies += 1;
+        }
+        let pause = (REPEAT_MIN + Duration::from_micros(spread)) * (1 << self.candidacies.min(DOUBLINGS_MAX));
+        let next = now + pause;
         self.next = (next < self.until).then_some(next);
         true
     }
@@ -92,12 +104,12 @@ mod tests {
         let mut election = Election::new(ReplicaId(2), 7);
         election.no_leader(Time::ZERO, 1);
         assert_eq!(election.next(), Some(Time::from_nanos(8_500_000)));
-        assert!(!election.due(Time::from_millis(8)));
-        assert!(election.due(Time::from_millis(9)));
+        assert!(!election.due(Time::from_millis(8), Term(1)));
+        assert!(election.due(Time::from_millis(9), Term(1)));
         let again = election.next().unwrap();
         assert!(again >= Time::from_millis(17) && again < Time::from_millis(29), "{again}");
         election.leader_found();
-        assert!(!election.due(again));
+        assert!(!election.due(again, Term(1)));
     }
 
     #[test]
@@ -106,7 +118,7 @@ mod tests {
         election.no_leader(Time::ZERO, 0);
         let mut campaigns = 0;
         while let Some(next) = election.next() {
-            assert!(election.due(next));
+            assert!(election.due(next, Term(1)));
             campaigns += 1;
         }
         assert!((100..400).contains(&campaigns), "{campaigns}");

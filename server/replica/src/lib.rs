@@ -273,7 +273,7 @@ impl Replica {
             self.next_tick = self.now + Duration::from_millis(self.config.tick_ms);
         }
         // Asked first, because it sets the next time.
-        let due = self.election.due(self.now);
+        let due = self.election.due(self.now, self.term());
         if due && may_campaign && self.raw.raft.leader_id == raft::INVALID_ID {
             self.raw.campaign()?;
             self.set_election_timeout();
@@ -283,6 +283,7 @@ impl Replica {
             master.handle(self.now, &self.state, holdfast_master::Input::TimePassed);
         }
         self.check_handing_over();
+        self.refuse_stale_calls();
         Ok(())
     }
 

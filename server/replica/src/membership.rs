@@ -66,6 +66,11 @@ impl Replica {
             let message = format!("{id} has not caught up: it has {matched} of {committed} log entries");
             return self.refuse_membership(call, message);
         }
+        if !self.reachable(id.0) {
+            // It would count for the quorum at once, and might never answer.
+            let message = format!("{id} has not been heard of lately: see that it runs, and try again");
+            return self.refuse_membership(call, message);
+        }
         self.propose_membership(call, ConfChangeType::AddNode, &member)
     }
 

@@ -1,10 +1,10 @@
 //! Taking and leaving office, and what clients are told while nobody is known to hold it (design.md §5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_master::{CallId, CallRequest, Master};
 use holdfast_proto::client::v1::{self as client, RefusalCode, server_frame};
-use holdfast_types::{ConnectionId, Duration, ReplicaId, Term};
+use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
 use prost::Message as _;
 use raft::StateRole;
 use slog::{info, warn};
@@ -17,6 +17,8 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 const PARKED_BYTES_MAX: usize = 64 << 20;
 /// So many calls.
 const PARKED_CALLS_MAX: usize = 4096;
+/// For so long. Unlike a stream's, a caller's leaving is not heard of, and a write must not land long after it.
+const PARKED_CALL_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Streams and calls that came while no master was known. They wait, so that a client need not ask again and
 /// again during a fail-over: whoever becomes master serves them, the others say who it is.
@@ -24,13 +26,14 @@ const PARKED_CALLS_MAX: usize = 4096;
 pub(crate) struct Parked {
     frames: BTreeMap<ConnectionId, Vec<client::ClientFrame>>,
     frames_bytes: usize,
-    calls: Vec<(CallId, CallRequest)>,
+    /// With the time of each one's coming, which rises.
+    calls: VecDeque<(Time, CallId, CallRequest)>,
 }
 
 impl Parked {
     pub(crate) fn disconnected(&mut self, connection: ConnectionId) {
         if let Some(frames) = self.frames.remove(&connection) {
-            self.frames_bytes -= frames.iter().map(prost::Message::encoded_len).sum::<usize>();
+            self.frames_bytes -= frames.iter().map(memory_bytes).sum::<usize>();
         }
     }
 
@@ -49,7 +52,7 @@ impl Replica {
         if frame.hello.is_none() && !self.parked.frames.contains_key(&connection) {
             return;
         }
-        let bytes = frame.encoded_len();
+        let bytes = memory_bytes(&frame);
         if self.parked.frames_bytes + bytes > PARKED_BYTES_MAX {
             self.parked.disconnected(connection);
             self.refuse_stream(connection, overloaded());
@@ -64,7 +67,7 @@ impl Replica {
             if self.parked.calls.len() >= PARKED_CALLS_MAX {
                 self.answer_refused(call, overloaded());
             } else {
-                self.parked.calls.push((call, request));
+                self.parked.calls.push_back((self.now, call, request));
             }
             return Ok(());
         }
@@ -99,7 +102,7 @@ impl Replica {
                 self.handle_frame(connection, frame);
             }
         }
-        for (call, request) in calls {
+        for (_, call, request) in calls {
             if elsewhere {
                 self.answer_refused(call, self.not_master());
             } else if let Err(fault) = self.handle_call(call, request) {
@@ -107,6 +110,17 @@ impl Replica {
             }
         }
         true
+    }
+
+    /// Refuses the calls that have waited for a master for too long.
+    pub(crate) fn refuse_stale_calls(&mut self) {
+        while let Some((since, call, _)) = self.parked.calls.front()
+            && self.now.since(*since) >= PARKED_CALL_WAIT_MAX
+        {
+            let call = *call;
+            self.parked.calls.pop_front();
+            self.answer_refused(call, self.not_master());
+        }
     }
 
     /// Leaves office if the term of office is over. To be called after everything that may change raft's role,
@@ -142,12 +156,14 @@ impl Replica {
         let own = self.config.id.0;
         let raft = &self.raw.raft;
         let voters = self.raw.store().conf_state().get_voters();
+        // When raft has just checked its quorum, it has forgotten whom it heard, and nobody has answered since.
+        let forgotten = raft.election_elapsed <= self.config.heartbeat_ticks;
         let heir = voters
             .iter()
             .filter(|id| **id != own)
             .filter_map(|id| Some((raft.prs().get(*id)?, *id)))
-            .filter(|(progress, _)| progress.recent_active)
-            .max_by_key(|(progress, id)| (progress.matched, std::cmp::Reverse(*id)));
+            .filter(|(progress, _)| progress.recent_active || forgotten)
+            .max_by_key(|(progress, id)| (progress.recent_active, progress.matched, std::cmp::Reverse(*id)));
         match heir {
             Some((_, heir)) if raft.state == StateRole::Leader => {
                 info!(self.logger, "handing over"; "to" => heir);
@@ -210,6 +226,14 @@ impl Replica {
         };
         refusal(RefusalCode::NotMaster, message)
     }
+}
+
+/// About what a parked frame takes. Far more than its encoded length where that is small: an empty frame has none.
+fn memory_bytes(frame: &client::ClientFrame) -> usize {
+    let requests = frame.requests.len() * size_of::<client::Request>();
+    let ranges = frame.acknowledged.as_ref().map_or(0, |acknowledged| acknowledged.ranges.len());
+    let ranges = ranges * size_of::<client::NumberRange>();
+    size_of::<client::ClientFrame>() + requests + ranges + frame.encoded_len()
 }
 
 /// A refusal.

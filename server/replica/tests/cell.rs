@@ -26,8 +26,8 @@ struct Disk {
 struct Host {
     replica: Replica,
     disk: Disk,
-    /// Answers that the disk owes.
-    persisted: VecDeque<u64>,
+    /// Answers that the disk owes, and when it gives them.
+    persisted: VecDeque<(Time, u64)>,
     /// The disk answers nothing for now.
     slow: bool,
     frames: Vec<(ConnectionId, client::ServerFrame)>,
@@ -43,6 +43,8 @@ struct Cell {
     /// Messages between these are lost, in this direction.
     cut: BTreeSet<(ReplicaId, ReplicaId)>,
     config: fn(Config) -> Config,
+    /// How long a disk takes.
+    sync: Duration,
 }
 
 fn member(id: u64) -> Member {
@@ -59,7 +61,13 @@ fn genesis() -> StateAt {
 
 impl Cell {
     fn new(config: fn(Config) -> Config) -> Self {
-        let mut cell = Self { now: Time::ZERO, hosts: BTreeMap::new(), cut: BTreeSet::new(), config };
+        let mut cell = Self {
+            now: Time::ZERO,
+            hosts: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            config,
+            sync: Duration::ZERO,
+        };
         for id in 1..=3 {
             let disk = Disk { state: Some(genesis()), ..Disk::default() };
             cell.start(ReplicaId(id), disk);
@@ -117,9 +125,15 @@ impl Cell {
                     self.perform(id, output);
                 }
                 let host = self.hosts.get_mut(&id).expect("it runs");
-                let owed = if host.slow { None } else { host.persisted.back().copied() };
+                let mut owed = None;
+                while !host.slow
+                    && let Some((at, number)) = host.persisted.front().copied()
+                    && at <= self.now
+                {
+                    host.persisted.pop_front();
+                    owed = Some(number);
+                }
                 if let Some(number) = owed {
-                    host.persisted.clear();
                     busy = true;
                     self.input(id, Input::Persisted { number });
                 }
@@ -152,7 +166,7 @@ impl Cell {
                 if let Some(first) = persist.compact_to {
                     host.disk.entries.retain(|entry| entry.index >= first);
                 }
-                host.persisted.push_back(persist.number);
+                host.persisted.push_back((self.now + self.sync, persist.number));
             }
             Output::Peer { to, message } => {
                 if !self.cut.contains(&(id, to)) {
@@ -198,7 +212,10 @@ impl Cell {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.hosts.values().filter_map(|host| host.replica.poll_timeout()).min()
+        let timeouts = self.hosts.values().filter_map(|host| host.replica.poll_timeout());
+        let disks = self.hosts.values().filter(|host| !host.slow);
+        let disks = disks.filter_map(|host| host.persisted.front().map(|(at, _)| *at));
+        timeouts.chain(disks).min()
     }
 
     /// Waits until somebody is in office; gives who.
@@ -311,6 +328,22 @@ fn a_dead_masters_connections_are_enough_to_replace_it_within_milliseconds() {
 }
 
 #[test]
+fn a_disk_slower_than_the_pause_between_campaigns_does_not_keep_a_dead_master_from_being_replaced() {
+    for sync_ms in [5, 15, 30, 60] {
+        let mut cell = Cell::new(defaults);
+        cell.sync = Duration::from_millis(sync_ms);
+        let old = cell.elect();
+        cell.pass(Duration::from_secs(1));
+        let began = cell.now;
+        cell.crash(old);
+        let new = cell.elect();
+        assert_ne!(new, old);
+        let gap = cell.now.since(began);
+        assert!(gap <= Duration::from_millis(800), "syncs of {sync_ms} ms: {gap:?}");
+    }
+}
+
+#[test]
 fn a_reset_without_a_death_deposes_nobody() {
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
@@ -377,6 +410,21 @@ fn what_comes_while_no_master_is_known_waits_for_one() {
             assert_eq!(cell.answer(id, 1), Some(Err(RefusalCode::NotMaster)));
         }
     }
+}
+
+#[test]
+fn a_call_that_waits_for_a_master_in_vain_is_refused_and_never_done() {
+    let mut cell = Cell::new(defaults);
+    let id = ReplicaId(1);
+    cell.isolate(id);
+    cell.put(id, 1, "/late", "x".into());
+    cell.pass(Duration::from_secs(9));
+    assert_eq!(cell.answer(id, 1), None);
+    cell.pass(Duration::from_secs(2));
+    assert_eq!(cell.answer(id, 1), Some(Err(RefusalCode::NotMaster)));
+    cell.cut.clear();
+    let master = cell.elect();
+    assert!(cell.host(master).replica.state().read_contents("/late").is_err());
 }
 
 #[test]
@@ -448,6 +496,58 @@ fn a_stop_in_the_normal_way_hands_over_first() {
     let new = cell.elect();
     assert_ne!(new, old);
     assert!(cell.now.since(began) <= Duration::from_millis(20), "nobody had to time out");
+}
+
+#[test]
+fn a_stop_hands_over_even_when_raft_has_just_forgotten_whom_it_heard() {
+    for stop_ms in (0..1100).step_by(10) {
+        let mut cell = Cell::new(defaults);
+        let old = cell.elect();
+        cell.pass(Duration::from_millis(stop_ms));
+        // What the others answer to the last heartbeats is lost.
+        for other in cell.others(old) {
+            cell.cut.insert((other, old));
+        }
+        cell.pass(Duration::from_millis(60));
+        cell.cut.clear();
+        cell.input(old, Input::HandOver);
+        cell.pass(Duration::from_millis(1));
+        assert!(cell.host(old).handed_over && !cell.host(old).replica.is_master(), "after {stop_ms} ms");
+    }
+}
+
+#[test]
+fn a_learner_that_has_died_is_not_promoted() {
+    let mut cell = Cell::new(eager_snapshots);
+    let master = cell.elect();
+    cell.call(master, 1, CallRequest::AddMember(member(4)));
+    cell.start(ReplicaId(4), Disk::default());
+    cell.pass(Duration::from_secs(3));
+    cell.crash(ReplicaId(4));
+    cell.pass(Duration::from_millis(2500));
+    let other = cell.others(master)[0];
+    cell.crash(other);
+    cell.call(master, 2, CallRequest::PromoteMember(ReplicaId(4)));
+    assert_eq!(cell.answer(master, 2), Some(Err(RefusalCode::Membership)));
+    // Two of three still agree; two of four could not.
+    cell.put(master, 3, "/a", "x".into());
+    assert!(matches!(cell.answer(master, 3), Some(Ok(_))));
+}
+
+#[test]
+fn empty_frames_that_wait_for_a_master_weigh_something() {
+    let mut cell = Cell::new(defaults);
+    let (id, connection) = (ReplicaId(1), ConnectionId(1));
+    cell.input(id, Input::Frame { connection, frame: open_frame("s") });
+    for _ in 0..1_000_000 {
+        cell.input(id, Input::Frame { connection, frame: client::ClientFrame::default() });
+    }
+    let refused = std::iter::from_fn(|| cell.next_output(id)).find_map(|output| match output {
+        Output::Frame { frame, .. } => frame.hello,
+        _ => None,
+    });
+    let Some(server_frame::Hello::Refused(refused)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refused.refusal.expect("says why").code(), RefusalCode::Overloaded);
 }
 
 #[test]
