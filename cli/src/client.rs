@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use holdfast::{Cell, Error};
+use holdfast::Cell;
 
 use crate::arguments::Common;
+use crate::failure::Kind;
 use crate::name::Name;
 use crate::output::Output;
 
@@ -83,11 +84,10 @@ impl Client {
 
     /// Adds what only this program knows to an error.
     pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        let unavailable = matches!(error.downcast_ref(), Some(Error::Unavailable { .. }));
-        if unavailable && self.addresses_are_default {
-            return error.context(
-                "no address was given, so the default ones were tried: set --addresses or HOLDFAST_ADDRESSES",
-            );
+        if self.addresses_are_default && Kind::of(&error) == Kind::Unreachable {
+            let advice =
+                "no address was given (set --addresses or HOLDFAST_ADDRESSES), and at the default ones";
+            return error.context(advice);
         }
         error
     }

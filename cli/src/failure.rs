@@ -20,7 +20,7 @@ Exit status:
   7  the sequencer is not valid (check-sequencer)
 
 'holdfast lock' passes on the exit status of its command, 128 + n if signal n killed it, and adds 110 to its own:
-  111, 113, 115, 116  as 1, 3, 5 and 6 above; the command was not started
+  111, 113 to 116  as 1 and 3 to 6 above; the command was not started
   117  the lock was not obtained (--try, --wait)
   118  the lock was lost, and the command stopped
   126, 127  the command could not be run; there is no such command";
@@ -133,7 +133,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A failure for [`anyhow`], from which [`Kind::of`] finds its kind again.
-    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> anyhow::Error {
+    pub(crate) fn error(kind: Kind, message: impl Into<String>) -> anyhow::Error {
         anyhow::Error::new(Self { kind, message: message.into() })
     }
 }
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_kind_is_found_under_any_context() {
-        let error = Failure::new(Kind::Lost, "the lock is lost");
+        let error = Failure::error(Kind::Lost, "the lock is lost");
         let error = Err::<(), _>(error).context("outer").unwrap_err();
         assert_eq!(Kind::of(&error), Kind::Lost);
         assert_eq!(describe(&error, false, true), "holdfast: outer: the lock is lost");
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn programs_get_one_object_with_the_kind() {
-        let error = Failure::new(Kind::Conflict, "it exists\nalready");
+        let error = Failure::error(Kind::Conflict, "it exists\nalready");
         let line = describe(&error, true, false);
         let document: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(document["error"]["kind"], "conflict");

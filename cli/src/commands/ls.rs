@@ -59,13 +59,15 @@ fn text(entries: &[EntryDocument]) -> String {
     }
     let row = |EntryDocument { name, stat }: &EntryDocument| {
         let (name, size, generation) = match stat.kind() {
-            NodeKind::Directory => {
-                (format!("{name}/"), format!("{} nodes", stat.children), stat.children_generation)
-            }
+            NodeKind::Directory => (format!("{name}/"), children(stat.children), stat.children_generation),
             NodeKind::File => (name.clone(), units::size(stat.length), stat.content_generation),
         };
         let lifetime = if stat.ephemeral { "ephemeral" } else { "" };
         vec![name, size, generation.to_string(), lifetime.to_owned(), lock_summary(stat)]
     };
     output::table(&["NAME", "SIZE", "GENERATION", "", "LOCK"], &[1, 2], entries.iter().map(row).collect())
+}
+
+fn children(count: u64) -> String {
+    if count == 1 { "1 child".to_owned() } else { format!("{count} children") }
 }

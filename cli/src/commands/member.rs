@@ -104,7 +104,7 @@ async fn list(client: &Client) -> Result<()> {
     if status.role() != Role::Master {
         let message =
             "no master answers, and only the master knows how its members fare; try `holdfast status`";
-        return Err(Failure::new(Kind::Unreachable, message));
+        return Err(Failure::error(Kind::Unreachable, message));
     }
     let list = List::of(status).context("the master's answer is incomplete")?;
     client.output.print(&list, text)

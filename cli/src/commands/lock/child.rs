@@ -134,7 +134,7 @@ impl Guarded {
         let (program, arguments) = self.command.split_first().context("no command is given")?;
         let error = std::process::Command::new(program).args(arguments).exec();
         let kind = if error.kind() == ErrorKind::NotFound { Kind::NoCommand } else { Kind::CannotRun };
-        Err(Failure::new(kind, format!("cannot run {}: {error}", program.display())))
+        Err(Failure::error(kind, format!("cannot run {}: {error}", program.display())))
     }
 }
 

@@ -3,8 +3,8 @@
 //! The order of a run: open a session, open the node, wait for the lock, run the command, release. The promise:
 //! **the command is stopped before anybody else can be given the lock**, as long as the lock-delay is not
 //! shorter than `--kill-after`. It rests on this: nobody is given a lost lock before our lease's end, by our own
-//! clock, plus the lock-delay. So if the session is in jeopardy, and that moment is only `--kill-after` away, the
-//! command is stopped, although the session may yet prove to be alive.
+//! clock, plus the lock-delay. So if the session is in jeopardy, and that moment is only `--kill-after` and a little
+//! away, the command is stopped, although the session may yet prove to be alive.
 
 mod child;
 mod signals;
@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Args;
-use holdfast::{Handle, Mode, OpenOptions, Session};
+use holdfast::{Error, Handle, Mode, OpenOptions, Session};
 use nix::sys::signal::Signal;
-use tokio::time::{sleep, sleep_until, timeout};
+use nix::time::{ClockId, clock_gettime};
+use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
 use crate::failure::{Failure, Kind};
@@ -31,7 +32,9 @@ use signals::Signals;
 /// How long somebody who looks on may wonder before being told that the lock is taken.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// The cell gets so long to confirm the end of the session.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Stopping the command ends so much before somebody else can have the lock, on a machine that is not idle.
+const RESERVE: Duration = Duration::from_millis(500);
 /// A deadline is looked at again after so long at most: the machine may have slept, which stops timers but not
 /// leases.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -85,7 +88,7 @@ impl Lock {
         let session = tokio::select! {
             opened = timeout(client.timeout, opening) => match opened {
                 Ok(session) => session?,
-                Err(_) => return Err(no_master(client.timeout)),
+                Err(_) => return Err(no_master(client).await),
             },
             signal = signals.next() => return Ok(status_of(signal)),
         };
@@ -115,7 +118,7 @@ impl Lock {
                 Ok(status)
             }
             Ended::Lost(reason) => {
-                Err(Failure::new(Kind::Lost, format!("{reason}; the command was stopped")))
+                Err(Failure::error(Kind::Lost, format!("{reason}; the command was stopped")))
             }
         }
     }
@@ -125,7 +128,7 @@ impl Lock {
         let path = self.path.as_str();
         let mode = if self.shared { Mode::Shared } else { Mode::Exclusive };
         if self.try_only {
-            let taken = || Failure::new(Kind::NotObtained, format!("the lock of {path} is taken"));
+            let taken = || Failure::error(Kind::NotObtained, format!("the lock of {path} is taken"));
             return handle.try_acquire(mode).await?.ok_or_else(taken);
         }
         let waiting = async {
@@ -141,7 +144,7 @@ impl Lock {
             Ok(acquired) => Ok(acquired?),
             Err(_) => {
                 let waited = units::span(wait);
-                Err(Failure::new(
+                Err(Failure::error(
                     Kind::NotObtained,
                     format!("the lock of {path} was not to be had in {waited}"),
                 ))
@@ -151,10 +154,12 @@ impl Lock {
 
     /// Sees the command to its end, or stops it when the lock is lost.
     async fn watch(&self, lock: &holdfast::Lock, child: &mut Child, signals: &mut Signals) -> Result<Ended> {
+        let mut stop_reason = pin!(self.must_stop(lock));
         loop {
             tokio::select! {
+                // A command that ends while we sleep past the lease's end may have run without the lock.
                 biased;
-                reason = self.must_stop(lock) => {
+                reason = &mut stop_reason => {
                     child.stop(self.kill_after).await?;
                     return Ok(Ended::Lost(reason));
                 }
@@ -168,15 +173,19 @@ impl Lock {
     /// else can be given it. Tells why.
     async fn must_stop(&self, lock: &holdfast::Lock) -> String {
         // By so much the lock outlives the lease for our purpose.
-        let margin = self.lock_delay.saturating_sub(self.kill_after);
+        let margin = self.lock_delay.saturating_sub(self.kill_after + RESERVE);
         let doubtful = async {
+            let mut deadline = since_boot() + margin;
             loop {
-                let now = Instant::now();
-                let deadline = lock.valid_until() + margin;
+                let (now, lease_left) =
+                    (since_boot(), lock.valid_until().saturating_duration_since(Instant::now()));
+                if !lease_left.is_zero() {
+                    deadline = now + lease_left + margin;
+                }
                 if deadline <= now {
                     return;
                 }
-                sleep_until(deadline.min(now + RECHECK).into()).await;
+                sleep(RECHECK.min(deadline - now)).await;
             }
         };
         tokio::select! {
@@ -196,6 +205,12 @@ impl Lock {
         let message = format!("holdfast: the lock may stay held for up to {held_for}: {problem}");
         let _ = writeln!(std::io::stderr(), "{message}");
     }
+}
+
+/// The clock of leases: it runs on while the machine sleeps, which [`Instant`] does not.
+fn since_boot() -> Duration {
+    // Linux has had it since 2.6.39. Without it no lease would have been granted to us.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Says on a terminal who has the lock, if it is not to be had at once.
@@ -219,9 +234,15 @@ fn status_of(signal: Signal) -> u8 {
     u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)
 }
 
-fn no_master(waited: Duration) -> anyhow::Error {
-    let message = format!("no master opened a session within {}", units::span(waited));
-    Failure::new(Kind::Unreachable, message)
+/// Why there is no session. The session itself would have tried on.
+async fn no_master(client: &Client) -> anyhow::Error {
+    let reason = match client.cell.status().await {
+        Err(Error::Unavailable { last, .. }) => last,
+        Err(error) => error.to_string(),
+        Ok(_) => "the replicas that answer have no master".to_owned(),
+    };
+    let waited = units::span(client.timeout);
+    Failure::error(Kind::Unreachable, format!("no master opened a session within {waited}: {reason}"))
 }
 
 fn parse_lock_delay(text: &str) -> Result<Duration, String> {

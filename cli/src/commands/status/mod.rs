@@ -54,7 +54,7 @@ impl Status {
         client.output.print(&document, text)?;
         if document.master.is_none() {
             let message = "no replica that answers is master; the cell serves nobody at the moment";
-            return Err(Failure::new(Kind::Unreachable, message));
+            return Err(Failure::error(Kind::Unreachable, message));
         }
         Ok(0)
     }

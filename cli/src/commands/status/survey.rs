@@ -80,7 +80,10 @@ impl Survey {
         let strangers = answers
             .into_iter()
             .filter(|(address, _)| given.contains(address))
-            .filter_map(|(address, answer)| Some((address, stranger(&best, answer)?)))
+            .filter_map(|(address, answer)| {
+                let problem = stranger(&best, &address, answer)?;
+                Some((address, problem))
+            })
             .collect();
         Ok(Self { best, replicas, strangers })
     }
@@ -120,7 +123,7 @@ impl Replica {
                 replica.applied = Some(own.applied_index);
                 replica.version = Some(own.version);
             }
-            Some((_, Err(error))) => replica.problem = Some(reason(&error)),
+            Some((address, Err(error))) => replica.problem = Some(reason(&address, &error)),
             None => replica.problem = Some("another replica answers at its address".to_owned()),
         }
         replica
@@ -169,9 +172,9 @@ async fn ask(client: &Client, addresses: Vec<String>) -> Vec<Answer> {
 }
 
 /// Why an address that was given is no replica's of the cell; `None` if it is another way to one of them.
-fn stranger(best: &CellStatus, answer: Result<CellStatus>) -> Option<String> {
+fn stranger(best: &CellStatus, address: &str, answer: Result<CellStatus>) -> Option<String> {
     match answer {
-        Err(error) => Some(format!("does not answer: {}", reason(&error))),
+        Err(error) => Some(format!("does not answer: {}", reason(address, &error))),
         Ok(status) if status.cell_id != best.cell_id => {
             Some(format!("is a replica of another cell: {:?} ({:016x})", status.cell, status.cell_id))
         }
@@ -180,12 +183,13 @@ fn stranger(best: &CellStatus, answer: Result<CellStatus>) -> Option<String> {
     }
 }
 
-/// The part of an error that differs from replica to replica.
-fn reason(error: &anyhow::Error) -> String {
-    match error.downcast_ref() {
+/// The part of an error that differs from address to address, without the address, which stands beside it.
+fn reason(address: &str, error: &anyhow::Error) -> String {
+    let reason = match error.downcast_ref() {
         Some(Error::Unavailable { last, .. }) => last.clone(),
         _ => error.to_string(),
-    }
+    };
+    reason.strip_prefix(&format!("{address}: ")).map_or(reason.clone(), str::to_owned)
 }
 
 /// Nobody answered who counts.
@@ -268,7 +272,7 @@ mod tests {
             ("c3.alias:1".to_owned(), Ok(status(3, Role::Follower, 7))),
         ]);
         assert_eq!(survey.strangers.len(), 2, "{:?}", survey.strangers);
-        assert!(survey.strangers[0].1.contains("does not answer"));
+        assert_eq!(survey.strangers[0].1, "does not answer: connection refused");
         assert!(survey.strangers[1].1.contains("another cell"));
         // The alias reaches replica 3 all the same.
         assert_eq!(survey.replicas[2].role, Some("follower"));

@@ -1,0 +1,139 @@
+//! `holdfast lock`, and what becomes of its command.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{LIMIT, TestCell, wait_until};
+
+/// A command that says that it runs, and stays.
+const STAY: &str = "echo running; exec sleep 60";
+
+#[test]
+fn the_command_runs_under_the_lock_with_a_valid_sequencer_and_its_exit_status_is_ours() {
+    let cell = TestCell::start();
+    let check = format!(
+        "echo $HOLDFAST_SEQUENCER; {holdfast} check-sequencer $HOLDFAST_SEQUENCER && exit 42",
+        holdfast = env!("CARGO_BIN_EXE_holdfast")
+    );
+    let ran = cell.run(&["lock", "/l", "--", "sh", "-c", &check]);
+    assert_eq!(ran.status, 42, "{}", ran.stderr);
+    let sequencer = ran.text().lines().next().unwrap();
+    assert!(
+        sequencer.starts_with("holdfast:1:exclusive:") && sequencer.ends_with(":/ls/dev/l"),
+        "{sequencer}"
+    );
+    assert_eq!(ran.text().lines().nth(1), Some("valid"));
+    // It was released, without a lock-delay.
+    let stat = cell.json(&["stat", "/l"]);
+    assert!(stat["lock"]["mode"].is_null() && stat["lock"]["delayed"] == 0, "{stat}");
+    let checked = cell.run(&["check-sequencer", sequencer]);
+    assert_eq!(checked.status, 7);
+    assert!(checked.text().starts_with("not valid: "), "{}", checked.text());
+}
+
+#[test]
+fn a_command_that_cannot_run_and_one_that_is_killed_are_told_as_a_shell_does() {
+    let cell = TestCell::start();
+    cell.run(&["lock", "/l", "--", "no-such-command"]).assert_failed(127, "no-such-command");
+    cell.run(&["lock", "/l", "--", "/"]).assert_failed(126, "Permission denied");
+    cell.run(&["lock", "/l", "--", "sh", "-c", "kill -KILL $$"]).assert_failed(137, "");
+    cell.run(&["lock", "/no/parent", "--", "true"]).assert_failed(113, "/no does not exist");
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_what_it_started() {
+    let cell = TestCell::start();
+    for (signal, status) in [(Signal::SIGTERM, 21), (Signal::SIGINT, 22), (Signal::SIGHUP, 23)] {
+        // The outer shell runs its trap once the inner one has ended, which it does only if the signal reaches it.
+        let traps = "trap 'exit 21' TERM; trap 'exit 22' INT; trap 'exit 23' HUP";
+        let script = format!("{traps}; sh -c '{STAY}'; exit 1");
+        let running = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", &script]);
+        assert_eq!(running.heard, "running");
+        running.signal(signal);
+        assert_eq!(running.end().status, status);
+    }
+}
+
+#[test]
+fn who_does_not_want_to_wait_or_not_so_long_goes_without() {
+    let cell = TestCell::start();
+    let holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", STAY]);
+    cell.run(&["lock", "/l", "--try", "--", "true"]).assert_failed(117, "/l is taken");
+    cell.run(&["lock", "/l", "--wait", "200ms", "--", "true"]).assert_failed(117, "200 ms");
+    wait_until("who gave up has left the queue", || cell.json(&["stat", "/l"])["lock"]["waiting"] == 0);
+    cell.run(&["rm", "/l"]).assert_failed(4, "held");
+    holder.signal(Signal::SIGTERM);
+    assert_eq!(holder.end().status, 143);
+    assert_eq!(cell.run(&["lock", "/l", "--try", "--", "true"]).status, 0);
+}
+
+#[test]
+fn shared_holders_hold_together_and_keep_writers_out() {
+    let cell = TestCell::start();
+    let one = cell.start_and_hear(&["lock", "/l", "--shared", "--", "sh", "-c", STAY]);
+    let two = cell.start_and_hear(&["lock", "/l", "--shared", "--", "sh", "-c", STAY]);
+    let stat = cell.json(&["stat", "/l"]);
+    assert_eq!((&stat["lock"]["mode"], &stat["lock"]["holder_count"]), (&"shared".into(), &2.into()));
+    cell.run(&["lock", "/l", "--try", "--", "true"]).assert_failed(117, "taken");
+    for holder in [one, two] {
+        holder.signal(Signal::SIGTERM);
+        assert_eq!(holder.end().status, 143);
+    }
+}
+
+#[test]
+fn who_waits_and_is_told_to_stop_leaves_the_queue() {
+    let cell = TestCell::start();
+    let holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", STAY]);
+    let mut waiter = cell.holdfast(&["lock", "/l", "--", "true"]).spawn().unwrap();
+    wait_until("it waits", || cell.json(&["stat", "/l"])["lock"]["waiting"] == 1);
+    let pid = nix::unistd::Pid::from_raw(waiter.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(waiter.wait().unwrap().code(), Some(143));
+    assert_eq!(cell.json(&["stat", "/l"])["lock"]["waiting"], 0);
+    drop(holder);
+}
+
+#[test]
+fn a_holder_that_stands_still_past_its_lease_loses_the_lock_and_stops_its_command() {
+    let cell = TestCell::start();
+    let options = ["lock", "/l", "--lease", "500ms", "--lock-delay", "500ms", "--kill-after", "1"];
+    let command = ["--", "sh", "-c", STAY];
+    let holder = cell.start_and_hear(&[&options[..], &command].concat());
+    holder.signal(Signal::SIGSTOP);
+    let stopped_at = Instant::now();
+    assert_eq!(cell.run(&["lock", "/l", "--wait", "15", "--", "true"]).status, 0);
+    // A lease is extended at the latest when two thirds of it are left.
+    assert!(stopped_at.elapsed() > Duration::from_millis(333 + 500), "not before lease and lock-delay");
+    holder.signal(Signal::SIGCONT);
+    let ran = holder.end();
+    ran.assert_failed(118, "the command was stopped");
+}
+
+#[test]
+fn when_the_cell_falls_silent_the_command_is_dead_before_the_lock_delay_is_over() {
+    let mut cell = TestCell::start();
+    let options = ["lock", "/l", "--lease", "1", "--lock-delay", "3", "--kill-after", "1", "--timeout", "1"];
+    // It does not heed TERM, so it takes KILL. It gives signs of life until then.
+    let command = ["--", "sh", "-c", "trap '' TERM; while echo alive; do sleep 0.02; done"];
+    let mut holder = cell.start_and_hear(&[&options[..], &command].concat());
+    cell.fall_silent();
+    let silent_since = Instant::now();
+    let lived = holder.last_line_at() - silent_since;
+    holder.end().assert_failed(118, "the lock is in doubt");
+    // The lease and the lock-delay.
+    assert!(lived < Duration::from_secs(1 + 3), "{lived:?}");
+    assert!(lived > Duration::from_secs(2), "it is not stopped while there is time: {lived:?}");
+}
+
+#[test]
+fn the_command_does_not_outlive_a_holder_that_is_killed() {
+    let cell = TestCell::start();
+    let mut holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", STAY]);
+    let killed_at = Instant::now();
+    holder.signal(Signal::SIGKILL);
+    // Comes back when the command is gone, too, which would stay for a minute.
+    holder.last_line_at();
+    assert!(killed_at.elapsed() < LIMIT);
+}

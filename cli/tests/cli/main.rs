@@ -1,0 +1,9 @@
+//! The program `holdfast` against real cells: what it prints, what it exits with, and what it does to processes.
+//!
+//! Each test starts a cell of its own in this process, and the program as a user would.
+
+mod files;
+mod harness;
+mod locks;
+mod operators;
+mod wrong_input;

@@ -1,0 +1,79 @@
+//! What operators look at and change.
+
+use serde_json::Value;
+
+use crate::harness::{TestCell, wait_until};
+
+#[test]
+fn status_shows_every_replica_the_stopped_one_and_the_misspelt_address_too() {
+    let mut cell = TestCell::start();
+    wait_until("all is well", || {
+        let status = cell.run(&["status"]);
+        status.status == 0 && status.text().matches(" ok").count() == 3
+    });
+    let master = cell.json(&["status"])["master"].as_u64().unwrap();
+    let stopped = master % 3 + 1;
+    cell.stop_replica(stopped);
+    let first_two: Vec<&str> = cell.addresses.split(',').take(2).collect();
+    let addresses = format!("{},127.0.0.1:1", first_two.join(","));
+    let document = cell.json(&["--addresses", &addresses, "status"]);
+    let replicas = document["replicas"].as_array().unwrap();
+    assert_eq!(replicas.len(), 3);
+    for replica in replicas {
+        let is_stopped = replica["id"] == stopped;
+        assert_eq!(replica["answers"], !is_stopped, "{replica}");
+        assert_eq!(replica["problem"].is_null(), !is_stopped, "{replica}");
+    }
+    assert_eq!(document["strangers"][0]["address"], "127.0.0.1:1");
+    let text = cell.run(&["--addresses", &addresses, "status"]);
+    assert!(text.text().contains("does not answer"), "{}", text.text());
+    assert!(text.text().contains("127.0.0.1:1: "), "{}", text.text());
+}
+
+#[test]
+fn status_of_a_cell_without_a_master_is_told_and_fails() {
+    let mut cell = TestCell::start();
+    let master = cell.json(&["status"])["master"].as_u64().unwrap();
+    let survivor = master % 3 + 1;
+    for id in (1..=3).filter(|id| *id != survivor) {
+        cell.stop_replica(id);
+    }
+    // The survivor believes in the last master until its election time-out.
+    wait_until("nobody claims to be master", || cell.run(&["--timeout", "1", "status"]).status == 5);
+    let status = cell.run(&["--timeout", "1", "status"]);
+    assert!(status.text().contains("none that answers"), "{}", status.text());
+    assert!(status.stderr.contains("no replica that answers is master"), "{}", status.stderr);
+    cell.run(&["--timeout", "1", "ls"]).assert_failed(5, "no master");
+}
+
+#[test]
+fn members_are_listed_and_impossible_changes_refused() {
+    let cell = TestCell::start();
+    wait_until("the master has heard from all three", || {
+        let document = cell.json(&["member", "ls"]);
+        let members = document["members"].as_array().unwrap();
+        let is_well = |member: &Value| member["voter"] == true && member["reachable"] == true;
+        members.len() == 3 && members.iter().all(is_well)
+    });
+    let text = cell.run(&["member", "ls"]);
+    assert_eq!(text.text().matches("master").count(), 1, "{}", text.text());
+    cell.run(&["member", "promote", "9"]).assert_failed(1, "no member");
+    cell.run(&["member", "promote", "1"]).assert_failed(1, "votes already");
+    cell.run(&["member", "remove", "9"]).assert_failed(1, "no member");
+    let add = ["member", "add", "4", "--peer", "127.0.0.1:1", "--client", "127.0.0.1:2"];
+    cell.run(&add).assert_failed(1, "must be running");
+    let add = ["member", "add", "4", "--peer", "nowhere", "--client", "127.0.0.1:2"];
+    cell.run(&add).assert_failed(1, "no port");
+}
+
+#[test]
+fn settings_are_shown_and_changed_and_hold() {
+    let cell = TestCell::start();
+    assert_eq!(cell.json(&["settings"])["contents_bytes_max"], 262_144);
+    let changed = cell.json(&["settings", "contents_bytes_max=1KiB", "sessions_max=7"]);
+    assert_eq!((&changed["contents_bytes_max"], &changed["sessions_max"]), (&1024.into(), &7.into()));
+    assert_eq!(changed["nodes_max"], 4_000_000);
+    cell.run_with_input(&["put", "/f"], &[0; 1025]).assert_failed(1, "1024");
+    let text = cell.run(&["settings"]);
+    assert!(text.text().contains("contents_bytes_max") && text.text().contains("1 KiB"), "{}", text.text());
+}

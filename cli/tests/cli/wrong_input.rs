@@ -1,0 +1,97 @@
+//! What is wrong is refused with a status of its own, and a sentence that says what would be right.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt as _;
+
+use serde_json::Value;
+
+use crate::harness::{Ran, TestCell, holdfast};
+
+fn run(arguments: &[&str]) -> Ran {
+    Ran::of(holdfast(arguments).output().unwrap())
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error_and_asks_no_cell() {
+    for (arguments, said) in [
+        (&["frobnicate"][..], "unrecognized subcommand"),
+        (&["cat"], "required"),
+        (&["cat", "relative"], "does not begin with '/'"),
+        (&["cat", "/a//b"], "empty component"),
+        (&["cat", "/a/.."], "'..'"),
+        (&["put", "/f", "x", "--if-generation", "-1"], "-1"),
+        (&["put", "/f", "x", "--file", "y"], "cannot be used with"),
+        (&["lock", "/l"], "required"),
+        (&["lock", "/l", "--try", "--wait", "1", "--", "true"], "cannot be used with"),
+        (&["lock", "/l", "--lock-delay", "61", "--", "true"], "0 to 60 s"),
+        (&["lock", "/l", "--lease", "99ms", "--", "true"], "100 ms"),
+        (&["lock", "/l", "--wait", "soon", "--", "true"], "ms, s, m or h"),
+        (&["settings", "speed=9"], "there are contents_bytes_max"),
+        (&["member", "promote", "0"], "0 is not in"),
+    ] {
+        run(arguments).assert_failed(2, said);
+    }
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_says_so() {
+    let arguments = [OsString::from("cat"), OsString::from_vec(b"/a/\xff".to_vec())];
+    let ran = Ran::of(holdfast(&arguments).output().unwrap());
+    ran.assert_failed(2, "not UTF-8");
+}
+
+#[test]
+fn a_malformed_address_is_told_apart_from_one_where_nobody_is() {
+    run(&["--addresses", "db1", "ls"]).assert_failed(1, "no port");
+    run(&["--addresses", "", "ls"]).assert_failed(1, "no address");
+    // Nothing can listen at port 1 without being root, and nothing does.
+    run(&["--addresses", "127.0.0.1:1", "--timeout", "300ms", "ls"]).assert_failed(5, "127.0.0.1:1");
+    run(&["--addresses", "127.0.0.1:1", "--timeout", "300ms", "status"]).assert_failed(5, "127.0.0.1:1");
+    let arguments = ["--addresses", "127.0.0.1:1", "--timeout", "300ms", "lock", "/l", "--", "true"];
+    run(&arguments).assert_failed(115, "127.0.0.1:1");
+}
+
+#[test]
+fn programs_get_the_kind_of_a_failure() {
+    let ran = run(&["--addresses", "127.0.0.1:1", "--timeout", "300ms", "--json", "ls"]);
+    assert_eq!(ran.status, 5);
+    let document: Value = serde_json::from_str(&ran.stderr).unwrap();
+    assert_eq!(document["error"]["kind"], "unreachable");
+    assert_eq!(document["error"]["exit_status"], 5);
+}
+
+#[test]
+fn another_cell_than_the_one_that_was_meant_refuses() {
+    let cell = TestCell::start();
+    cell.run(&["ls", "/ls/prod/x"]).assert_failed(1, "\"prod\"");
+    for arguments in [&["ls"][..], &["status"], &["settings"], &["member", "ls"]] {
+        let mut all = vec!["--cell", "prod"];
+        all.extend(arguments);
+        cell.run(&all).assert_failed(1, "\"dev\"");
+    }
+    cell.run(&["--cell", "prod", "lock", "/l", "--", "true"]).assert_failed(111, "\"dev\"");
+    cell.run(&["--cell", "dev", "ls"]).assert_done();
+}
+
+#[test]
+fn what_the_cell_refuses_comes_with_its_reason() {
+    let cell = TestCell::start();
+    cell.run_with_input(&["put", "/f"], &vec![0; 262_145]).assert_failed(1, "contents_bytes_max");
+    cell.run_with_input(&["put", "/f"], &vec![0; (1 << 20) + 1]).assert_failed(1, "1 MiB");
+    cell.run(&["put", &format!("/{}", "n".repeat(256)), "x"]).assert_failed(1, "256");
+    cell.run(&["put", "/", "x"]).assert_failed(1, "directory");
+    cell.run(&["cat", "/"]).assert_failed(1, "directory");
+    cell.run(&["put", "/f", "--file", "/no/such/file"]).assert_failed(1, "/no/such/file");
+    cell.run(&["check-sequencer", "nonsense"]).assert_failed(1, "a sequencer reads");
+    cell.run(&["settings", "name_bytes_max=5000"]).assert_failed(1, "1024");
+    assert_eq!(cell.run(&["ls"]).text(), "", "nothing was created by what was refused");
+}
+
+#[test]
+fn a_contents_argument_need_not_be_utf_8() {
+    let cell = TestCell::start();
+    let contents = OsString::from_vec(b"\xff\xfe".to_vec());
+    let ran = cell.run(&[OsStr::new("put"), OsStr::new("/f"), &contents]);
+    ran.assert_done();
+    assert_eq!(cell.run(&["cat", "/f"]).stdout, b"\xff\xfe");
+}
