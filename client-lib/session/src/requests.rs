@@ -23,6 +23,13 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 /// such a request would cost the session its lease.
 const REQUEST_BYTES_MAX: usize = 2 << 20;
 
+/// What the largest answers to all reads in flight may come to. A replica cuts a stream off that leaves 64 MiB of
+/// answers unread, and answers reads that came together together: more of them would be cut off on every stream they
+/// are sent on, and the lease with them.
+const ANSWER_BYTES_MAX: u64 = 32 << 20;
+/// The largest answer to a ReadDir: a page ends after the child that brings it over 1 MiB.
+const PAGE_BYTES_MAX: u64 = (1 << 20) + (32 << 10);
+
 /// A call that is over.
 pub(crate) type Completed = (Token, Result<Completion, CallError>);
 
@@ -44,6 +51,10 @@ pub(crate) struct Requests {
     sent_through: u64,
     /// How many undecided requests the cell allows.
     window: usize,
+    /// The most bytes that a file of the cell has.
+    contents_bytes_max: u64,
+    /// The sum of what `undecided` may be answered.
+    answer_bytes: u64,
     /// More is acknowledged than the cell was told on the present attachment.
     acknowledged_changed: bool,
 }
@@ -61,6 +72,8 @@ struct Undecided {
     token: Option<Token>,
     /// To be sent again.
     operation: Operation,
+    /// The most that it may be answered, as far as that counts.
+    answer_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -176,8 +189,9 @@ impl Requests {
     }
 
     /// A new attachment: everything undecided is to be sent again, and all that is acknowledged told again.
-    pub(crate) fn attached(&mut self, window: u32) {
+    pub(crate) fn attached(&mut self, window: u32, contents_bytes_max: u64) {
         self.window = usize::try_from(window.max(1)).unwrap_or(usize::MAX);
+        self.contents_bytes_max = contents_bytes_max;
         self.sent_through = 0;
         self.acknowledged_changed = self.number > 0;
     }
@@ -203,11 +217,17 @@ impl Requests {
             && frame.requests.len() < FRAME_REQUESTS_MAX
             && bytes < FRAME_BYTES_MAX
         {
+            let Some((_, next)) = self.queue.first_key_value() else { return };
+            let answer_bytes = self.answer_bytes_of(&next.operation);
+            if self.answer_bytes > 0 && self.answer_bytes + answer_bytes > ANSWER_BYTES_MAX {
+                return;
+            }
+            self.answer_bytes += answer_bytes;
             let Some((_, Queued { token, operation })) = self.queue.pop_first() else { return };
             self.number += 1;
             bytes += push(frame, self.number, operation.clone());
             self.sent_through = self.number;
-            self.undecided.insert(self.number, Undecided { token, operation });
+            self.undecided.insert(self.number, Undecided { token, operation, answer_bytes });
             if let Some(token) = token {
                 self.calls.insert(token, Place::Undecided(self.number));
             }
@@ -274,8 +294,18 @@ impl Requests {
 
     fn decide(&mut self, number: u64) -> Option<Undecided> {
         let undecided = self.undecided.remove(&number)?;
+        self.answer_bytes -= undecided.answer_bytes;
         self.acknowledged_changed = true;
         Some(undecided)
+    }
+
+    /// The most that a request may be answered; 0 if that is little.
+    fn answer_bytes_of(&self, operation: &Operation) -> u64 {
+        match operation {
+            Operation::GetContents(_) => self.contents_bytes_max,
+            Operation::ReadDir(_) => PAGE_BYTES_MAX,
+            _ => 0,
+        }
     }
 
     fn is_undecided_acquire(&self, number: u64) -> bool {

@@ -123,10 +123,12 @@ impl Session {
     }
 
     /// The session is valid before this moment of the driver's clock. It never moves back, but for the end of the
-    /// session, when it becomes [`Time::ZERO`].
+    /// session, when it becomes [`Time::ZERO`]; and already when the session begins to close, for the cell may end it
+    /// and grant its locks to others before its word of that is here.
     #[must_use]
     pub fn valid_until(&self) -> Time {
-        if matches!(self.state, State::Ended(_)) { Time::ZERO } else { self.lease.valid_until() }
+        let over = self.closing || matches!(self.state, State::Ended(_));
+        if over { Time::ZERO } else { self.lease.valid_until() }
     }
 
     /// The session's id, once it is open.
@@ -361,7 +363,7 @@ impl Session {
         self.close_sent = false;
         self.route.learn(&cell.addresses);
         self.lease.attached(self.now);
-        self.requests.attached(cell.requests_in_flight_max);
+        self.requests.attached(cell.requests_in_flight_max, cell.contents_bytes_max);
         self.cell = Some(cell);
     }
 

@@ -181,7 +181,7 @@ fn cell(line: &mut ArgumentConsumer<'_>) -> Fallible<wire::CellInfo> {
         term: 1,
         addresses: addresses.split(',').map(str::to_owned).collect(),
         requests_in_flight_max: line.take_key("window").map_or(Ok(4096), number)?.try_into()?,
-        contents_bytes_max: 262_144,
+        contents_bytes_max: line.take_key("contents").map_or(Ok(262_144), number)?,
     })
 }
 
