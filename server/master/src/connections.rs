@@ -12,6 +12,9 @@ use crate::interface::Output;
 
 /// A frame this large is sent without waiting for the end of the turn.
 const FRAME_BYTES_FLUSH: usize = 512 << 10;
+/// Whoever is said more than this in one turn has asked for more than the front keeps for a stream. A few bytes of
+/// request can call for a megabyte of answer, and all of it would be made before any of it leaves.
+const TURN_BYTES_MAX: usize = 64 << 20;
 
 /// What a stream is for.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ struct Connection {
     bytes: usize,
     /// Whether `frame` is not empty, and so listed in `Connections::dirty`.
     dirty: bool,
+    /// The turn in which something was last said.
+    turn: u64,
+    /// About how much that was, in that turn.
+    turn_bytes: usize,
 }
 
 /// All streams.
@@ -42,6 +49,8 @@ pub(crate) struct Connections {
     connections: BTreeMap<ConnectionId, Connection>,
     /// Those with something to send.
     dirty: Vec<ConnectionId>,
+    /// Counts the turns.
+    turn: u64,
 }
 
 impl Connections {
@@ -49,7 +58,8 @@ impl Connections {
     pub(crate) fn add(&mut self, connection: ConnectionId, rest: client::ClientFrame) {
         let stage = Stage::Hello { frames: vec![rest] };
         let frame = client::ServerFrame::default();
-        self.connections.insert(connection, Connection { stage, frame, bytes: 0, dirty: false });
+        let entry = Connection { stage, frame, bytes: 0, dirty: false, turn: self.turn, turn_bytes: 0 };
+        self.connections.insert(connection, entry);
     }
 
     pub(crate) fn stage(&mut self, connection: ConnectionId) -> Option<&mut Stage> {
@@ -89,6 +99,12 @@ impl Connections {
         self.connections.len()
     }
 
+    /// Whether the stream was said so much in this turn that no more answers should be made for it.
+    pub(crate) fn is_overfull(&self, connection: ConnectionId) -> bool {
+        let entry = self.connections.get(&connection);
+        entry.is_some_and(|entry| entry.turn == self.turn && entry.turn_bytes >= TURN_BYTES_MAX)
+    }
+
     /// Adds to what the stream is sent next; `bytes` says by about how much. Nothing if the stream is gone.
     pub(crate) fn say(
         &mut self,
@@ -100,6 +116,8 @@ impl Connections {
         let Some(entry) = self.connections.get_mut(&connection) else { return };
         add(&mut entry.frame);
         entry.bytes += bytes;
+        let earlier = if entry.turn == self.turn { entry.turn_bytes } else { 0 };
+        (entry.turn, entry.turn_bytes) = (self.turn, earlier + bytes);
         if entry.bytes >= FRAME_BYTES_FLUSH {
             entry.bytes = 0;
             let frame = std::mem::take(&mut entry.frame);
@@ -125,6 +143,7 @@ impl Connections {
 
     /// Turns everything unsaid into outputs.
     pub(crate) fn flush(&mut self, outputs: &mut VecDeque<Output>) {
+        self.turn += 1;
         for connection in self.dirty.drain(..) {
             let Some(entry) = self.connections.get_mut(&connection) else { continue };
             entry.dirty = false;

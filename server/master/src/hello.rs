@@ -99,11 +99,19 @@ impl Master {
     /// The opening was applied. Its commit in this term stands for a round, so the lease begins with it; a
     /// repeated opening found a session whose lease began earlier, and is told of no lease.
     pub(crate) fn handle_opened(&mut self, state: &State, tag: u64, session: SessionId, repeated: bool) {
-        let Some(lease_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else { return };
+        let opening = self.openings.remove(&tag);
+        let Some(lease_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else {
+            // A session that was found again, and ended in the same batch.
+            if let Some(Opening { connection, .. }) = opening {
+                let message = "the session ended while it was being opened again: try once more";
+                self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
+            }
+            return;
+        };
         if !repeated {
             self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         }
-        let Some(Opening { connection, attachment }) = self.openings.remove(&tag) else { return };
+        let Some(Opening { connection, attachment }) = opening else { return };
         if !self.may_attach(connection, session, attachment) {
             return;
         }

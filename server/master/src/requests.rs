@@ -4,6 +4,7 @@ use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome, 
 use holdfast_proto::log::v1::{SessionRequest, command::Kind};
 use holdfast_state::{Recorded, State};
 use holdfast_types::{ConnectionId, HandleId, RequestNumber, SessionId};
+use prost::Message as _;
 
 use crate::{Master, Waiter, refusal};
 
@@ -89,7 +90,10 @@ impl Master {
 
     /// A round has confirmed the read: the state is as new as it must be.
     pub(crate) fn answer_read(&mut self, state: &State, session: SessionId, request: &client::Request) {
-        if self.sessions.connection(session).is_none() {
+        let Some(connection) = self.sessions.connection(session) else { return };
+        if self.connections.is_overfull(connection) {
+            let message = "more was read at once than can wait for the client: keep fewer reads in flight";
+            self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
             return;
         }
         let Some(operation) = &request.operation else { return };
@@ -118,7 +122,7 @@ impl Master {
 
     fn reply(&mut self, session: SessionId, number: u64, outcome: Outcome) {
         let Some(connection) = self.sessions.connection(session) else { return };
-        let bytes = outcome_bytes(&outcome);
+        let bytes = outcome.encoded_len();
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {
             frame.replies.push(client::Reply { number, outcome: Some(outcome) });
         });
@@ -132,18 +136,5 @@ fn read_handle(request: &client::Request) -> Option<HandleId> {
         Operation::GetStat(read) => Some(HandleId(read.handle)),
         Operation::ReadDir(read) => Some(HandleId(read.handle)),
         _ => None,
-    }
-}
-
-/// About how large an outcome is. Only contents and directories are ever large.
-fn outcome_bytes(outcome: &Outcome) -> usize {
-    /// More than any metadata without its holders' names.
-    const STAT_BYTES: usize = 256;
-    match &outcome.result {
-        Some(outcome::Result::Contents(contents)) => STAT_BYTES + contents.contents.len(),
-        Some(outcome::Result::Directory(directory)) => {
-            directory.entries.iter().map(|entry| STAT_BYTES + entry.name.len()).sum()
-        }
-        _ => STAT_BYTES,
     }
 }
