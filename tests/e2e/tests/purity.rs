@@ -69,7 +69,10 @@ fn the_pure_crates_depend_on_no_runtime_transport_clock_or_chance() {
             assert!(!found.contains(banned), "{package} has come to depend on {banned}");
         }
         for banned in RAFT_ONLY {
-            assert!(package == "holdfast-replica" || !found.contains(banned), "{package} depends on {banned}");
+            assert!(
+                package == "holdfast-replica" || !found.contains(banned),
+                "{package} depends on {banned}"
+            );
         }
     }
 }
@@ -85,12 +88,16 @@ fn the_pure_crates_ban_clocks_threads_and_seeded_maps_by_lint() {
     for (package, directory) in PURE {
         let path = root().join(directory).join("clippy.toml");
         let lints = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{package}: {error}"));
-        for banned in
-            ["std::time::Instant::now", "std::time::SystemTime::now", "std::collections::HashMap", "std::thread::spawn"]
-        {
+        for banned in [
+            "std::time::Instant::now",
+            "std::time::SystemTime::now",
+            "std::collections::HashMap",
+            "std::thread::spawn",
+        ] {
             assert!(lints.contains(banned), "{package}'s clippy.toml does not ban {banned}");
         }
-        let manifest = std::fs::read_to_string(root().join(directory).join("Cargo.toml")).expect("a manifest");
+        let manifest =
+            std::fs::read_to_string(root().join(directory).join("Cargo.toml")).expect("a manifest");
         assert!(manifest.contains("[lints]\nworkspace = true"), "{package} goes by the workspace's lints");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use holdfast::{Cell, Handle, Lock, Mode, OpenOptions, RefusalCode, Session};
+use holdfast::{Cell, Handle, Lock, Mode, OpenOptions, RefusalCode, Session, SessionState};
 use holdfast_e2e::{Cluster, eventually, within};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -176,4 +177,96 @@ async fn what_is_retried_across_the_deaths_of_masters_takes_effect_once() {
     // The cell refuses to make one again: so those above would have been told if they had been made twice.
     let again = root.open("/made/0-0", OpenOptions::new().create_new()).await;
     assert_eq!(again.unwrap_err().refusal(), Some(RefusalCode::AlreadyExists));
+}
+
+/// Counts in a file, under its lock, until told to stop; says how often.
+async fn count_under_lock(session: Session, stop: tokio::sync::watch::Receiver<bool>) -> u64 {
+    let file = session.open("/counter", OpenOptions::new().create()).await.unwrap();
+    let mut counted = 0;
+    while !*stop.borrow() {
+        let lock = file.acquire(Mode::Exclusive).await.unwrap();
+        let before = file.contents().await.unwrap();
+        let count: u64 = String::from_utf8(before.bytes.to_vec()).unwrap().parse().unwrap_or(0);
+        // Not conditional: only the lock keeps others out, and only exactly-once keeps this from counting twice.
+        file.set_contents((count + 1).to_string()).await.unwrap();
+        lock.release().await.unwrap();
+        counted += 1;
+    }
+    counted
+}
+
+#[tokio::test]
+async fn a_counter_under_a_lock_counts_right_while_replicas_die_in_turn() {
+    let mut cluster = Cluster::start(PROGRAMS).await;
+    let cell = cluster.cell();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut counters = JoinSet::new();
+    for _ in 0..8 {
+        counters.spawn(count_under_lock(cell.session().open().await.unwrap(), stopped.clone()));
+    }
+    let generation = async || cell.stat("/counter").await.ok().map(|stat| stat.content_generation);
+    for round in 0..6 {
+        let before = eventually("the counter is there", generation).await;
+        eventually("the counter rises", async || generation().await.filter(|now| *now > before + 30)).await;
+        // Masters and others by turns, one after the other without a pause.
+        let victim = if round % 2 == 0 { cluster.master().await } else { cluster.follower().await };
+        cluster[victim].kill().await;
+        cluster[victim].start();
+        cluster.caught_up(victim).await;
+    }
+    stop.send_replace(true);
+    let counted: u64 = within("the counters end", counters.join_all()).await.into_iter().sum();
+    assert_eq!(cell.contents("/counter").await.unwrap().bytes, counted.to_string());
+}
+
+#[tokio::test]
+async fn a_master_that_stood_still_is_replaced_and_never_serves_from_the_past() {
+    let mut cluster = Cluster::start(PROGRAMS).await;
+    let cell = cluster.cell();
+    let session = cell.session().open().await.unwrap();
+    let file = session.open("/file", OpenOptions::new().create()).await.unwrap();
+    file.set_contents("before").await.unwrap();
+    let lock = file.acquire(Mode::Exclusive).await.unwrap();
+
+    let old = cluster.master().await;
+    let old_only = Cell::connect([cluster[old].client_address()]).unwrap();
+    assert_eq!(old_only.contents("/file").await.unwrap().bytes, "before");
+    cluster[old].pause();
+    // Nobody resets a connection: the others, and the client, find out by themselves.
+    within("a write finds the new master", file.set_contents("after")).await.unwrap();
+    assert!(lock.is_held(), "the lease was long enough");
+    cluster[old].resume();
+    // The first thing that the old master hears when it goes on: it believes in its office yet.
+    let read = within("a read by way of the old master", old_only.contents("/file")).await.unwrap();
+    assert_eq!(read.bytes, "after");
+    cluster.caught_up(old).await;
+    assert_ne!(cluster.master().await, old);
+    assert_eq!(file.stat().await.unwrap().lock_generation, lock.generation());
+    assert!(cell.check_sequencer(lock.sequencer()).await.unwrap().is_valid());
+}
+
+#[tokio::test]
+async fn a_session_that_outlives_a_dead_cell_goes_through_jeopardy_and_keeps_its_lock() {
+    let mut cluster = Cluster::start_with(PROGRAMS, &[("lease-floor-ms", "5000")]).await;
+    let session = cluster.cell().session().lease(Duration::from_secs(1)).open().await.unwrap();
+    let file = session.open("/file", OpenOptions::new().create()).await.unwrap();
+    let lock = file.acquire(Mode::Exclusive).await.unwrap();
+    let mut states = session.watch_state();
+
+    let dead: Vec<u64> = vec![cluster.master().await, cluster.follower().await];
+    for id in &dead {
+        cluster[*id].kill().await;
+    }
+    let jeopardy = states.wait_for(|state| *state == SessionState::Jeopardy);
+    within("the lease runs out", jeopardy).await.unwrap();
+    assert!(!lock.is_held());
+    let write = tokio::spawn(async move { (file.set_contents("late").await, file) });
+    for id in &dead {
+        cluster[*id].start();
+    }
+    let (written, file) = within("the write waits for the cell", write).await.unwrap();
+    written.unwrap();
+    within("the session is safe", states.wait_for(|state| *state == SessionState::Safe)).await.unwrap();
+    assert!(lock.is_held());
+    assert_eq!(file.stat().await.unwrap().lock_generation, lock.generation());
 }

@@ -87,3 +87,19 @@ async fn a_holder_that_stood_still_past_its_lease_is_fenced_and_told_so() {
     assert!(cluster.cell().check_sequencer(lock.sequencer()).await.unwrap().is_valid());
     assert!(lock.is_held());
 }
+
+#[tokio::test]
+async fn an_ephemeral_file_stays_as_long_as_anybody_has_it_open() {
+    let cluster = Cluster::start(PROGRAMS).await;
+    let cell = cluster.cell();
+    let first = cell.session().lease(LEASE).open().await.unwrap();
+    let second = cell.session().open().await.unwrap();
+    let here = OpenOptions::new().create().ephemeral();
+    let made = first.open("/here", here.clone()).await.unwrap();
+    let found = second.open("/here", here).await.unwrap();
+    assert!(made.created() && !found.created());
+    first.close().await;
+    assert_eq!(cell.stat("/here").await.unwrap().open_handles, 1);
+    found.close().await.unwrap();
+    eventually("the file is gone", async || cell.stat("/here").await.err()?.refusal()).await;
+}

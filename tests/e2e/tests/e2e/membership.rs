@@ -69,3 +69,31 @@ async fn a_wiped_replica_refuses_to_start_and_is_replaced_under_a_new_id_while_c
     let writes = within("the worker ends", worker).await.unwrap();
     assert_eq!(cell.contents("/work").await.unwrap().bytes, writes.to_string());
 }
+
+#[tokio::test]
+async fn a_master_that_is_removed_hands_over_and_ends_and_does_not_come_back() {
+    let mut cluster = Cluster::start(PROGRAMS).await;
+    let cell = cluster.cell();
+    let session = cell.session().open().await.unwrap();
+    let file = session.open("/file", OpenOptions::new().create()).await.unwrap();
+    let removed = cluster.master().await;
+    eventually("the master is removed", async || match cell.remove_member(removed).await {
+        Ok(()) => Some(()),
+        // An earlier attempt may have done it.
+        Err(_) => {
+            let members = cell.status().await.ok()?.members;
+            members.iter().all(|member| member.id != removed).then_some(())
+        }
+    })
+    .await;
+    let status = cluster[removed].end().await;
+    assert_eq!(status.code(), Some(3), "{}", cluster[removed].last_words());
+    assert!(cluster[removed].last_words().contains("was removed"), "{}", cluster[removed].last_words());
+    within("a write", file.set_contents("without it")).await.unwrap();
+
+    cluster[removed].start();
+    assert_eq!(cluster[removed].end().await.code(), Some(3));
+    let words = cluster[removed].last_words();
+    assert!(words.contains("was removed") && words.contains("never used again"), "{words}");
+    assert_eq!(cell.status().await.unwrap().members.len(), 2);
+}

@@ -1,8 +1,10 @@
 //! Replicas that are set up wrongly refuse to run, each with a reason that says what would be right, and the cell
 //! that they would have harmed goes on.
 
+use std::time::Duration;
+
 use holdfast::{Cell, OpenOptions, WriteOptions};
-use holdfast_e2e::{Cluster, Replica};
+use holdfast_e2e::{Cluster, Replica, eventually};
 
 use crate::PROGRAMS;
 
@@ -132,4 +134,26 @@ async fn a_client_that_means_another_cell_is_told_so() {
     let error = session.open("/ls/other/file", OpenOptions::new().create()).await.unwrap_err();
     assert_eq!(error.refusal(), Some(holdfast::RefusalCode::ForeignCell), "{error}");
     assert!(session.open("/ls/e2e/file", OpenOptions::new().create()).await.unwrap().created());
+}
+
+#[tokio::test]
+async fn a_cell_that_is_not_founded_yet_says_whom_it_waits_for_and_writes_nothing() {
+    let mut cluster = Cluster::configure(PROGRAMS, &[]);
+    let first = [cluster[1].client_address()];
+    let hasty = Cell::builder().addresses(first).timeout(Duration::from_millis(300)).connect().unwrap();
+    cluster[1].start();
+    let waits_for = format!("replica 2 ({})", cluster[2].peer_address());
+    let error = eventually("the replica says what it waits for", async || {
+        let error = hasty.set_contents("/file", "early", WriteOptions::new().create()).await.unwrap_err();
+        error.to_string().contains(&waits_for).then_some(error)
+    })
+    .await;
+    assert!(error.is_retryable() && !error.is_outcome_unknown(), "it had no effect, for certain: {error}");
+
+    cluster[2].start();
+    cluster[3].start();
+    cluster.serving().await;
+    let written =
+        cluster.cell().set_contents("/file", "in time", WriteOptions::new().if_generation(0)).await.unwrap();
+    assert!(written.created, "nothing was there before");
 }

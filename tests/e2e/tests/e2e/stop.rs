@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use holdfast::OpenOptions;
-use holdfast_e2e::{Cluster, eventually, within};
+use holdfast_e2e::{Cluster, Replica, eventually, within};
 
 use crate::PROGRAMS;
 
@@ -52,4 +52,20 @@ async fn a_master_that_is_asked_to_stop_hands_over_and_clients_hardly_notice() {
     cluster.caught_up(master).await;
     cluster[master].terminate();
     assert_eq!(cluster[master].end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_whole_cell_that_is_asked_to_stop_does_so_and_comes_back_with_everything() {
+    let mut cluster = Cluster::start(PROGRAMS).await;
+    let cell = cluster.cell();
+    let session = cell.session().open().await.unwrap();
+    let file = session.open("/file", OpenOptions::new().create()).await.unwrap();
+    file.set_contents("kept").await.unwrap();
+    cluster.replicas_mut().for_each(Replica::terminate);
+    for replica in cluster.replicas_mut() {
+        assert_eq!(replica.end().await.code(), Some(0), "{}", replica.last_words());
+    }
+    cluster.replicas_mut().for_each(Replica::start);
+    let contents = within("the session goes on", file.contents()).await.unwrap();
+    assert_eq!(contents.bytes, "kept");
 }
