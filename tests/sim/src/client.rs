@@ -90,12 +90,11 @@ impl Client {
     /// Until when the client believes that its session is valid; the past if it does not.
     fn believes_until(&self) -> TrueTime {
         match &self.session {
-            // The application gave the session up: whatever the library still knows, nobody acts on it.
-            Some(session) if !self.closing => match session.valid_until() {
+            Some(session) => match session.valid_until() {
                 Time::ZERO => TrueTime::ZERO,
                 until => self.clock.moment(until),
             },
-            _ => TrueTime::ZERO,
+            None => TrueTime::ZERO,
         }
     }
 
