@@ -88,9 +88,9 @@ impl NetworkConditions {
 
     fn draw(rng: &mut Rng) -> Self {
         let calm = Self::calm();
-        let often = |rng: &mut Rng| *[0, 0, 5, 50, 200].get(rng.index(5)).unwrap_or(&0);
+        let often = |rng: &mut Rng| [0, 0, 5, 50, 200][rng.index(5)];
         Self {
-            flight_nanos_max: *[300 * MICRO, 2 * MILLI, 20 * MILLI].get(rng.index(3)).unwrap_or(&MILLI),
+            flight_nanos_max: [300 * MICRO, 2 * MILLI, 20 * MILLI][rng.index(3)],
             late_per_mille: often(rng),
             late_nanos_max: rng.between(10, 1_000) * MILLI,
             lost_per_mille: often(rng),
@@ -113,10 +113,10 @@ impl Plan {
             faults_nanos: options.seconds * 1_000 * MILLI,
             fault_every_nanos: rng.between(500, 6_000) * MILLI,
             network: NetworkConditions::draw(&mut rng),
-            sync_nanos_max: *[MILLI / 5, 2 * MILLI, 30 * MILLI].get(rng.index(3)).unwrap_or(&MILLI),
+            sync_nanos_max: [MILLI / 5, 2 * MILLI, 30 * MILLI][rng.index(3)],
             snapshot_every_bytes: rng.between(2, 64) << 10,
             log_tail_bytes: rng.between(0, 16) << 10,
-            lease_ms: *[400, 1_000, 3_000, 12_000].get(rng.index(4)).unwrap_or(&3_000),
+            lease_ms: [400, 1_000, 5_000, 12_000][rng.index(4)],
             grace_ms: rng.between(2, 20) * 1_000,
         }
     }

@@ -47,7 +47,8 @@ pub(crate) struct Server {
     pub(crate) silent: bool,
     clock: Clock,
     inbox: Vec<Input>,
-    was_master: bool,
+    /// It was master when it ran last.
+    pub(crate) was_master: bool,
     pub(crate) rng: Rng,
 }
 
@@ -335,8 +336,10 @@ impl World {
     /// Takes in what a replica has applied.
     fn observe(&mut self, index: usize, replica: &Replica) -> Result<(), Violation> {
         if replica.is_master() != self.servers[index].was_master {
+            let others = self.servers.iter().filter(|server| server.was_master).count();
             self.servers[index].was_master = replica.is_master();
             self.stats.masters += u64::from(replica.is_master());
+            self.stats.overlaps += u64::from(replica.is_master() && others > 0);
             let verb = if replica.is_master() { "takes office" } else { "leaves office" };
             self.trace.say(self.now, || format!("replica {} {verb}, {}", index + 1, replica.term()));
         }

@@ -46,6 +46,8 @@ stats! {
     repeated: "repeated requests",
     /// Masters that took office.
     masters: "masters",
+    /// Of those, while an older master still believed itself in office.
+    overlaps: "while another was in office",
     /// Replicas that crashed.
     crashes: "replica crashes",
     /// Times when all replicas crashed at once.

@@ -101,23 +101,19 @@ impl MutualExclusion {
             (Operation::Release(release), outcome::Result::Released(_)) => self.leave(owner(release.handle)),
             (Operation::Close(close), outcome::Result::Closed(_)) => self.close(owner(close.handle)),
             (Operation::Cancel(cancel), outcome::Result::Cancelled(_)) => {
-                self.cancel(decided.session, cancel.number);
+                if cancel.handle == 0 {
+                    self.close(owner(cancel.number));
+                } else if self.wish(owner(cancel.handle)) == Some(RequestNumber(cancel.number)) {
+                    self.leave(owner(cancel.handle));
+                }
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Undoes a request: an Open is closed, and what an Acquire brought is given back. The handle that Cancel
-    /// names says only where to look.
-    fn cancel(&mut self, session: SessionId, number: u64) {
-        self.close((session, HandleId(number)));
-        let all = (session, HandleId(0))..=(session, HandleId(u64::MAX));
-        let mut wishes = self.wishes.range(all);
-        let owner = wishes.find(|(_, (_, wish))| wish.0 == number).map(|(owner, _)| *owner);
-        if let Some(owner) = owner {
-            self.leave(owner);
-        }
+    fn wish(&self, owner: Owner) -> Option<RequestNumber> {
+        self.wishes.get(&owner).map(|(_, number)| *number)
     }
 
     fn grant(&mut self, owner: Owner, number: RequestNumber, granted: &Granted) -> Result<(), Violation> {

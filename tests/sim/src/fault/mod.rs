@@ -56,17 +56,20 @@ pub enum Ending {
 }
 
 impl Fault {
-    /// One of chance.
-    pub(crate) fn draw(rng: &mut Rng, replicas: usize, clients: usize) -> Self {
+    /// One of chance. What befalls a replica befalls the master every other time, if there is one: that is where
+    /// it matters most.
+    pub(crate) fn draw(rng: &mut Rng, master: Option<usize>, replicas: usize, clients: usize) -> Self {
+        let (any, aimed) = (rng.index(replicas), rng.per_mille(500));
+        let replica = master.filter(|_| aimed).unwrap_or(any);
         match rng.below(20) {
-            0..=4 => Self::Crash { replica: rng.index(replicas), silent: rng.per_mille(300) },
-            5 => Self::PowerFailure,
-            6..=10 => Self::Partition(Shape::draw(rng, replicas, clients)),
-            11 | 12 => Self::Pause(Process::Replica(rng.index(replicas))),
+            0..=3 => Self::Crash { replica, silent: rng.per_mille(300) },
+            4 => Self::PowerFailure,
+            5..=10 => Self::Partition(Shape::draw(rng, replica, replicas, clients)),
+            11 | 12 => Self::Pause(Process::Replica(replica)),
             13 => Self::Pause(Process::Client(rng.index(clients))),
             14..=16 => Self::Resets,
             17 => Self::ClientCrash(rng.index(clients)),
-            _ => Self::HandOver(rng.index(replicas)),
+            _ => Self::HandOver(replica),
         }
     }
 }
@@ -100,7 +103,8 @@ impl World {
         if self.phase != Phase::Faults {
             return Ok(());
         }
-        let fault = Fault::draw(&mut self.fault_rng, self.plan.replicas, self.plan.clients);
+        let master = self.servers.iter().rposition(|server| server.was_master);
+        let fault = Fault::draw(&mut self.fault_rng, master, self.plan.replicas, self.plan.clients);
         self.trace.event(self.now, Kind::Fault, 0, 0, format!("{fault:?}").as_bytes());
         self.trace.say(self.now, || format!("!!! {fault}"));
         match &fault {
@@ -136,7 +140,7 @@ impl World {
     /// The fault that begins now ends after a while: mostly soon, sometimes late.
     fn end_after(&mut self, ending: Ending) -> u64 {
         const MILLI: u64 = 1_000_000;
-        let most = [20, 500, 3_000, 12_000][self.fault_rng.index(4)];
+        let most = [20, 500, 3_000, 8_000, 25_000][self.fault_rng.index(5)];
         let nanos = self.fault_rng.between(1, most * 1_000) * (MILLI / 1_000);
         self.queue.push(self.now.after_nanos(nanos), Event::FaultEnds(ending));
         nanos
@@ -152,7 +156,7 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut kinds = std::collections::BTreeSet::new();
         for _ in 0..1_000 {
-            let drawn = format!("{:?}", Fault::draw(&mut rng, 3, 3));
+            let drawn = format!("{:?}", Fault::draw(&mut rng, Some(1), 3, 3));
             kinds.insert(drawn.split([' ', '(']).next().unwrap_or_default().to_owned());
         }
         assert_eq!(kinds.len(), 7, "{kinds:?}");

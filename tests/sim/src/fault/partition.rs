@@ -20,14 +20,22 @@ pub enum Shape {
     Deaf(usize),
     /// Some clients reach only some replicas: by client and replica.
     Clients(Vec<(usize, usize)>),
-    /// One message in one direction between two replicas.
+    /// One replica no longer reaches another, and still hears it.
     OneWay(usize, usize),
+    /// The world has two halves, each with replicas and clients of its own: what an old master tells its half
+    /// must agree with what a new one tells the other.
+    Split {
+        /// The replicas of one half.
+        replicas: Vec<usize>,
+        /// Its clients.
+        clients: Vec<usize>,
+    },
 }
 
 impl Shape {
-    pub(super) fn draw(rng: &mut Rng, replicas: usize, clients: usize) -> Self {
-        let replica = rng.index(replicas);
-        match rng.below(6) {
+    /// One of chance, around the given replica where there is one in its middle.
+    pub(super) fn draw(rng: &mut Rng, replica: usize, replicas: usize, clients: usize) -> Self {
+        match rng.below(9) {
             0 => Self::Replicas((0..replicas).filter(|_| rng.per_mille(500)).collect()),
             1 => Self::Alone(replica),
             2 => Self::Mute(replica),
@@ -37,7 +45,15 @@ impl Shape {
                     (0..clients).flat_map(|client| (0..replicas).map(move |replica| (client, replica)));
                 Self::Clients(pairs.filter(|_| rng.per_mille(400)).collect())
             }
-            _ => Self::OneWay(replica, (replica + 1 + rng.index(replicas - 1)) % replicas),
+            5 if replicas > 1 => Self::OneWay(replica, (replica + 1 + rng.index(replicas - 1)) % replicas),
+            _ => {
+                let mut half = vec![replica];
+                // Still a minority, and sometimes the greatest there can be.
+                if replicas >= 5 && rng.per_mille(500) {
+                    half.push((replica + 1) % replicas);
+                }
+                Self::Split { replicas: half, clients: (0..clients).filter(|_| rng.per_mille(500)).collect() }
+            }
         }
     }
 }
@@ -53,6 +69,11 @@ impl fmt::Display for Shape {
             Self::Mute(replica) => write!(f, "replica {} is no longer heard", replica + 1),
             Self::Deaf(replica) => write!(f, "replica {} no longer hears", replica + 1),
             Self::Clients(pairs) => write!(f, "{} pairs of a client and a replica are cut off", pairs.len()),
+            Self::Split { replicas, clients } => {
+                let one_up = |side: &[usize]| side.iter().map(|index| index + 1).collect::<Vec<_>>();
+                let (replicas, clients) = (one_up(replicas), one_up(clients));
+                write!(f, "the replicas {replicas:?} and the clients {clients:?} are cut off from all others")
+            }
             Self::OneWay(from, to) => write!(f, "replica {} no longer reaches replica {}", from + 1, to + 1),
         }
     }
@@ -93,6 +114,17 @@ fn blocked(shape: &Shape, replicas: usize, clients: usize) -> Vec<(Process, Proc
                 pairs.push((Process::Replica(*replica), Process::Client(*client)));
             }
         }
+        Shape::Split { replicas: side, clients: with } => {
+            let inside = |process: &Process| match process {
+                Process::Replica(index) => side.contains(index),
+                Process::Client(index) => with.contains(index),
+            };
+            for one in all().filter(inside) {
+                for other in all().filter(|other| !inside(other)) {
+                    pairs.extend([(one, other), (other, one)]);
+                }
+            }
+        }
         Shape::OneWay(from, to) => pairs.push((Process::Replica(*from), Process::Replica(*to))),
     }
     pairs
@@ -108,6 +140,16 @@ mod tests {
         assert_eq!(pairs.len(), 4);
         assert!(!pairs.contains(&(Process::Replica(0), Process::Replica(1))));
         assert!(pairs.contains(&(Process::Replica(2), Process::Replica(1))));
+    }
+
+    #[test]
+    fn a_split_leaves_each_half_whole() {
+        let pairs = blocked(&Shape::Split { replicas: vec![0], clients: vec![1] }, 3, 2);
+        let cut = |one, other| pairs.contains(&(one, other)) && pairs.contains(&(other, one));
+        assert!(cut(Process::Replica(0), Process::Client(0)));
+        assert!(cut(Process::Client(1), Process::Replica(2)));
+        assert!(!cut(Process::Replica(0), Process::Client(1)));
+        assert!(!cut(Process::Replica(1), Process::Replica(2)));
     }
 
     #[test]

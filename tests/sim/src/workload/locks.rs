@@ -122,7 +122,10 @@ impl Locks {
         if app.rng.per_mille(300) {
             app.write(handle, generation, None);
         }
-        if app.rng.per_mille(200) {
+        if app.rng.per_mille(300) {
+            app.read(handle);
+        }
+        if app.rng.per_mille(100) {
             app.stat(handle);
         }
         app.wake_within(0, self.hold_ms_max);
