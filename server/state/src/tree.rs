@@ -62,7 +62,7 @@ impl PartialOrd for NodeKey {
 }
 
 /// Where a node is or could be: a borrowed key, so that looking for a parent or a page of children builds none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place<'p> {
     parent: &'p str,
     name: &'p str,
@@ -76,6 +76,25 @@ impl<'p> Place<'p> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         Self { parent, name }
     }
+}
+
+impl Ord for Place<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(self.parent, other.parent).then_with(|| compare(self.name, other.name))
+    }
+}
+
+impl PartialOrd for Place<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Like `one.cmp(other)`. Everything under the root has an empty parent, and a literal `""` points nowhere: to
+/// compare nothing at nowhere by masked vector loads, as `memcmp` does, makes some processors take a fault and hide
+/// it. That was a quarter of the time of a replica that writes.
+fn compare(one: &str, other: &str) -> Ordering {
+    if one.is_empty() || other.is_empty() { one.len().cmp(&other.len()) } else { one.cmp(other) }
 }
 
 impl Equivalent<NodeKey> for Place<'_> {
