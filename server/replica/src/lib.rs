@@ -159,7 +159,7 @@ impl Replica {
         replica.tell_members();
         // Whoever starts knows of no leader. If there is one, the pre-vote is refused and its heartbeat comes; if
         // all have just started, nobody has to wait for a time-out.
-        replica.campaign_eagerly(raft::INVALID_ID);
+        replica.campaign_eagerly(raft::INVALID_ID, Duration::ZERO);
         Ok(replica)
     }
 
@@ -337,16 +337,17 @@ impl Replica {
         let term = raft.term;
         raft.become_follower(term, raft::INVALID_ID);
         self.set_election_timeout();
-        self.campaign_eagerly(peer.0);
+        self.campaign_eagerly(peer.0, Duration::ZERO);
     }
 
-    /// Campaigns soon, and again until somebody leads; staggered by our rank among the voters without `lost`.
-    fn campaign_eagerly(&mut self, lost: u64) {
+    /// Campaigns after `wait`, and again until somebody leads; staggered by our rank among the voters without
+    /// `lost`.
+    fn campaign_eagerly(&mut self, lost: u64, wait: Duration) {
         let mut voters = self.raw.store().conf_state().get_voters().to_vec();
         voters.retain(|voter| *voter != lost);
         voters.sort_unstable();
         if let Some(rank) = voters.iter().position(|voter| *voter == self.config.id.0) {
-            self.election.no_leader(self.now, rank);
+            self.election.no_leader(self.now + wait, rank);
         }
     }
 

@@ -15,6 +15,8 @@ use crate::{Output, Replica};
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 /// So many bytes of frames are kept for the time when a master is known.
 const PARKED_BYTES_MAX: usize = 64 << 20;
+/// Whoever deposed the leader, or was handed the leadership, gets so long to be elected: the time of a few syncs.
+const DEPOSED_WAIT: Duration = Duration::from_millis(50);
 /// So many calls.
 const PARKED_CALLS_MAX: usize = 4096;
 /// For so long. Unlike a stream's, a caller's leaving is not heard of, and a write must not land long after it.
@@ -182,14 +184,18 @@ impl Replica {
         }
     }
 
-    /// Tells who leads, if that has changed.
+    /// Tells who leads, if that has changed. If nobody does any more, and nobody's connection was reset, then a
+    /// candidate with a later term has deposed the leader. It may well be one that cannot win, and no reset will
+    /// ever come: so this campaigns too, if there is still nobody after a while.
     pub(crate) fn tell_leadership(&mut self) {
         let raft = &self.raw.raft;
         let master = (raft.leader_id != raft::INVALID_ID).then_some(ReplicaId(raft.leader_id));
+        let now = (master, Term(raft.term));
         if master.is_some() {
             self.election.leader_found();
+        } else if self.told.0.is_some() && self.handing_over.is_none() && self.election.next().is_none() {
+            self.campaign_eagerly(raft::INVALID_ID, DEPOSED_WAIT);
         }
-        let now = (master, Term(raft.term));
         if self.told != now {
             self.told = now;
             self.outputs.push_back(Output::Leadership { master, term: now.1 });

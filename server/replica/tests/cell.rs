@@ -611,6 +611,32 @@ fn forwarded_proposals_and_reads_of_other_replicas_are_dropped() {
 }
 
 #[test]
+fn a_master_deposed_by_a_candidate_that_cannot_win_is_replaced_without_a_time_out() {
+    use protobuf::Message as _;
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    // One of the others misses an entry, and campaigns all the same.
+    let behind = cell.others(master)[0];
+    cell.cut.insert((master, behind));
+    cell.put(master, 1, "/a", "hello".into());
+    let mut campaign = raftpb::Message::default();
+    campaign.set_msg_type(raftpb::MessageType::MsgTimeoutNow);
+    (campaign.from, campaign.to, campaign.term) = (master.0, behind.0, cell.host(master).replica.term().0);
+    let began = cell.now;
+    let messages = vec![campaign.write_to_bytes().expect("encodes").into()];
+    cell.input(behind, Input::Peer { from: master, messages });
+    cell.settle();
+    assert!(
+        !cell.hosts.values().any(|host| host.replica.is_master()),
+        "it is deposed, and nobody is elected"
+    );
+    cell.cut.clear();
+    cell.elect();
+    let gap = cell.now.since(began);
+    assert!(gap <= Duration::from_millis(200), "virtual time, so this is exact: {gap:?}");
+}
+
+#[test]
 fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
     let mut cell = Cell::new(defaults);
     let old = cell.elect();
