@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use holdfast::{Cell, OpenOptions};
+use holdfast::{Cell, OpenOptions, WriteOptions};
 use holdfast_e2e::{Cluster, Replica, eventually};
 
 use crate::PROGRAMS;
@@ -71,12 +71,16 @@ async fn a_damaged_log_is_refused_and_the_cell_goes_on_without_it() {
 async fn cell_with_snapshots(count: u8) -> (Cluster, u64) {
     let flags = [("snapshot-every-bytes", "16KiB"), ("log-tail-bytes", "0")];
     let mut cluster = Cluster::start_with(PROGRAMS, &flags).await;
-    make_files(&cluster.cell(), count).await;
+    let cell = cluster.cell();
+    make_files(&cell, count).await;
     let stopped = cluster.follower().await;
-    eventually("several snapshots are written", async || {
-        (cluster[stopped].log().matches("wrote a snapshot").count() >= 3).then_some(())
+    eventually("two snapshots are written", async || {
+        cell.set_contents("/last", vec![0; 2048], WriteOptions::new().create()).await.unwrap();
+        (cluster[stopped].log().matches("wrote a snapshot").count() >= 2).then_some(())
     })
     .await;
+    // The log is trimmed with the next write after a snapshot.
+    cell.set_contents("/last", "trims", WriteOptions::new()).await.unwrap();
     cluster.caught_up(stopped).await;
     cluster[stopped].terminate();
     assert_eq!(cluster[stopped].end().await.code(), Some(0));

@@ -223,7 +223,8 @@ async fn a_counter_under_a_lock_counts_right_while_replicas_die_in_turn() {
 async fn a_master_that_stood_still_is_replaced_and_never_serves_from_the_past() {
     let mut cluster = Cluster::start(PROGRAMS).await;
     let cell = cluster.cell();
-    let session = cell.session().open().await.unwrap();
+    // A client looks for another master when a KeepAlive finds no answer, which a shorter lease has it send sooner.
+    let session = cell.session().lease(Duration::from_secs(6)).open().await.unwrap();
     let file = session.open("/file", OpenOptions::new().create()).await.unwrap();
     file.set_contents("before").await.unwrap();
     let lock = file.acquire(Mode::Exclusive).await.unwrap();
