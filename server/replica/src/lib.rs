@@ -119,6 +119,9 @@ impl Replica {
             pre_vote: true,
             max_uncommitted_size: 64 << 20,
             max_committed_size_per_ready: 8 << 20,
+            // A commit is told with the next entries or the next heartbeat. A message of its own for it would
+            // double what an idle cell sends for a command, and followers answer nobody.
+            skip_bcast_commit: true,
             ..raft::Config::default()
         };
         let raw = RawNode::new(&raft_config, log, &logger.new(o!("part" => "raft")))?;
