@@ -32,7 +32,8 @@ pub(crate) struct Run {
     /// Measure only this; can be repeated. By default everything.
     #[arg(long = "work", value_name = "NAME")]
     pub(crate) works: Vec<Work>,
-    /// With so many clients; can be repeated. By default 1, 64 and 256, or what suits the work.
+    /// With so many clients; can be repeated. By default 1, 64 and 256, or what suits the work. A work that needs
+    /// more is left out.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) clients: Vec<u32>,
     /// How long each measurement takes, after its warm-up.
@@ -54,9 +55,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// What to measure, in order.
-    pub(crate) fn works(&self) -> Vec<Work> {
-        if self.works.is_empty() { self.default_works() } else { self.works.clone() }
+    /// What to measure and with how many clients, in order.
+    pub(crate) fn plan(&self) -> Vec<(Work, u32)> {
+        let works = if self.works.is_empty() { self.default_works() } else { self.works.clone() };
+        works
+            .into_iter()
+            .flat_map(|work| self.clients(work).into_iter().map(move |count| (work, count)))
+            .collect()
     }
 
     fn default_works(&self) -> Vec<Work> {
@@ -65,9 +70,9 @@ impl Run {
         Work::ALL.into_iter().filter(possible).collect()
     }
 
-    /// With how many clients to measure a work, in order.
-    pub(crate) fn clients(&self, work: Work) -> Vec<u32> {
-        if self.clients.is_empty() { work.default_clients().to_vec() } else { self.clients.clone() }
+    fn clients(&self, work: Work) -> Vec<u32> {
+        let clients = if self.clients.is_empty() { work.default_clients() } else { &self.clients };
+        clients.iter().copied().filter(|count| *count >= work.clients_min()).collect()
     }
 }
 
@@ -98,17 +103,23 @@ mod tests {
 
     #[test]
     fn without_a_choice_everything_is_measured_but_no_foreign_master_is_killed() {
-        assert_eq!(run("holdfast-bench run").works(), Work::ALL);
-        assert_eq!(run("holdfast-bench run").clients(Work::Read), [1, 64, 256]);
-        let foreign = run("holdfast-bench run --addresses h:1,h:2").works();
-        assert!(!foreign.contains(&Work::FailoverGap) && foreign.len() == Work::ALL.len() - 1);
+        let plan = run("holdfast-bench run").plan();
+        assert!(Work::ALL.iter().all(|work| plan.iter().any(|(planned, _)| planned == work)));
+        let reads = plan.iter().filter(|(work, _)| *work == Work::Read).map(|(_, clients)| *clients);
+        assert_eq!(reads.collect::<Vec<_>>(), [1, 64, 256]);
+        let foreign = run("holdfast-bench run --addresses h:1,h:2").plan();
+        assert_eq!(foreign.len() + Work::FailoverGap.default_clients().len(), plan.len());
+        assert!(foreign.iter().all(|(work, _)| *work != Work::FailoverGap));
     }
 
     #[test]
     fn works_and_clients_can_be_chosen_and_repeated() {
-        let run = run("holdfast-bench run --work read --work handoff --clients 3 --clients 5 --seconds 0.5");
-        assert_eq!(run.works(), [Work::Read, Work::Handoff]);
-        assert_eq!(run.clients(Work::Handoff), [3, 5]);
+        let run = run("holdfast-bench run --work read --work handoff --clients 3 --clients 1 --seconds 0.5");
+        assert_eq!(
+            run.plan(),
+            [(Work::Read, 3), (Work::Read, 1), (Work::Handoff, 3)],
+            "nobody hands over alone"
+        );
         assert_eq!(run.seconds, Duration::from_millis(500));
     }
 

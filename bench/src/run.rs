@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,6 +36,8 @@ async fn interrupted() -> Result<()> {
 }
 
 async fn measure_all(run: &Run) -> Result<()> {
+    let plan = run.plan();
+    ensure!(!plan.is_empty(), "no work can be measured with so few clients: a handoff needs two");
     let progress = progress();
     progress.set_message("the cell starts");
     let mut target = match &run.addresses {
@@ -43,12 +45,10 @@ async fn measure_all(run: &Run) -> Result<()> {
         None => Target::Local(LocalCell::start().await?),
     };
     let mut report = Report::new(run);
-    for work in run.works() {
-        for clients in run.clients(work) {
-            progress.set_message(format!("{work}, {clients} clients"));
-            let line = work.measure(&mut target, run, clients).await?;
-            progress.suspend(|| report.print(&line))?;
-        }
+    for (work, clients) in plan {
+        progress.set_message(format!("{work}, {clients} clients"));
+        let line = work.measure(&mut target, run, clients).await?;
+        progress.suspend(|| report.print(&line))?;
     }
     progress.finish_and_clear();
     Ok(())

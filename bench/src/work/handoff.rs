@@ -46,7 +46,6 @@ impl Hand {
 
 /// Measures handoffs between so many clients.
 pub(super) async fn measure(target: &mut Target, run: &Run, count: u32) -> Result<Measured> {
-    ensure!(count > 1, "a handoff needs two clients: choose --clients 2 or more");
     let mut clients = Clients::open(target, count, &Bytes::new(), |_| "/bench-hot".to_owned()).await?;
     let meter = Arc::new(Meter::new(run.seconds)?);
     let hand = Arc::new(Mutex::new(Hand::default()));

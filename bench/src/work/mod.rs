@@ -37,10 +37,15 @@ impl Work {
     pub(crate) fn default_clients(self) -> &'static [u32] {
         match self {
             Self::LockPairs | Self::Write | Self::Read => &[1, 64, 256],
-            // A lock that one client has for itself is not handed over.
             Self::Handoff => &[8, 64],
             Self::FailoverGap => &[64],
         }
+    }
+
+    /// The fewest clients it can be measured with.
+    pub(crate) fn clients_min(self) -> u32 {
+        // A lock that one client has for itself is not handed over.
+        if self == Self::Handoff { 2 } else { 1 }
     }
 
     /// Measures it with so many clients.
