@@ -112,6 +112,10 @@ impl Unary {
             maybe_applied: false,
             last: "nothing tried".to_owned(),
         };
+        if repeat == Repeat::Never && self.master_hint().is_none() && self.addresses.len() > 1 {
+            // There is one attempt. It must not be spent on a replica that takes a request and never answers.
+            let _ = timeout_at(deadline, self.status()).await;
+        }
         let mut address = self.master_hint().unwrap_or_else(|| search.next_address());
         loop {
             let limit = match repeat {
@@ -171,6 +175,7 @@ impl Unary {
                 && let Ok(master) = self.status_of(&status.master_address).await
                 && master.role() == Role::Master
             {
+                self.remember_master(address::parse(&status.master_address).ok());
                 return Ok(master);
             }
             anybody = Some(status);

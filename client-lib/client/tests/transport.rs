@@ -248,6 +248,17 @@ async fn a_write_by_name_finds_the_master() {
 }
 
 #[tokio::test]
+async fn a_write_by_name_is_not_spent_on_a_replica_that_hangs() {
+    // Takes connections, as the kernel does for a process that is stopped, and never says a word.
+    let hanging = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let master = Replica::start().await;
+    master.answer_write(Ok(written())).await;
+    let addresses = [hanging.local_addr().unwrap().to_string(), master.address.clone()];
+    let cell = Cell::builder().addresses(addresses).timeout(Duration::from_secs(2)).connect().unwrap();
+    within(cell.set_contents("/x", "y", WriteOptions::new())).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_write_whose_reply_is_lost_is_repeated_only_under_a_condition() {
     let replica = Replica::start().await;
     let cell = Cell::connect([&replica.address]).unwrap();

@@ -197,7 +197,8 @@ impl CellService for Service {
         &self,
         _: Request<wire::StatusRequest>,
     ) -> Result<Response<wire::StatusResponse>, Status> {
-        Ok(Response::new(wire::StatusResponse::default()))
+        let role = wire::Role::Master.into();
+        Ok(Response::new(wire::StatusResponse { role, ..wire::StatusResponse::default() }))
     }
 
     async fn get_contents(
