@@ -6,7 +6,7 @@
 //! a peer: what they do not take in time is their loss. It does wait for a disk that is far behind.
 //!
 //! Invariant: outputs are performed in the order in which they were polled, and all of them before the next input
-//! is taken. A [`Fault`] stops the process.
+//! is taken. A [`Fault`] stops the process, and so does a panic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use prost::Message;
 use slog::{Logger, info, warn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use crate::logging::AbortOnPanic;
 use crate::outbox::{Outbox, PushError};
 use crate::peers::Peers;
 use crate::storage::StorageError;
@@ -164,6 +165,7 @@ impl Driver {
     ///
     /// A fault, after which the process must end.
     pub(crate) async fn run(&mut self) -> Result<Ended, Fault> {
+        let _guard = AbortOnPanic(self.logger.clone());
         let mut taken = Vec::with_capacity(INPUTS_PER_TURN_MAX);
         if let Some(ended) = self.perform_outputs()? {
             return Ok(ended);
@@ -186,8 +188,17 @@ impl Driver {
         }
     }
 
-    /// Ends every stream, after what was sent to it.
-    pub(crate) fn finish_streams(&self) {
+    /// Takes leave of the clients: ends every stream, after what was sent to it, and tells whoever waits for the
+    /// answer to a call that none will come. They would hold up the front's end otherwise.
+    pub(crate) fn dismiss_clients(&mut self) {
+        self.inputs.close();
+        while let Ok(input) = self.inputs.try_recv() {
+            // A call that is dropped is answered by the front.
+            if let CoreInput::Connected { outbox, .. } = input {
+                outbox.finish();
+            }
+        }
+        self.calls.clear();
         for outbox in self.connections.values() {
             outbox.finish();
         }
@@ -313,6 +324,7 @@ impl Driver {
     fn write_snapshot(&self, state: Box<StateAt>) {
         let (snapshots, core, logger) = (Arc::clone(&self.snapshots), self.core.clone(), self.logger.clone());
         tokio::task::spawn_blocking(move || {
+            let _guard = AbortOnPanic(logger.clone());
             let index = state.index;
             if let Err(error) = snapshots.write(&state) {
                 logging::abort(&logger, &error.to_string());

@@ -2,7 +2,8 @@
 //!
 //! What other modules use:
 //! - [`start`], once in `main`, which gives the root logger and a [`LogGuard`] to hold until the end;
-//! - [`abort`], which is how a failing disk or a broken invariant stops the process.
+//! - [`abort`], which is how a failing disk or a broken invariant stops the process, and [`AbortOnPanic`] where the
+//!   invariant is one that is asserted.
 //!
 //! Records are written by a thread of their own, so that a slow terminal never holds the core up; if it falls
 //! far behind, records are dropped and their number is logged. Invariant: what was logged before the guard is
@@ -63,6 +64,19 @@ pub fn abort(logger: &Logger, what: &str) -> ! {
     crit!(logger, "the replica stops: {}", what);
     flush();
     std::process::abort()
+}
+
+/// Held while work runs that nothing may go on without: a panic of that work ends the process as [`abort`] does. To
+/// unwind would be worse, for the other threads would go on, and still write and vote.
+#[must_use = "it guards only as long as it is held"]
+pub(crate) struct AbortOnPanic(pub(crate) Logger);
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            abort(&self.0, "an invariant is broken; the panic before this says which");
+        }
+    }
 }
 
 /// One JSON object for each record, one to a line, with `ts` (RFC 3339), `level` and `msg`.
@@ -130,6 +144,23 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    /// Runs itself as a process of its own, for that process is to die.
+    #[test]
+    fn a_panic_under_the_guard_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt as _;
+        use std::process::{Command, Stdio};
+
+        const TO_PANIC: &str = "LOGGING_TEST_PANICS";
+        if std::env::var_os(TO_PANIC).is_some() {
+            let _guard = AbortOnPanic(Logger::root(slog::Discard, o!()));
+            panic!("on purpose");
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "logging::tests::a_panic_under_the_guard_ends_the_process"]);
+        let ended = again.env(TO_PANIC, "1").stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(ended.signal(), Some(nix::libc::SIGABRT));
     }
 
     #[test]
