@@ -33,7 +33,7 @@ Exit status:
   0  stopped as asked, after handing over what it led
   1  could not run, or not run on; standard error says why
   2  the command line or the configuration is wrong
-  3  the replica must not come back under its id: it was removed from its cell, or its data are gone
+  3  the replica must not come back under its id: it was removed from its cell, or its data are gone or damaged
 A failing disk, or a broken invariant, ends the process with SIGABRT.";
 
 #[derive(Debug, Subcommand)]
@@ -71,8 +71,15 @@ fn main() -> ExitCode {
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };
     // The log may be off, or JSON: whoever started the program by hand reads this.
-    let _ = writeln!(std::io::stderr(), "holdfastd: {error:#}");
+    let _ = writeln!(std::io::stderr(), "holdfastd: {}", sentence(&error));
     ExitCode::from(exit_code(&error))
+}
+
+/// The error with those of its causes that it does not name itself.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().skip(1).map(ToString::to_string).fold(error.to_string(), |said, cause| {
+        if said.contains(&cause) { said } else { format!("{said}: {cause}") }
+    })
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -152,6 +159,8 @@ fn welcome(cell: &DevCell) -> String {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use holdfast_server::identity::IdentityError;
+    use holdfast_types::ReplicaId;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -159,10 +168,26 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_is_told_once() {
+        let source = || std::io::Error::other("the disk is gone");
+        let named = IdentityError::Io { action: "open", path: "d".into(), source: source() };
+        assert_eq!(sentence(&named.into()), "cannot open d: the disk is gone");
+        assert_eq!(sentence(&anyhow::Error::new(source()).context("no")), "no: the disk is gone");
+    }
+
+    #[test]
     fn a_wrong_configuration_and_a_lost_replica_have_exit_codes_of_their_own() {
         let config = ConfigError::Wrong { place: "cell".into(), what: "no".into() };
         assert_eq!(exit_code(&config.into()), EXIT_USAGE);
         assert_eq!(exit_code(&ServerError::Refused("no".into()).into()), EXIT_FINAL);
+        let gone = IdentityError::DataGone {
+            path: "d/identity.toml".into(),
+            missing: "d/log".into(),
+            replica: ReplicaId(3),
+        };
+        assert_eq!(exit_code(&ServerError::Identity(gone).into()), EXIT_FINAL);
+        let busy = IdentityError::InUse { path: "d".into() };
+        assert_eq!(exit_code(&ServerError::Identity(busy).into()), EXIT_FAILURE);
         assert_eq!(exit_code(&anyhow::anyhow!("no")), EXIT_FAILURE);
     }
 }

@@ -16,6 +16,7 @@ use std::thread;
 use holdfast_proto::peer::v1::Identity;
 use holdfast_replica::{Input, Replica};
 use holdfast_types::{Duration, ReplicaId};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use slog::{Logger, error, info, warn};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -73,8 +74,15 @@ impl ServerError {
     /// Whether the replica can never run again with this data directory and id.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        let refused_at_once = matches!(self, Self::Founding(FoundingError::Refused { .. }));
-        refused_at_once || matches!(self, Self::Refused(_) | Self::Removed(_))
+        match self {
+            Self::Refused(_) | Self::Removed(_) => true,
+            Self::Founding(error) => matches!(error, FoundingError::Refused { .. }),
+            Self::Identity(error) => {
+                matches!(error, IdentityError::DataGone { .. } | IdentityError::Damaged { .. })
+            }
+            Self::Storage(error) => matches!(error, StorageError::Damaged { .. }),
+            Self::Listen(_) | Self::System(_) => false,
+        }
     }
 }
 
@@ -96,6 +104,7 @@ pub(crate) enum Stop {
 ///
 /// Why the replica cannot run, or cannot run on.
 pub fn run_replica_blocking(config: Config, logger: Logger) -> Result<(), ServerError> {
+    allow_many_files(&logger);
     let listeners = Listeners::bind(&config.peer_listen, &config.client_listen)?;
     let runtime = runtime()?;
     let (stop, stops) = watch::channel(Stop::No);
@@ -219,6 +228,17 @@ fn panicked() -> ServerError {
     ServerError::System(io::Error::other("the replica's thread has panicked"))
 }
 
+/// Takes as many file descriptors as the system allows. By habit it allows 1,024 until asked, which some hundred
+/// clients use up, and then the log cannot begin its next file, which ends the process.
+fn allow_many_files(logger: &Logger) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
+    });
+    if let Err(error) = raised {
+        warn!(logger, "cannot raise the limit of open files: {error}");
+    }
+}
+
 fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
@@ -274,7 +294,7 @@ impl Life {
         fronts.phase.send_replace(Phase::Serving(core.clone()));
         let ended = self.serve(&mut driver, &book, &core, &fronts.phase).await;
         fronts.phase.send_replace(Phase::Stopping);
-        driver.finish_streams();
+        driver.dismiss_clients();
         let _ = fronts.end.send(());
         // Who has not read by then is cut off with the runtime.
         let _ = tokio::time::timeout(DRAIN_MAX, fronts.clients).await;

@@ -38,7 +38,7 @@ async fn refuses_until_repaired(cluster: &mut Cluster, id: u64, files: &[PathBuf
     cluster[id].start();
     let status = cluster[id].end().await;
     let words = cluster[id].last_words();
-    assert_eq!(status.code(), Some(1), "{words}");
+    assert_eq!(status.code(), Some(3), "{words}");
     for part in [files[files.len() - 1].to_str().unwrap(), "is damaged", "holdfastd run --join"] {
         assert!(words.contains(part), "{part:?} in {words}");
     }
