@@ -101,13 +101,6 @@ impl<T> Outbox<T> {
         self.end(End::Cut);
     }
 
-    /// Discards what is queued, and goes on: what was meant for a connection that is gone is stale.
-    pub(crate) fn clear(&self) {
-        let mut inner = self.lock();
-        inner.queue.clear();
-        inner.bytes = 0;
-    }
-
     /// Returns once the outbox is finished or cut. For one waiter; dropping the future loses nothing.
     pub(crate) async fn ended(&self) {
         while self.lock().end == End::Open {

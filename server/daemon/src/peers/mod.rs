@@ -27,9 +27,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_proto::log::v1::Member;
+use holdfast_proto::peer::v1::Identity;
 use holdfast_replica::StateAt;
 use holdfast_types::ReplicaId;
-use slog::Logger;
+use slog::{Logger, warn};
 use tokio::sync::mpsc;
 
 use crate::driver::CoreInput;
@@ -57,7 +58,18 @@ impl Peers {
     /// whom this replica listens to changes with them.
     pub(crate) fn set_members(&mut self, members: &[Member], removed: Vec<ReplicaId>) {
         self.book.set_members(members, removed);
-        let me = self.book.me().replica;
+        let Identity { replica: me, peer_address, .. } = self.book.me();
+        if let Some(known) =
+            members.iter().find(|member| member.id == me && member.peer_address != peer_address)
+        {
+            warn!(
+                self.logger,
+                "the others try to reach this replica at {}, and it says of itself that it is at \
+                {peer_address}. An address cannot be changed: if that is not the same place, replace the replica by \
+                one with a new id",
+                known.peer_address
+            );
+        }
         self.links.retain(|id, link| members.iter().any(|member| member.id == id.0 && link.leads_to(member)));
         for member in members.iter().filter(|member| member.id != me) {
             self.link(member);

@@ -5,8 +5,7 @@
 //! dropped while there is no connection, and when the other end does not keep up.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -38,13 +37,17 @@ const LASTING: Duration = Duration::from_secs(1);
 /// The core's end of a link. Dropping it ends the link.
 pub(super) struct Link {
     member: Member,
-    shared: Arc<Shared>,
+    standing: Standing,
     task: AbortHandle,
 }
 
-struct Shared {
-    outbox: Arc<Outbox<Bytes>>,
-    connected: AtomicBool,
+/// The queue of the connection that stands, if one does. Each connection has a queue of its own: the stream of one
+/// that broke may live on for a while, and would take messages away, and the wake-up with them.
+type Standing = Arc<Mutex<Option<Arc<Outbox<Bytes>>>>>;
+
+fn lock(standing: &Standing) -> MutexGuard<'_, Option<Arc<Outbox<Bytes>>>> {
+    // Nothing that can panic runs under the lock.
+    standing.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Link {
@@ -55,10 +58,9 @@ impl Link {
         core: mpsc::Sender<CoreInput>,
         logger: Logger,
     ) -> Self {
-        let shared =
-            Arc::new(Shared { outbox: Outbox::new(OUTBOX_LIMITS), connected: AtomicBool::new(false) });
-        let dialer = Dialer { member: member.clone(), book, core, shared: Arc::clone(&shared), logger };
-        Self { member, shared, task: tokio::spawn(dialer.run()).abort_handle() }
+        let standing = Standing::default();
+        let dialer = Dialer { member: member.clone(), book, core, standing: Arc::clone(&standing), logger };
+        Self { member, standing, task: tokio::spawn(dialer.run()).abort_handle() }
     }
 
     /// The replica at the other end.
@@ -73,9 +75,9 @@ impl Link {
 
     /// Queues a message, or drops it: raft copes, and a message that waited for a connection would be stale.
     pub(super) fn send(&self, message: Bytes) {
-        if self.shared.connected.load(Ordering::Relaxed) {
+        if let Some(outbox) = &*lock(&self.standing) {
             let bytes = message.len();
-            let _ = self.shared.outbox.push(message, bytes);
+            let _ = outbox.push(message, bytes);
         }
     }
 }
@@ -91,7 +93,7 @@ struct Dialer {
     member: Member,
     book: Arc<PeerBook>,
     core: mpsc::Sender<CoreInput>,
-    shared: Arc<Shared>,
+    standing: Standing,
     logger: Logger,
 }
 
@@ -125,12 +127,12 @@ impl Dialer {
     /// Streams messages until the connection breaks, and tells the core if it did.
     async fn stream(&self, mut connection: Connection) {
         let id = ReplicaId(self.member.id);
-        let outbox = &self.shared.outbox;
-        outbox.clear();
-        self.shared.connected.store(true, Ordering::Relaxed);
+        let outbox = Outbox::new(OUTBOX_LIMITS);
+        *lock(&self.standing) = Some(Arc::clone(&outbox));
         let first = PeerFrame { from: Some(self.book.me()), to: id.0, messages: Vec::new() };
-        let ended = connection.messages(PeerFrames { first: Some(first), outbox: Arc::clone(outbox) }).await;
-        self.shared.connected.store(false, Ordering::Relaxed);
+        let ended = connection.messages(PeerFrames { first: Some(first), outbox: Arc::clone(&outbox) }).await;
+        *lock(&self.standing) = None;
+        outbox.cut();
         match ended {
             Ok(response) if response.get_ref().refused.is_empty() => {}
             Ok(response) => return self.book.stop(response.into_inner().refused),
