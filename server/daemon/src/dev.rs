@@ -7,7 +7,7 @@
 //! Invariant: a cell that was stopped and is started again on the same directory is the same cell.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::config::Config;
 use crate::listen::{ListenError, Listeners};
 use crate::server::{Server, ServerError};
+use crate::storage::sync_dir;
 
 const RECORD_NAME: &str = "cell.toml";
 
@@ -344,11 +345,24 @@ fn open(options: &DevOptions, dir: &Path) -> Result<(Record, Vec<Listeners>), De
         });
         all.push(listeners);
     }
-    let path = dir.join(RECORD_NAME);
-    let text = toml::to_string(&record)
-        .map_err(|error| DevError::Record { path: path.clone(), what: error.to_string() })?;
-    fs::write(&path, text).map_err(|source| DevError::Io { path, source })?;
+    write_record(&record, dir)?;
     Ok((record, all))
+}
+
+/// Durable before a replica is: without it the replicas' data could not be found again.
+fn write_record(record: &Record, dir: &Path) -> Result<(), DevError> {
+    let path = dir.join(RECORD_NAME);
+    let text = toml::to_string(record)
+        .map_err(|error| DevError::Record { path: path.clone(), what: error.to_string() })?;
+    let write = || {
+        let temporary = path.with_extension("tmp");
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        sync_dir(dir)
+    };
+    write().map_err(|source| DevError::Io { path: path.clone(), source })
 }
 
 /// Binds the sockets of a cell that exists.
