@@ -1,5 +1,6 @@
 //! Dropping a pending acquire leaves nothing behind at the cell, whatever becomes of the connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast::{Cell, Handle, Mode, OpenOptions, Session};
@@ -10,8 +11,8 @@ use crate::PROGRAMS;
 
 const PATH: &str = "/queue";
 
-async fn open(session: &Session) -> Handle {
-    session.open(PATH, OpenOptions::new().create()).await.unwrap()
+async fn open(session: &Session) -> Arc<Handle> {
+    Arc::new(session.open(PATH, OpenOptions::new().create()).await.unwrap())
 }
 
 /// Waits until so many wait for the lock.
@@ -22,8 +23,10 @@ async fn waiting(cell: &Cell, count: u64) {
     .await;
 }
 
-/// Asks for the lock in the background. Aborting the task drops the acquire.
-fn acquire(handle: Handle) -> JoinHandle<()> {
+/// Asks for the lock in the background. Aborting the task drops the acquire, and not the handle, whose closing would
+/// withdraw it too.
+fn acquire(handle: &Arc<Handle>) -> JoinHandle<()> {
+    let handle = Arc::clone(handle);
     tokio::spawn(async move {
         let lock = handle.acquire(Mode::Exclusive).await;
         panic!("nobody was to be granted the lock: {lock:?}");
@@ -44,7 +47,8 @@ async fn a_dropped_acquire_leaves_the_queue() {
     let holder = open(&session).await;
     let lock = holder.acquire(Mode::Exclusive).await.unwrap();
 
-    let pending = acquire(open(&session).await);
+    let handle = open(&session).await;
+    let pending = acquire(&handle);
     let timed_out = open(&session).await;
     waiting(&cell, 1).await;
     let limit = tokio::time::timeout(Duration::from_millis(50), timed_out.acquire(Mode::Shared)).await;
@@ -73,7 +77,7 @@ async fn an_acquire_dropped_while_its_connection_is_cut_leaves_the_queue() {
     let proxy = Proxy::start(cluster[master].client_address()).await;
     let session = Cell::connect([proxy.address()]).unwrap().session().open().await.unwrap();
     let handle = open(&session).await;
-    let pending = acquire(handle);
+    let pending = acquire(&handle);
     waiting(&cell, 1).await;
     proxy.cut();
     pending.abort();
@@ -94,7 +98,7 @@ async fn an_acquire_whose_grant_is_lost_on_the_way_is_withdrawn() {
     let handle = open(&session).await;
 
     proxy.deafen();
-    let pending = acquire(handle);
+    let pending = acquire(&handle);
     eventually("the lock is granted", async || {
         (cell.stat(PATH).await.ok()?.lock.holder_count == 1).then_some(())
     })
