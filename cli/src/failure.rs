@@ -184,6 +184,25 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_kind_with_its_status() {
+        let document = include_str!("../../docs/cli.md");
+        for kind in [
+            Kind::Failed,
+            Kind::NotFound,
+            Kind::Conflict,
+            Kind::Unreachable,
+            Kind::Unknown,
+            Kind::NotObtained,
+            Kind::Lost,
+            Kind::CannotRun,
+            Kind::NoCommand,
+        ] {
+            let row = format!("| {} | `{}` |", kind.exit_status(false), kind.name());
+            assert!(document.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn programs_get_one_object_with_the_kind() {
         let error = Failure::error(Kind::Conflict, "it exists\nalready");
         let line = describe(&error, true, false);

@@ -29,10 +29,10 @@ const STAND_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Stands for primary, again and again, until the process ends.
 pub(crate) async fn run(name: &str, cell: &Cell, resource: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let mut orders = Orders::connect(name, resource).await?;
+    let orders = Orders::connect(name, resource).await?;
     loop {
         // A session that is lost takes its handles and locks with it, so everything begins anew.
-        if let Err(error) = stand(name, cell, &listener, &mut orders).await {
+        if let Err(error) = stand(name, cell, &listener, &orders).await {
             println!("is not primary: {error:#}");
             sleep(STAND_AGAIN_AFTER).await;
         }
@@ -40,7 +40,7 @@ pub(crate) async fn run(name: &str, cell: &Cell, resource: SocketAddr) -> anyhow
 }
 
 /// One candidature: ends with an error when the session or the lock is lost.
-async fn stand(name: &str, cell: &Cell, listener: &TcpListener, orders: &mut Orders) -> anyhow::Result<()> {
+async fn stand(name: &str, cell: &Cell, listener: &TcpListener, orders: &Orders) -> anyhow::Result<()> {
     let session = cell.session().lease(LEASE).client_name(name).open().await?;
     let leader = session.open(LEADER, OpenOptions::new().create().lock_delay(LOCK_DELAY)).await?;
     println!("waits for the lock");
@@ -52,12 +52,15 @@ async fn stand(name: &str, cell: &Cell, listener: &TcpListener, orders: &mut Ord
 }
 
 /// What a primary does, for as long as it is one.
-async fn serve(name: &str, lock: &Lock, listener: &TcpListener, orders: &mut Orders) -> anyhow::Result<()> {
+async fn serve(name: &str, lock: &Lock, listener: &TcpListener, orders: &Orders) -> anyhow::Result<()> {
     let mut ticks = interval(ORDER_EVERY);
     loop {
         tokio::select! {
             _ = ticks.tick() => orders.give(lock).await?,
-            client = listener.accept() => client?.0.write_all(format!("{name} is primary\n").as_bytes()).await?,
+            client = listener.accept() => {
+                // A client that has gone away again is no reason to resign.
+                let _ = client?.0.write_all(format!("{name} is primary\n").as_bytes()).await;
+            }
         }
     }
 }
