@@ -126,8 +126,12 @@ impl Replica {
     }
 
     fn send_snapshot(&mut self, to: ReplicaId, at: u64, message: Bytes) {
-        // Messages are taken before anything more is applied, so the state stands where the message says.
-        assert_eq!(at, self.applied_index(), "a snapshot's message and the state must agree");
+        // A message that waits for the disk, because we were deposed meanwhile or because raft wrote it while a
+        // ready was under way, may be sent when more is applied. The state then is another than it says.
+        if at != self.applied_index() {
+            self.raw.report_snapshot(to.0, raft::SnapshotStatus::Failure);
+            return;
+        }
         self.snapshots.sending.insert(to, at);
         info!(self.logger, "sending a snapshot"; "to" => to.0, "index" => at);
         let state = Box::new(self.state_at());
