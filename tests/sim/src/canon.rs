@@ -142,3 +142,59 @@ fn commands(entry: &Entry) -> Result<Vec<Command>, Violation> {
 fn digest(entry: &Entry) -> u64 {
     xxh3_64_with_seed(&entry.data, entry.term)
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_proto::log::v1::{OpenSession, command::Kind};
+    use holdfast_state::{Genesis, settings};
+
+    use super::*;
+
+    fn canon() -> Canon {
+        let (cell, settings) = ("sim".to_owned(), settings::defaults());
+        Canon::new(1, State::genesis(Genesis { cell, cell_id: 7, members: Vec::new(), settings }))
+    }
+
+    /// An entry of a term, with an opening that a master of another term may have proposed.
+    fn entry(index: u64, term: u64, proposed_in: u64, secret: u8) -> Entry {
+        let open = OpenSession { secret: vec![secret; 32].into(), lease_ms: 1_000, client: String::new() };
+        let command = Command { tag: 1, kind: Some(Kind::OpenSession(open)) };
+        let batch = Batch { term: proposed_in, commands: vec![command] };
+        Entry { index, term, data: batch.encode_to_vec().into(), ..Entry::default() }
+    }
+
+    #[test]
+    fn an_entry_that_came_to_be_another_is_found() {
+        let mut canon = canon();
+        canon.extend(&entry(2, 3, 3, b'a'), |_| Ok(())).unwrap();
+        assert!(canon.check(&entry(2, 3, 3, b'a')).is_ok());
+        assert_eq!(canon.check(&entry(2, 3, 3, b'b')).unwrap_err().invariant, Invariant::Durability);
+        assert_eq!(canon.check(&entry(2, 4, 3, b'a')).unwrap_err().invariant, Invariant::Durability);
+    }
+
+    #[test]
+    fn a_batch_of_another_term_is_void() {
+        let mut canon = canon();
+        let mut seen = 0;
+        for entry in [entry(2, 3, 2, b'a'), entry(3, 3, 3, b'b')] {
+            let see = |_: Step<'_>| {
+                seen += 1;
+                Ok(())
+            };
+            canon.extend(&entry, see).unwrap();
+        }
+        assert_eq!((seen, canon.index(), canon.state().session_count()), (1, 3, 1));
+    }
+
+    #[test]
+    fn states_are_found_by_their_index() {
+        let mut canon = canon();
+        let before = canon.hash_at(1).unwrap();
+        canon.extend(&entry(2, 3, 3, b'a'), |_| Ok(())).unwrap();
+        assert_eq!(canon.hash_at(1), Some(before));
+        assert_eq!(canon.hash_at(2), Some(canon.state().hash()));
+        assert_ne!(canon.hash_at(2), Some(before));
+        assert_eq!(canon.hash_at(3), None);
+        assert_eq!(canon.revision_at(2), Some(canon.state().revision()));
+    }
+}
