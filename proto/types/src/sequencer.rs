@@ -79,7 +79,8 @@ impl FromStr for Sequencer {
             _ => return Err(error("the mode is neither 'exclusive' nor 'shared'")),
         };
         let number = |field: Option<&str>| field.and_then(decimal);
-        let generation = number(fields.next()).ok_or_else(|| error("the generation is not a decimal number"))?;
+        let generation =
+            number(fields.next()).ok_or_else(|| error("the generation is not a decimal number"))?;
         let instance = number(fields.next()).ok_or_else(|| error("the instance is not a decimal number"))?;
         let name = fields.next().unwrap_or_default();
         if !name.starts_with("/ls/") {

@@ -26,7 +26,7 @@ use holdfast_types::ReplicaId;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::Config;
-use crate::storage::sync_dir;
+use crate::storage::{self, StorageError, sync_dir};
 
 /// What a data directory was made for, and how far it has come.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,6 +170,9 @@ pub enum IdentityError {
     /// No randomness.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
+    /// The log could not be begun.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
 }
 
 /// How to go on when a replica's data are gone or cannot be trusted.
@@ -183,8 +186,8 @@ impl std::fmt::Display for ReplaceAdvice {
             f,
             "If replica {id} has been part of a cell, it must not come back under its id, because it could vote \
              away what it has acknowledged. Replace it: start a replica under a new id, on an empty directory, with \
-             `holdfastd run --join`; then `holdfast member add NEW_ID PEER_ADDRESS CLIENT_ADDRESS`, `holdfast \
-             member promote NEW_ID` once it has caught up, and `holdfast member remove {id}`"
+             `holdfastd run --join`; then `holdfast member add NEW_ID --peer ADDRESS --client ADDRESS`, \
+             `holdfast member promote NEW_ID` once it has caught up, and `holdfast member remove {id}`"
         )
     }
 }
@@ -222,7 +225,12 @@ impl DataDir {
             return Err(IdentityError::OtherReplica { path: root, found, configured });
         }
         let dir = Self { root, identity, _lock: lock };
-        dir.check_complete(&path)?;
+        match dir.identity.stage {
+            // The log is begun before the replica can come to a cell: from then on, a log that is not there is
+            // lost, without a doubt.
+            Stage::Fresh => storage::prepare(&dir, config)?,
+            Stage::Founded(_) | Stage::Joined { .. } => dir.check_complete(&path)?,
+        }
         Ok(dir)
     }
 
@@ -288,9 +296,6 @@ impl DataDir {
 
     /// A replica that has been part of its cell has a log; what the log holds is checked when it is read.
     fn check_complete(&self, path: &Path) -> Result<(), IdentityError> {
-        if self.identity.stage == Stage::Fresh {
-            return Ok(());
-        }
         for missing in [self.log_dir(), self.snapshot_dir()] {
             if !missing.is_dir() {
                 let replica = self.identity.replica;

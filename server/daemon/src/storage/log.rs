@@ -22,12 +22,14 @@ use std::sync::Arc;
 use holdfast_replica::{Persist, raftpb};
 use holdfast_types::ReplicaId;
 use protobuf::Message;
-use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use slog::{Logger, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::inspect::{self, InspectError, Tails};
 use super::{StorageError, sync_dir};
+use crate::config::Config;
+use crate::identity::{DataDir, Stage};
 
 /// raft-engine keeps many raft groups; a replica has one.
 const GROUP: u64 = 1;
@@ -50,6 +52,20 @@ pub(super) struct LogOptions {
     pub(super) may_be_new: bool,
     /// How many bytes of log are needed at a time: between two snapshots, and behind the last.
     pub(super) live_bytes: u64,
+}
+
+impl LogOptions {
+    /// The log of a replica.
+    pub(super) fn new(dir: &DataDir, config: &Config) -> Self {
+        let identity = dir.identity();
+        Self {
+            dir: dir.log_dir(),
+            replica: identity.replica,
+            data_id: identity.data_id,
+            may_be_new: identity.stage == Stage::Fresh,
+            live_bytes: config.snapshot_every_bytes + config.log_tail_bytes,
+        }
+    }
 }
 
 /// What a log holds.
@@ -244,7 +260,7 @@ impl LogTrimmer {
 /// Opens raft-engine in its strict mode: what may be repaired was repaired before.
 fn open_engine(dir: &Path, live_bytes: u64) -> Result<Engine, String> {
     let file_bytes = (live_bytes / 4).clamp(64 << 10, 32 << 20);
-    let config = Config {
+    let config = raft_engine::Config {
         dir: dir.to_str().ok_or("its path is not UTF-8")?.to_owned(),
         recovery_mode: RecoveryMode::AbsoluteConsistency,
         recovery_threads: 1,
@@ -255,7 +271,7 @@ fn open_engine(dir: &Path, live_bytes: u64) -> Result<Engine, String> {
         purge_threshold: ReadableSize(live_bytes + 2 * file_bytes),
         // A recycled file holds intact records of its former life behind its end.
         enable_log_recycle: false,
-        ..Config::default()
+        ..raft_engine::Config::default()
     };
     match catch_unwind(AssertUnwindSafe(|| Engine::open(config))) {
         Ok(opened) => opened.map_err(|error| error.to_string()),

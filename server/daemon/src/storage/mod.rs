@@ -19,15 +19,19 @@ pub mod log;
 pub mod recovery;
 pub mod snapshot;
 pub mod snapshot_files;
+#[cfg(test)]
+mod testing;
 pub mod writer;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use holdfast_types::ReplicaId;
+use slog::{Logger, o};
 
-use crate::identity::ReplaceAdvice;
+use crate::config::Config;
+use crate::identity::{DataDir, ReplaceAdvice};
 
 /// Why storage cannot be used, or cannot be used any longer. No caller retries: each of these ends the process.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +80,15 @@ impl StorageError {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
     }
+}
+
+/// Begins the log and makes the directory of the snapshots, for a replica that belongs to no cell yet.
+pub(crate) fn prepare(dir: &DataDir, config: &Config) -> Result<(), StorageError> {
+    let snapshots = dir.snapshot_dir();
+    fs::create_dir_all(&snapshots).map_err(StorageError::io("create", &snapshots))?;
+    let (log, _) =
+        log::LogStore::open(log::LogOptions::new(dir, config), &Logger::root(slog::Discard, o!()))?;
+    log.close()
 }
 
 /// Makes what was created, renamed or removed in a directory durable.

@@ -47,14 +47,7 @@ pub struct Recovered {
 pub fn boot(dir: &DataDir, config: &Config, logger: &Logger) -> Result<Recovered, StorageError> {
     let identity = dir.identity();
     let snapshots = SnapshotFiles::open(dir.snapshot_dir(), identity.replica)?;
-    let options = LogOptions {
-        dir: dir.log_dir(),
-        replica: identity.replica,
-        data_id: identity.data_id,
-        may_be_new: identity.stage == Stage::Fresh,
-        live_bytes: config.snapshot_every_bytes + config.log_tail_bytes,
-    };
-    let (mut log, contents) = LogStore::open(options, logger)?;
+    let (mut log, contents) = LogStore::open(LogOptions::new(dir, config), logger)?;
     let genesis = match &identity.stage {
         Stage::Founded(founded) => Some(genesis(&identity.cell, founded)),
         Stage::Fresh | Stage::Joined { .. } => None,
