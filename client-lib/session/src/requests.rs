@@ -116,6 +116,17 @@ impl Requests {
         self.queued_next += 1;
     }
 
+    /// The cell's limit of requests was lowered under a request that gives something back. Were it dropped, what it
+    /// gives back would be kept until the session ends. Under a new number, because its own is acknowledged; it still
+    /// means the same, because a Cancel names a number and a Close a handle, which are never used again. A Release is
+    /// not for this: the handle's next Acquire may be granted by then.
+    fn enqueue_again(&mut self, refused: Undecided) {
+        if let Some(token) = refused.token {
+            self.calls.insert(token, Place::Queued(self.queued_next));
+        }
+        self.enqueue(refused.token, refused.operation);
+    }
+
     /// Nobody waits for a call any more. False if it is none of these.
     pub(crate) fn cancel(&mut self, token: Token) -> bool {
         let Some(place) = self.calls.remove(&token) else { return false };
@@ -149,6 +160,11 @@ impl Requests {
             return;
         };
         match (result, &undecided.operation) {
+            (outcome::Result::Refusal(refusal), Operation::Cancel(_) | Operation::Close(_))
+                if refusal.code() == RefusalCode::Limit =>
+            {
+                self.enqueue_again(undecided);
+            }
             (outcome::Result::Queued(_), Operation::Acquire(acquire)) => {
                 self.wait(number, acquire.handle, undecided.token);
             }
