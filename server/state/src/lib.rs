@@ -211,14 +211,23 @@ impl State {
         }
     }
 
-    /// Reads a name as clients write it.
+    /// Reads a name as clients write it. One that is longer than the cell's limits is taken if there is a node of
+    /// that name: the limits were lowered since it was created, and that takes nothing away.
     ///
     /// # Errors
     ///
     /// A refusal that says what is wrong with the name.
     pub fn parse_path(&self, text: &str) -> Result<NodePath, Refusal> {
-        NodePath::parse(text, &self.cell, settings::name_limits(&self.settings))
-            .map_err(|error| refusal::path(&error))
+        let limits = settings::name_limits(&self.settings);
+        NodePath::parse(text, &self.cell, limits).or_else(|error| match self.parse_path_of_old(text) {
+            Ok(path) if self.tree.get(&path).is_some() => Ok(path),
+            _ => Err(refusal::path(&error)),
+        })
+    }
+
+    /// Reads a name that a node may have had under any settings.
+    pub(crate) fn parse_path_of_old(&self, text: &str) -> Result<NodePath, Refusal> {
+        NodePath::parse(text, &self.cell, settings::NAME_LIMITS_MAX).map_err(|error| refusal::path(&error))
     }
 
     /// The ephemeral nodes that nothing keeps any more, with their instances; for a new master.

@@ -17,7 +17,7 @@ impl State {
     pub fn check_sequencer(&self, text: &str) -> Result<Result<(), String>, Refusal> {
         let sequencer: Sequencer =
             text.parse().map_err(|error| refusal::new(RefusalCode::BadSequencer, format!("{error}")))?;
-        let path = self.parse_path(&sequencer.name)?;
+        let path = self.parse_path_of_old(&sequencer.name)?;
         let Some(node) = self.tree.get(&path) else {
             return Ok(Err(format!("there is no node {path}")));
         };

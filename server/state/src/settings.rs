@@ -7,6 +7,9 @@ use holdfast_types::NameLimits;
 
 use crate::refusal;
 
+/// What the limits of names can be at the most: nothing in a cell ever had a longer one.
+pub(crate) const NAME_LIMITS_MAX: NameLimits = NameLimits { name_bytes_max: 1024, path_bytes_max: 16 * 1024 };
+
 /// The settings of a cell for which nothing else was asked.
 #[must_use]
 pub fn defaults() -> Settings {
@@ -55,8 +58,8 @@ pub fn changed(present: Settings, change: Settings) -> Result<Settings, Refusal>
 fn check(settings: Settings) -> Result<(), Refusal> {
     let ranges = [
         ("contents_bytes_max", settings.contents_bytes_max, 1024 * 1024),
-        ("name_bytes_max", settings.name_bytes_max.into(), 1024),
-        ("path_bytes_max", settings.path_bytes_max.into(), 16 * 1024),
+        ("name_bytes_max", settings.name_bytes_max.into(), NAME_LIMITS_MAX.name_bytes_max as u64),
+        ("path_bytes_max", settings.path_bytes_max.into(), NAME_LIMITS_MAX.path_bytes_max as u64),
         ("sessions_max", settings.sessions_max, u64::MAX),
         ("handles_per_session_max", settings.handles_per_session_max, u64::MAX),
         ("nodes_max", settings.nodes_max, u64::MAX),
@@ -72,7 +75,7 @@ fn check(settings: Settings) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How long names may be.
+/// How long the names of new nodes may be.
 pub(crate) fn name_limits(settings: &Settings) -> NameLimits {
     NameLimits {
         name_bytes_max: settings.name_bytes_max as usize,
