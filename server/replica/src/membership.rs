@@ -82,9 +82,12 @@ impl Replica {
             return self.refuse_membership(call, message);
         }
         if id == self.config.id {
-            // A master does not remove itself: it hands over, and the caller is sent to its successor.
+            // A master does not remove itself: it hands over, and the caller asks its successor. Not by an address
+            // from here: we still lead, and ours would bring the caller straight back.
             self.raw.transfer_leader(self.best_heir());
-            self.answer_refused(call, self.not_master());
+            let message = format!("{id} is the master, and hands over before it is removed: try again");
+            let answer = Err(refusal(RefusalCode::NotMaster, message));
+            self.outputs.push_back(Output::Answer { call, answer, master_address: String::new() });
             return Ok(());
         }
         self.propose_membership(call, ConfChangeType::RemoveNode, &member)

@@ -7,9 +7,9 @@ use holdfast_proto::client::v1::{self as client, RefusalCode, server_frame};
 use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
 use prost::Message as _;
 use raft::StateRole;
-use slog::{info, warn};
+use slog::info;
 
-use crate::{Output, Replica};
+use crate::{Fault, Output, Replica};
 
 /// How long handing over may take before we give it up.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl Replica {
         self.parked.frames.entry(connection).or_default().push(frame);
     }
 
-    pub(crate) fn handle_call(&mut self, call: CallId, request: CallRequest) -> Result<(), crate::Fault> {
+    pub(crate) fn handle_call(&mut self, call: CallId, request: CallRequest) -> Result<(), Fault> {
         if self.master.is_none() {
             if self.parked.calls.len() >= PARKED_CALLS_MAX {
                 self.answer_refused(call, overloaded());
@@ -88,11 +88,11 @@ impl Replica {
     }
 
     /// Deals with what is parked, if it is known by now who is master. Tells whether there was anything.
-    pub(crate) fn settle_parked(&mut self) -> bool {
+    pub(crate) fn settle_parked(&mut self) -> Result<bool, Fault> {
         let elsewhere =
             self.raw.raft.leader_id != raft::INVALID_ID && self.raw.raft.state != StateRole::Leader;
         if self.parked.is_empty() || !(self.master.is_some() || elsewhere) {
-            return false;
+            return Ok(false);
         }
         let Parked { frames, calls, .. } = std::mem::take(&mut self.parked);
         for (connection, frames) in frames {
@@ -107,11 +107,11 @@ impl Replica {
         for (_, call, request) in calls {
             if elsewhere {
                 self.answer_refused(call, self.not_master());
-            } else if let Err(fault) = self.handle_call(call, request) {
-                warn!(self.logger, "a parked call failed"; "fault" => %fault);
+            } else {
+                self.handle_call(call, request)?;
             }
         }
-        true
+        Ok(true)
     }
 
     /// Refuses the calls that have waited for a master for too long.

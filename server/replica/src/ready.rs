@@ -34,7 +34,7 @@ impl Replica {
             if self.raw.has_ready() {
                 let ready = self.raw.ready();
                 self.take_ready(ready)?;
-            } else if !self.settle_parked() {
+            } else if !self.settle_parked()? {
                 break;
             }
         }

@@ -32,6 +32,8 @@ struct Host {
     slow: bool,
     frames: Vec<(ConnectionId, client::ServerFrame)>,
     answers: BTreeMap<CallId, Result<CallAnswer, client::Refusal>>,
+    /// Where the last answer sent its caller.
+    master_address: String,
     snapshots_written: usize,
     snapshots_sent: usize,
     handed_over: bool,
@@ -91,6 +93,7 @@ impl Cell {
             slow: false,
             frames: Vec::new(),
             answers: BTreeMap::new(),
+            master_address: String::new(),
             snapshots_written: 0,
             snapshots_sent: 0,
             handed_over: false,
@@ -188,7 +191,8 @@ impl Cell {
                 self.input(id, Input::SnapshotWritten { index });
             }
             Output::Frame { connection, frame } => host.frames.push((connection, frame)),
-            Output::Answer { call, answer, .. } => {
+            Output::Answer { call, answer, master_address } => {
+                host.master_address = master_address;
                 assert!(host.answers.insert(call, answer).is_none(), "{call:?} was answered twice");
             }
             Output::HandedOver => host.handed_over = true,
@@ -586,6 +590,23 @@ fn a_lost_replica_is_replaced_under_a_new_id_while_the_cell_works() {
     assert!(refused(&cell, 107), "{:?}", cell.answer(master, 107));
     let hash = cell.host(master).replica.state().hash();
     assert_eq!(cell.host(newcomer).replica.state().hash(), hash);
+}
+
+#[test]
+fn a_master_that_is_to_be_removed_hands_over_and_its_successor_removes_it() {
+    let mut cell = Cell::new(defaults);
+    let old = cell.elect();
+    cell.pass(Duration::from_millis(300));
+    cell.call(old, 1, CallRequest::RemoveMember(old));
+    assert_eq!(cell.answer(old, 1), Some(Err(RefusalCode::NotMaster)));
+    assert_eq!(cell.host(old).master_address, "", "it is not sent back here");
+    let new = cell.elect();
+    assert_ne!(new, old);
+    cell.call(new, 2, CallRequest::RemoveMember(old));
+    assert_eq!(cell.answer(new, 2), Some(Ok(CallAnswer::Membership)));
+    cell.crash(old);
+    cell.put(new, 3, "/a", "x".into());
+    assert!(matches!(cell.answer(new, 3), Some(Ok(_))));
 }
 
 #[test]
