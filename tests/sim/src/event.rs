@@ -46,6 +46,8 @@ pub enum Event {
         at: Life,
         /// The other.
         to: usize,
+        /// Where the snapshot stands.
+        index: u64,
         /// It has arrived.
         ok: bool,
     },

@@ -316,20 +316,21 @@ impl World {
         mut state: Box<StateAt>,
     ) -> Result<(), Violation> {
         let connected = self.network.connects(Process::Replica(from.index), Process::Replica(to.index));
-        let ok = connected && self.lives(to);
+        let (index, ok) = (state.index, connected && self.lives(to));
         if ok {
             state.state = through_snapshot(&state.state)?;
             let from = ReplicaId(from.index as u64 + 1);
             self.hand_in(to.index, Input::SnapshotArrived { from, message, state });
         }
         let wait = if ok { self.network.stream_flight() } else { 1_000 * MILLI };
-        self.queue.push(self.now.after_nanos(wait), Event::SnapshotSent { at: from, to: to.index, ok });
+        self.queue
+            .push(self.now.after_nanos(wait), Event::SnapshotSent { at: from, to: to.index, index, ok });
         Ok(())
     }
 
-    pub(crate) fn snapshot_sent(&mut self, at: Life, to: usize, ok: bool) {
+    pub(crate) fn snapshot_sent(&mut self, at: Life, to: usize, index: u64, ok: bool) {
         if self.lives(at) {
-            self.hand_in(at.index, Input::SnapshotSent { to: ReplicaId(to as u64 + 1), ok });
+            self.hand_in(at.index, Input::SnapshotSent { to: ReplicaId(to as u64 + 1), index, ok });
         }
     }
 

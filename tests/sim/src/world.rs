@@ -158,7 +158,7 @@ impl World {
             Event::Snapshot { from, to, message, state } => {
                 self.snapshot_arrives(from, to, message, state)?
             }
-            Event::SnapshotSent { at, to, ok } => self.snapshot_sent(at, to, ok),
+            Event::SnapshotSent { at, to, index, ok } => self.snapshot_sent(at, to, index, ok),
             Event::Written(at) => self.disk_written(at),
             Event::SnapshotWritten(at, index) => self.snapshot_written(at, index),
             Event::Establish(connection) => self.establish(connection),
