@@ -65,6 +65,9 @@ pub(super) fn read(path: &Path, replica: ReplicaId) -> Result<Option<Identity>, 
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io("read", path)(error)),
     };
+    // What counts from now on is made durable: the process before may have died just after the rename.
+    let root = path.parent().unwrap_or(Path::new("."));
+    sync_dir(root).map_err(io("sync", root))?;
     decode(&bytes).map(Some).map_err(|what| IdentityError::Damaged { path: path.to_owned(), what, replica })
 }
 

@@ -8,6 +8,10 @@
 //!
 //! Why only the newest file: a file is closed, trimmed and synced before its successor is created.
 //!
+//! What is read here counts as durable from then on. So it is made durable first: the process before may have died
+//! between a write and its sync, or because of a sync that failed, after which the system's cache may show what the
+//! disk does not have.
+//!
 //! The format (raft-engine 0.4, version 2, without alignment, compression or recycled files):
 //! ```text
 //! file    magic, u64 version = 2, u64 alignment = 0; then records
@@ -16,6 +20,7 @@
 //! ```
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -93,9 +98,7 @@ pub(super) fn inspect(dir: &Path, tails: Tails) -> Result<Inspection, InspectErr
             inspection.files += usize::from(kept);
         }
     }
-    if !inspection.torn.is_empty() {
-        sync_dir(dir).map_err(StorageError::io("sync", dir))?;
-    }
+    sync_dir(dir).map_err(StorageError::io("sync", dir))?;
     Ok(inspection)
 }
 
@@ -133,7 +136,7 @@ fn check_numbers(files: &[LogFile]) -> Result<(), InspectError> {
 /// Checks one file. Tells whether it is still there.
 fn inspect_file(file: &LogFile, may_be_torn: bool, torn: &mut Vec<String>) -> Result<bool, InspectError> {
     let path = &file.path;
-    let bytes = fs::read(path).map_err(StorageError::io("read", path))?;
+    let bytes = read_from_disk(path)?;
     let damaged = |what| InspectError::Damaged { path: path.clone(), what };
     if !has_header(&bytes) {
         if may_be_torn && is_torn_header(&bytes) {
@@ -162,6 +165,22 @@ fn inspect_file(file: &LogFile, may_be_torn: bool, torn: &mut Vec<String>) -> Re
     }
     truncate(path, end)?;
     Ok(true)
+}
+
+/// Writes out what is only in the system's cache, and then reads what is on the disk rather than in the cache.
+fn read_from_disk(path: &Path) -> Result<Vec<u8>, StorageError> {
+    let mut file =
+        File::options().read(true).write(true).open(path).map_err(StorageError::io("open", path))?;
+    file.sync_all().map_err(StorageError::io("sync", path))?;
+    #[cfg(target_os = "linux")]
+    {
+        // Advice: a file system without a cache of its own, or without a disk, has nothing to drop.
+        use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(StorageError::io("read", path))?;
+    Ok(bytes)
 }
 
 fn truncate(path: &Path, length: usize) -> Result<(), StorageError> {

@@ -20,7 +20,7 @@ pub mod recovery;
 pub mod snapshot;
 pub mod snapshot_files;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod writer;
 
 use std::fs::{self, File};

@@ -76,6 +76,8 @@ impl SnapshotFiles {
             }
         }
         let files = Self { dir, replica, newest: Mutex::new(0) };
+        // A snapshot that was renamed just before a crash counts from now on.
+        files.sync()?;
         let newest = files.names()?.first().map_or(0, |name| name.index);
         *files.newest.lock().unwrap_or_else(PoisonError::into_inner) = newest;
         Ok(files)

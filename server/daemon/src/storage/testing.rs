@@ -60,7 +60,7 @@ pub(super) fn state_at(index: u64, term: u64, sessions: u64) -> StateAt {
 }
 
 /// The configuration of replica 1 of a cell of three, in this directory.
-pub(super) fn config(dir: &Path) -> Config {
+pub(crate) fn config(dir: &Path) -> Config {
     let member = |id: u64| FoundingMember {
         id,
         peer_address: format!("127.0.0.1:{}", 7100 + id),
@@ -70,7 +70,7 @@ pub(super) fn config(dir: &Path) -> Config {
 }
 
 /// The data directory of a replica whose cell has just been founded.
-pub(super) fn founded(config: &Config) -> DataDir {
+pub(crate) fn founded(config: &Config) -> DataDir {
     let mut dir = DataDir::open(config).expect("a new directory");
     let data_id = dir.identity().data_id;
     let member = |member: &FoundingMember| Member {
@@ -113,7 +113,7 @@ pub(super) fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Changes a file's bytes.
-pub(super) fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).expect("a file");
     change(&mut bytes);
     fs::write(path, bytes).expect("the file is written");
