@@ -136,6 +136,8 @@ pub enum Input {
     SnapshotSent {
         /// To whom.
         to: ReplicaId,
+        /// Where it stands.
+        index: u64,
         /// It arrived.
         ok: bool,
     },

@@ -93,7 +93,7 @@ struct Snapshots {
     writing: bool,
     /// The newest that is durable.
     durable: u64,
-    /// To whom one is being sent, and where it stands. The log behind it is kept meanwhile.
+    /// To whom one is being sent, and where the latest stands. The log behind it is kept meanwhile.
     sending: BTreeMap<ReplicaId, u64>,
     /// The next persist tells the disk to drop entries below this.
     compact_to: Option<u64>,
@@ -182,7 +182,7 @@ impl Replica {
             Input::SnapshotArrived { from, message, state } => {
                 self.handle_snapshot_arrived(from, &message, state)?;
             }
-            Input::SnapshotSent { to, ok } => self.handle_snapshot_sent(to, ok),
+            Input::SnapshotSent { to, index, ok } => self.handle_snapshot_sent(to, index, ok),
             Input::SnapshotWritten { index } => self.handle_snapshot_written(index),
             Input::Frame { connection, frame } => self.handle_frame(connection, frame),
             Input::Disconnected { connection } => self.handle_disconnected(connection),

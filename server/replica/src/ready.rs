@@ -138,8 +138,10 @@ impl Replica {
         self.outputs.push_back(Output::SendSnapshot { to, message, state });
     }
 
-    pub(crate) fn handle_snapshot_sent(&mut self, to: ReplicaId, ok: bool) {
-        if self.snapshots.sending.remove(&to).is_some() {
+    /// A transfer is over. If it is not the latest to that replica, it concerns nobody: it is of an earlier office.
+    pub(crate) fn handle_snapshot_sent(&mut self, to: ReplicaId, index: u64, ok: bool) {
+        if self.snapshots.sending.get(&to) == Some(&index) {
+            self.snapshots.sending.remove(&to);
             let status = if ok { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
             self.raw.report_snapshot(to.0, status);
         }

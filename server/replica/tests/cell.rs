@@ -36,6 +36,8 @@ struct Host {
     master_address: String,
     snapshots_written: usize,
     snapshots_sent: usize,
+    /// What it sends next stays on its way, and stands here.
+    on_its_way: Option<u64>,
     handed_over: bool,
 }
 
@@ -96,6 +98,7 @@ impl Cell {
             master_address: String::new(),
             snapshots_written: 0,
             snapshots_sent: 0,
+            on_its_way: None,
             handed_over: false,
         };
         self.hosts.insert(id, host);
@@ -178,11 +181,16 @@ impl Cell {
             }
             Output::SendSnapshot { to, message, state } => {
                 host.snapshots_sent += 1;
+                let index = state.index;
+                if let Some(on_its_way) = &mut host.on_its_way {
+                    *on_its_way = index;
+                    return;
+                }
                 let ok = !self.cut.contains(&(id, to)) && self.hosts.contains_key(&to);
                 if ok {
                     self.input(to, Input::SnapshotArrived { from: id, message, state });
                 }
-                self.input(id, Input::SnapshotSent { to, ok });
+                self.input(id, Input::SnapshotSent { to, index, ok });
             }
             Output::WriteSnapshot(state) => {
                 host.snapshots_written += 1;
@@ -463,6 +471,31 @@ fn a_replica_that_was_away_longer_than_the_log_is_kept_catches_up_by_snapshot() 
     assert!(cell.host(master).snapshots_sent > 0);
     let hash = cell.host(master).replica.state().hash();
     assert_eq!(cell.host(away).replica.state().hash(), hash);
+}
+
+#[test]
+fn what_became_of_an_earlier_transfer_says_nothing_of_the_present_one() {
+    let mut cell = Cell::new(eager_snapshots);
+    let master = cell.elect();
+    let to = cell.others(master)[0];
+    let disk = cell.crash(to);
+    for call in 0..100 {
+        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
+    }
+    cell.host_mut(master).on_its_way = Some(0);
+    cell.start(to, disk);
+    cell.pass(Duration::from_secs(1));
+    assert_eq!(cell.host(master).snapshots_sent, 1);
+    let index = cell.host(master).on_its_way.expect("it stays on its way");
+    cell.input(master, Input::SnapshotSent { to, index: index - 1, ok: false });
+    cell.pass(Duration::from_secs(1));
+    assert_eq!(cell.host(master).snapshots_sent, 1, "one is on its way");
+    cell.host_mut(master).on_its_way = None;
+    cell.input(master, Input::SnapshotSent { to, index, ok: false });
+    cell.pass(Duration::from_secs(1));
+    assert_eq!(cell.host(master).snapshots_sent, 2);
+    let hash = cell.host(master).replica.state().hash();
+    assert_eq!(cell.host(to).replica.state().hash(), hash);
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Sending {
             Err(reason) => warn!(logger, "could not send a snapshot to {to}: {reason}"; "index" => index),
         }
         // Fails only when the core is gone.
-        let _ = core.send(CoreInput::Replica(Input::SnapshotSent { to, ok: sent.is_ok() })).await;
+        let _ = core.send(CoreInput::Replica(Input::SnapshotSent { to, index, ok: sent.is_ok() })).await;
     }
 
     async fn send(self) -> Result<(), String> {

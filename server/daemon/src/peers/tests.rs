@@ -186,14 +186,14 @@ fn a_snapshot_arrives_whole_with_its_message_and_its_sender_hears_of_it() {
     };
     assert_eq!((from, &message[..], state.index, state.term), (ReplicaId(1), &b"message"[..], 5, Term(3)));
     assert_eq!(state.state.hash(), hash);
-    assert!(matches!(first.next(), Input::SnapshotSent { to: ReplicaId(2), ok: true }));
+    assert!(matches!(first.next(), Input::SnapshotSent { to: ReplicaId(2), index: 5, ok: true }));
 
     // And of one that cannot arrive, too.
     {
         let _runtime = first.runtime.as_ref().unwrap().enter();
         first.peers.send_snapshot(ReplicaId(3), Bytes::new(), state);
     }
-    assert!(matches!(first.next(), Input::SnapshotSent { to: ReplicaId(3), ok: false }));
+    assert!(matches!(first.next(), Input::SnapshotSent { to: ReplicaId(3), index: 5, ok: false }));
     ends.into_iter().for_each(End::die);
 }
 
