@@ -16,8 +16,7 @@ const PREFIX: &str = "HOLDFAST_";
 
 /// Variables that begin like ours and are others' business: the command-line client's and the tests'.
 const FOREIGN: [&str; 2] = ["HOLDFAST_ADDRESSES", "HOLDFAST_SEQUENCER"];
-const FOREIGN_PREFIXES: [&str; 4] =
-    ["HOLDFAST_CLIENT_", "HOLDFAST_TEST_", "HOLDFAST_BENCH_", "HOLDFAST_EXAMPLE_"];
+const FOREIGN_PREFIXES: [&str; 3] = ["HOLDFAST_TEST_", "HOLDFAST_BENCH_", "HOLDFAST_EXAMPLE_"];
 
 /// What was given, by key: of several sources, the one that weighs most.
 #[derive(Debug, Default)]
@@ -107,7 +106,7 @@ fn own_variables(
     Ok(own)
 }
 
-fn own_name(name: &OsStr) -> Option<String> {
+pub(super) fn own_name(name: &OsStr) -> Option<String> {
     let name = name.to_str()?;
     let foreign = FOREIGN.contains(&name) || FOREIGN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     (name.starts_with(PREFIX) && !foreign).then(|| name.to_owned())
