@@ -19,7 +19,28 @@ pub(crate) fn now() -> Time {
 }
 
 /// The same moment on the standard library's clock, which stands still in suspend: good for a timer, to be
-/// checked against [`now`] when it fires.
+/// checked against [`now`] when it fires. A moment that is over is in the past there too.
 pub(crate) fn instant(time: Time) -> Instant {
-    Instant::now() + time.since(now())
+    let (now, here) = (now(), Instant::now());
+    // Of the two spans, one is zero. Where that clock cannot go back so far, now is the best there is.
+    here.checked_sub(now.since(time)).unwrap_or(here) + time.since(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_is_in_the_past_on_the_other_clock() {
+        let minute = Duration::from_secs(60);
+        let before = Instant::now();
+        let coming = instant(now() + minute);
+        assert!(coming >= before + minute && coming <= Instant::now() + minute, "{coming:?}");
+        // A session that has ended is valid until zero.
+        for over in [Time::ZERO, Time::from_nanos(now().as_nanos() - 1_000_000_000)] {
+            assert!(instant(over) < Instant::now(), "{over}");
+        }
+        let second_ago = instant(Time::from_nanos(now().as_nanos() - 1_000_000_000));
+        assert!(Instant::now() - second_ago >= Duration::from_secs(1), "{second_ago:?}");
+    }
 }

@@ -23,7 +23,7 @@ impl Calls {
 }
 
 impl Master {
-    pub(crate) fn handle_call(&mut self, _state: &State, call: CallId, request: CallRequest) {
+    pub(crate) fn handle_call(&mut self, call: CallId, request: CallRequest) {
         match request {
             CallRequest::SetContents(write) => self.propose_call(call, Kind::SetContents(write)),
             CallRequest::Delete(delete) => self.propose_call(call, Kind::Delete(delete)),

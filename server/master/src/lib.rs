@@ -146,7 +146,7 @@ impl Master {
         match input {
             Input::Frame { connection, frame } => self.handle_frame(state, connection, frame),
             Input::Disconnected { connection } => self.handle_disconnected(connection),
-            Input::Call { call, request } => self.handle_call(state, call, request),
+            Input::Call { call, request } => self.handle_call(call, request),
             Input::Applied(effect) => self.handle_applied(state, effect),
             Input::Confirmed(round) => self.handle_confirmed(state, round),
             Input::TimePassed => self.handle_time(),
