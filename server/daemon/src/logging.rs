@@ -2,7 +2,7 @@
 //!
 //! What other modules use:
 //! - [`start`], once in `main`, which gives the root logger and a [`LogGuard`] to hold until the end;
-//! - [`abort`], which is how a failing disk or a broken invariant stops the process, and [`AbortOnPanic`] where the
+//! - [`abort`], which is how a failing disk or a broken invariant stops the process, and `AbortOnPanic` where the
 //!   invariant is one that is asserted.
 //!
 //! Records are written by a thread of their own, so that a slow terminal never holds the core up; if it falls

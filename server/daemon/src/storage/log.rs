@@ -1,13 +1,13 @@
 //! Raft's log and hard state on disk, kept by raft-engine.
 //!
-//! What other modules use: `recovery` opens a [`LogStore`] and reads its [`LogContents`]; `writer` appends. Nobody
+//! What other modules use: `recovery` opens a [`LogStore`] and reads its `LogContents`; `writer` appends. Nobody
 //! reads the log while the replica runs: raft reads its own copy in memory.
 //!
 //! One raft group, one key beside the entries: the hard state, together with the id of the data directory, so
 //! that a log which was copied from elsewhere is noticed. Because that one record is written again and again,
 //! nothing old ever pins a file of the log.
 //!
-//! Invariants: what [`LogStore::append`] was given with `sync` is durable when it returns. A log that was closed
+//! Invariants: what `LogStore::append` was given with `sync` is durable when it returns. A log that was closed
 //! in the normal way is marked as such, with its length, so that at the next start even a tail that was cut off
 //! or damaged is told from a torn write.
 //!
