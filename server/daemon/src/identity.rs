@@ -19,10 +19,12 @@ mod file;
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::log::v1::Member;
-use holdfast_types::ReplicaId;
+use holdfast_types::{Duration, ReplicaId};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::Config;
@@ -326,12 +328,23 @@ fn lock(root: &Path) -> Result<File, IdentityError> {
     let path = root.join(LOCK);
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(IdentityError::InUse { path: root.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(IdentityError::Io { action: "lock", path, source }),
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_WAIT => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(IdentityError::InUse { path: root.to_owned() }),
+            Err(TryLockError::Error(source)) => {
+                return Err(IdentityError::Io { action: "lock", path, source });
+            }
+        }
     }
 }
+
+/// How long a directory may seem to be in use: a process that is ending holds its lock until it is gone, and so
+/// does, for a moment, a child that its process has just forked.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 const LOCK: &str = "LOCK";
 
