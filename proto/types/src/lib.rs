@@ -5,12 +5,14 @@
 
 mod ids;
 mod path;
+mod planted;
 mod principal;
 mod sequencer;
 mod time;
 
 pub use ids::{ConnectionId, HandleId, ReplicaId, RequestNumber, Revision, SessionId, Term};
 pub use path::{CELL_LOCAL, NameLimits, NodePath, PathError, check_cell_name};
+pub use planted::{Planted, is_planted, plant};
 pub use principal::{Principal, PrincipalError};
 pub use sequencer::{Mode, Sequencer, SequencerError};
 pub use time::{Duration, Time};

@@ -1,0 +1,101 @@
+//! Faults planted on purpose, so that the simulator can show that it would find them.
+//!
+//! Owns the list of the faults and the switch. In every ordinary build `planted!(Name)` is the constant `false`, and
+//! what it guards is not even compiled in. Only with `RUSTFLAGS="--cfg holdfast_planted"` does it ask which fault the
+//! thread has chosen. Invariant: without that flag no fault can be chosen, whoever asks.
+//!
+//! To plant another: add it to the list below, and guard the wrong behaviour with the macro where the right one is.
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Planted {
+    /// The master proposes a change while copies that it makes stale may still be cached. The invalidations go out,
+    /// and nobody waits for them.
+    CommitBeforeInvalidation,
+    /// The master extends a lease without having confirmed its leadership.
+    LeaseWithoutRound,
+    /// The master answers a read without having confirmed its leadership.
+    ReadWithoutRound,
+    /// The client counts its lease from the reply and not from when it asked.
+    LeaseFromReply,
+}
+
+impl Planted {
+    /// All faults, with their names on the command line.
+    pub const ALL: &[(&str, Self)] = &[
+        ("commit-before-invalidation", Self::CommitBeforeInvalidation),
+        ("lease-without-round", Self::LeaseWithoutRound),
+        ("read-without-round", Self::ReadWithoutRound),
+        ("lease-from-reply", Self::LeaseFromReply),
+    ];
+
+    /// Whether this build can plant faults at all.
+    pub const POSSIBLE: bool = cfg!(holdfast_planted);
+
+    /// The fault of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, fault)| *fault)
+    }
+}
+
+#[cfg(holdfast_planted)]
+thread_local! {
+    /// The fault that the machines of this thread have. One thread is one simulated world.
+    static CHOSEN: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether the machines of this thread have this fault.
+#[cfg(holdfast_planted)]
+#[must_use]
+pub fn is_planted(fault: Planted) -> bool {
+    CHOSEN.get() == Some(fault)
+}
+
+/// Whether the machines of this thread have this fault: never, in a build like this one.
+#[cfg(not(holdfast_planted))]
+#[must_use]
+#[inline]
+pub const fn is_planted(_fault: Planted) -> bool {
+    false
+}
+
+/// From now on the machines of this thread have this fault, or none. Returns whether this build could do that.
+pub fn plant(fault: Option<Planted>) -> bool {
+    #[cfg(holdfast_planted)]
+    CHOSEN.set(fault);
+    fault.is_none() || Planted::POSSIBLE
+}
+
+/// `planted!(Name)`: whether the fault [`Planted::Name`](crate::Planted) is planted. A constant `false` unless the
+/// whole program was compiled with `--cfg holdfast_planted`.
+#[macro_export]
+macro_rules! planted {
+    ($name:ident) => {
+        $crate::is_planted($crate::Planted::$name)
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_ordinary_build_can_plant_a_fault() {
+        let possible = plant(Some(Planted::LeaseFromReply));
+        assert_eq!(possible, Planted::POSSIBLE);
+        assert_eq!(planted!(LeaseFromReply), Planted::POSSIBLE);
+        assert!(!planted!(LeaseWithoutRound));
+        assert!(plant(None));
+        assert!(!planted!(LeaseFromReply));
+    }
+
+    #[test]
+    fn every_fault_is_found_by_its_name() {
+        for (name, fault) in Planted::ALL {
+            assert_eq!(Planted::named(name), Some(*fault));
+        }
+        assert_eq!(Planted::named("none"), None);
+    }
+}
