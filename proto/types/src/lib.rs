@@ -1,8 +1,9 @@
-//! What both ends of Holdfast must agree on beyond messages: ids, time, names and sequencers.
+//! What both ends of Holdfast must agree on beyond messages: ids, time, names, sequencers and fences.
 //!
 //! Pure: values and their grammar, nothing that acts. The server parses every name again that a client has
 //! parsed; that both use this one parser is a convenience, never a matter of trust.
 
+mod fence;
 mod ids;
 mod path;
 mod planted;
@@ -10,6 +11,7 @@ mod principal;
 mod sequencer;
 mod time;
 
+pub use fence::{Admitted, Fence, FenceError, FenceTextError};
 pub use ids::{ConnectionId, HandleId, ReplicaId, RequestNumber, Revision, SessionId, Term};
 pub use path::{CELL_LOCAL, NameLimits, NodePath, PathError, check_cell_name};
 pub use planted::{Planted, is_planted, plant};

@@ -91,7 +91,7 @@ impl FromStr for Sequencer {
 }
 
 /// A number in its one spelling: no sign, no leading zero.
-fn decimal(text: &str) -> Option<u64> {
+pub(crate) fn decimal(text: &str) -> Option<u64> {
     let canonical = text == "0" || text.starts_with(|c: char| ('1'..='9').contains(&c));
     if canonical { text.parse().ok() } else { None }
 }
