@@ -31,7 +31,10 @@ impl Cell {
         // To set the same values twice is to set them once.
         let response = self
             .unary
-            .call_admin(Repeat::Always, |mut client| async move { client.change_settings(request).await })
+            .call_admin(Repeat::Always, |mut client| {
+                let request = request.clone();
+                async move { client.change_settings(request).await }
+            })
             .await?;
         response.settings.ok_or_else(|| Error::protocol("an answer without settings"))
     }

@@ -219,6 +219,8 @@ impl Driver {
                     learned |= state == State::Safe;
                     self.announce(state);
                 }
+                Output::Event(event) => tracing::debug!(?event, "an event"),
+                Output::FailedOver { term } => tracing::debug!(%term, "another master serves the session"),
             }
         }
         if learned {

@@ -85,6 +85,7 @@ impl OpenOptions {
             contents: self.contents,
             // Too long a delay is refused by the cell, with a message that names its limit.
             lock_delay_ms: u32::try_from(self.lock_delay.as_millis()).unwrap_or(u32::MAX),
+            ..wire::Open::default()
         })
     }
 }

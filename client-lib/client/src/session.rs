@@ -6,7 +6,7 @@ use crate::clock;
 use crate::driver;
 use crate::error::Error;
 use crate::handle::{Handle, OpenOptions};
-use holdfast_session::{Config, Ended};
+use holdfast_session::{CacheConfig, Config, Ended};
 use holdfast_types::SessionId;
 use std::fmt;
 use std::sync::Arc;
@@ -92,6 +92,7 @@ impl SessionBuilder {
             grace: self.grace,
             drift_per_mille: 10,
             seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
+            cache: CacheConfig::default(),
         };
         let shared = driver::open(config, self.cell.channels()).await?;
         Ok(Session { shared: Arc::new(shared) })

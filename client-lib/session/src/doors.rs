@@ -2,9 +2,13 @@
 //!
 //! Owns no behaviour. One closed enum each way, so that a driver and the simulator must handle all of it.
 
+use crate::slot::Slot;
 use bytes::Bytes;
-use holdfast_proto::client::v1::{Cancel, ClientFrame, ServerFrame, outcome, request::Operation};
-use holdfast_types::{Duration, HandleId, RequestNumber, Revision};
+use holdfast_proto::client::v1::{
+    Cancel, ClientFrame, Close, HandleEvent, ServerFrame, outcome, request::Operation,
+};
+use holdfast_types::{Duration, HandleId, RequestNumber, Revision, Term};
+use std::sync::Arc;
 
 /// Everything that a session is told once, when it is made.
 #[derive(Clone, Debug)]
@@ -25,6 +29,33 @@ pub struct Config {
     pub drift_per_mille: u32,
     /// What retries are spread by. No two clients should have the same.
     pub seed: u64,
+    /// The cache, and the handles that are kept for it.
+    pub cache: CacheConfig,
+}
+
+/// How much a session may keep of what it has read and opened.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Whether anything is cached at all. If not, every `Open` is sent as one without `caching`. Default: true.
+    pub on: bool,
+    /// The most bytes that slots and absences may have together; what was not used of late goes first. Default:
+    /// 64 MiB.
+    pub bytes_max: u64,
+    /// So many handles that the application has closed are kept open for a next `Open`. Default: 256.
+    pub idle_handles_max: usize,
+    /// For so long. Default: 30 s, half of what makes a session idle at the cell.
+    pub idle_handle_time: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            on: true,
+            bytes_max: 64 << 20,
+            idle_handles_max: 256,
+            idle_handle_time: Duration::from_secs(30),
+        }
+    }
 }
 
 /// One stream, as the machine names it. Never used again.
@@ -70,6 +101,13 @@ pub enum Input {
         /// Which.
         token: Token,
     },
+    /// From now on this handle keeps its exclusive lock when it is released, until somebody else asks for it: so the
+    /// next `Acquire` costs no message. For a handle that was opened with the event CONFLICTING_REQUEST; of any other
+    /// it says nothing, because nobody would tell when the lock is wanted.
+    KeepLocks {
+        /// Which.
+        handle: HandleId,
+    },
     /// The application is done with the session.
     Close,
     /// The moment that [`poll_timeout`](crate::Session::poll_timeout) named has come. To be handed in after all
@@ -94,7 +132,8 @@ pub enum Output {
         /// Nothing was heard on it for too long: its connection is not to be used for another stream either.
         silent: bool,
     },
-    /// Send a frame.
+    /// Send a frame. The last one before a `Disconnect` may carry the session's `close`, and should get out: without
+    /// it, the cell waits for the end of the lease.
     Send {
         /// On this stream.
         stream: StreamId,
@@ -110,19 +149,34 @@ pub enum Output {
     },
     /// The session's state is a new one.
     StateChanged(State),
+    /// Something happened to the node of a handle that was opened with events. Told after the change: a read that is
+    /// called for from now on sees it, or something newer. Several changes may come as one.
+    Event(HandleEvent),
+    /// Another master serves the session from here on. Nothing need be done: what differs is told as events.
+    FailedOver {
+        /// The epoch of the new master.
+        term: Term,
+    },
 }
 
 /// What a call brought.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {
-    /// The number that it was sent under.
+    /// The number that it was sent under. Of a call that was answered here: a number that only this session knows,
+    /// never used again, and good for [`Completion::undo`] and for withdrawing a lock like any other.
     pub number: RequestNumber,
-    /// The handle that it opened, or that it named.
+    /// The handle that it opened, or that it named. An `Open` that was answered from the cache has a handle of its
+    /// own, which only this session knows: closing it leaves others that share the open node alone.
     pub handle: HandleId,
-    /// The cell's revision then. Zero if a lock was granted out of the queue.
+    /// The cell's revision then. Zero if a lock was granted out of the queue, or if the call was answered here.
     pub revision: Revision,
-    /// The result: neither a refusal nor `Queued`.
+    /// The result: neither a refusal nor `Queued`. An `Opened` that was answered here has `created` false, and the
+    /// metadata that are cached, or those of the first opening if none are; without those of the lock.
     pub result: outcome::Result,
+    /// Of an `Open` with `caching` that may read: where what is cached of the node is to be read.
+    pub slot: Option<Arc<Slot>>,
+    /// The call was answered here, and cost no message.
+    pub from_cache: bool,
 }
 
 impl Completion {
@@ -130,12 +184,19 @@ impl Completion {
     /// is nothing to take back.
     #[must_use]
     pub fn undo(&self) -> Option<Operation> {
-        let handle = match self.result {
-            outcome::Result::Opened(_) => 0,
-            outcome::Result::Granted(_) => self.handle.0,
-            _ => return None,
-        };
-        Some(Operation::Cancel(Cancel { number: self.number.0, handle }))
+        match self.result {
+            // Others may share the node's handle at the cell by now, so only this one is closed.
+            outcome::Result::Opened(_) if self.slot.is_some() || self.from_cache => {
+                Some(Operation::Close(Close { handle: self.handle.0 }))
+            }
+            outcome::Result::Opened(_) => {
+                Some(Operation::Cancel(Cancel { number: self.number.0, handle: 0 }))
+            }
+            outcome::Result::Granted(_) => {
+                Some(Operation::Cancel(Cancel { number: self.number.0, handle: self.handle.0 }))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -181,6 +242,12 @@ pub enum Ended {
     /// The cell ended it, because its lease had run out there.
     #[error("the session expired: the cell heard nothing from it for a whole lease")]
     Expired,
+    /// The cell ended it, because it had no handle open and nothing asked for for a minute.
+    #[error("the session was idle for a minute, and the cell ended it")]
+    Idle,
+    /// An operator ended it.
+    #[error("an operator ended the session")]
+    Killed,
     /// No master extended the lease within the grace period.
     #[error(
         "the session expired: no master extended its lease within the grace period of {grace_ms} ms ({last})"

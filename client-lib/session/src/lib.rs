@@ -9,13 +9,17 @@
 //! what [`Session::poll_output`] wants, in order, and comes back at [`Session::poll_timeout`]. Calls that are
 //! handed in between two polls share a frame.
 
+mod counters;
 mod doors;
 mod lease;
 mod link;
 mod requests;
 mod route;
 mod session;
+mod slot;
 
-pub use doors::{CallError, Completion, Config, Ended, Input, Output, State, StreamId, Token};
+pub use counters::{CacheCounters, CacheStats};
+pub use doors::{CacheConfig, CallError, Completion, Config, Ended, Input, Output, State, StreamId, Token};
 pub use holdfast_proto::client::v1::request::Operation;
 pub use session::Session;
+pub use slot::Slot;

@@ -178,7 +178,14 @@ impl Requests {
             (result, operation) => {
                 self.leave_queue(number, operation, completed);
                 let handle = HandleId(handle_of(number, operation));
-                let completion = Completion { number: RequestNumber(number), handle, revision, result };
+                let completion = Completion {
+                    number: RequestNumber(number),
+                    handle,
+                    revision,
+                    result,
+                    slot: None,
+                    from_cache: false,
+                };
                 self.complete(undecided.token, Ok(completion), completed);
             }
         }
@@ -200,6 +207,8 @@ impl Requests {
             handle: HandleId(grant.handle),
             revision: Revision(0),
             result: outcome::Result::Granted(granted),
+            slot: None,
+            from_cache: false,
         };
         self.complete(token, Ok(completion), completed);
     }
@@ -369,7 +378,7 @@ fn leaves_behind(operation: &Operation) -> Option<u64> {
     }
 }
 
-/// The handle that a request opens or names; 0 for a Cancel of an Open.
+/// The handle that a request opens or names; 0 if it names none.
 fn handle_of(number: u64, operation: &Operation) -> u64 {
     match operation {
         Operation::Open(_) => number,
@@ -382,11 +391,18 @@ fn handle_of(number: u64, operation: &Operation) -> u64 {
         Operation::Acquire(acquire) => acquire.handle,
         Operation::Release(release) => release.handle,
         Operation::Cancel(cancel) => cancel.handle,
+        Operation::SetAcl(set) => set.handle,
+        Operation::SetSequencer(set) => set.handle,
+        Operation::GetSequencer(get) => get.handle,
+        Operation::CheckSequencer(_) => 0,
     }
 }
 
 fn outlives_session(operation: &Operation) -> bool {
-    matches!(operation, Operation::Open(_) | Operation::SetContents(_) | Operation::Delete(_))
+    matches!(
+        operation,
+        Operation::Open(_) | Operation::SetContents(_) | Operation::Delete(_) | Operation::SetAcl(_)
+    )
 }
 
 /// Adds a request, and tells about how many bytes it takes.
@@ -404,6 +420,8 @@ fn bytes_of(operation: &Operation) -> usize {
         Operation::Open(open) => open.path.len() + open.contents.len(),
         Operation::SetContents(set) => set.contents.len(),
         Operation::ReadDir(read) => read.after.len(),
+        Operation::SetSequencer(set) => set.sequencer.len(),
+        Operation::CheckSequencer(check) => check.sequencer.len(),
         _ => 0,
     };
     bytes + OVERHEAD_BYTES

@@ -4,6 +4,7 @@
 //! `requests`, `route`) know nothing of each other. The invariant: a frame that did not come on the present
 //! stream changes nothing.
 
+use crate::counters::CacheCounters;
 use crate::doors::{CallError, Config, Ended, Input, Output, State, StreamId, Token};
 use crate::lease::Lease;
 use crate::link::Link;
@@ -16,6 +17,7 @@ use holdfast_proto::client::v1::{
 };
 use holdfast_types::{Duration, SessionId, Time};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// A connection and its hello get at least so long, however short the lease: a handshake takes round trips.
 const GREETING_MIN: Duration = Duration::from_millis(500);
@@ -41,6 +43,7 @@ pub struct Session {
     route: Route,
     lease: Lease,
     requests: Requests,
+    counters: Arc<CacheCounters>,
     /// The application is done with the session; the cell is to be told.
     closing: bool,
     /// It was told on the present attachment.
@@ -66,6 +69,7 @@ impl Session {
             route: Route::new(config.addresses.clone(), config.seed),
             lease: Lease::new(config.lease, config.drift_per_mille),
             requests: Requests::default(),
+            counters: Arc::default(),
             closing: false,
             close_sent: false,
             last_problem: "no replica was reached".to_owned(),
@@ -94,6 +98,7 @@ impl Session {
             Input::Frame { stream, frame } => self.handle_frame(stream, frame),
             Input::Call { token, operation } => self.handle_call(token, operation),
             Input::CancelCall { token } => self.handle_cancel(token),
+            Input::KeepLocks { .. } => {}
             Input::Close => self.handle_close(),
         }
     }
@@ -141,6 +146,12 @@ impl Session {
     #[must_use]
     pub fn cell(&self) -> Option<&CellInfo> {
         self.cell.as_ref()
+    }
+
+    /// How well the cache does. May be kept, and read from any thread.
+    #[must_use]
+    pub fn cache_counters(&self) -> Arc<CacheCounters> {
+        Arc::clone(&self.counters)
     }
 
     /// Every address at which a replica may be: the application's own, then what the cell added.
@@ -272,6 +283,7 @@ impl Session {
                 session,
                 secret: self.config.secret_bytes(),
                 attachment: self.attachment,
+                seen: Vec::new(),
             }),
         };
         let give_up_at = self.now + self.greeting_time();
