@@ -1,8 +1,10 @@
 //! Runs seeds of the simulation and tells what came of them.
 //!
 //! Exit status: 0 if all passed, 3 if something got stuck after healing, 4 if a machine crashed, 5 if a safety
-//! invariant broke (the greatest counts), 2 if the command line is wrong.
+//! invariant broke (the greatest counts), 2 if the command line is wrong. With `--until-found`: 0 if a seed failed, 1
+//! if none did.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +12,11 @@ use std::time::Instant;
 
 use clap::Parser;
 use holdfast_sim::{Options, Report, Verdict, catch_panics, run, sum};
+use holdfast_types::Planted;
+
+/// How the program is built and run so that it can plant faults. The directory keeps the two builds apart.
+const PLANTED_BUILD: &str =
+    "RUSTFLAGS='--cfg holdfast_planted' cargo run --release -p holdfast-sim --target-dir target/planted";
 
 /// Simulates Holdfast cells with their clients, under faults, and checks what must be true.
 #[derive(Parser, Debug)]
@@ -36,6 +43,12 @@ struct Cli {
     /// How many seeds to run at once; by default one a core
     #[arg(long)]
     jobs: Option<usize>,
+    /// Give the machines this fault, to see whether it is found; the program must be built for that
+    #[arg(long, value_name = "NAME", value_parser = parse_fault)]
+    planted: Option<Planted>,
+    /// Stop at the first seed that fails, and tell how many it took
+    #[arg(long, requires = "seeds")]
+    until_found: bool,
 }
 
 impl Cli {
@@ -46,12 +59,16 @@ impl Cli {
             clients: count(self.clients),
             seconds: self.seconds,
             log: self.log,
+            planted: self.planted,
         }
     }
 
     /// The command that runs a seed again.
     fn replay(&self, seed: u64) -> String {
         let mut command = format!("cargo run --release -p holdfast-sim -- --seed {seed}");
+        if let Some((name, _)) = Planted::ALL.iter().find(|(_, fault)| Some(*fault) == self.planted) {
+            command = format!("{PLANTED_BUILD} -- --seed {seed} --planted {name}");
+        }
         if let Some(replicas) = self.replicas {
             command += &format!(" --replicas {replicas}");
         }
@@ -76,8 +93,12 @@ fn main() -> ExitCode {
             ExitCode::from(report.verdict.exit_status())
         }
         (None, seeds) => {
-            let reports = run_many(&cli, seeds.unwrap_or_default());
+            let seeds = seeds.unwrap_or_default();
+            let reports = run_many(&cli, seeds.clone());
             tell_many(&reports, began);
+            if cli.until_found {
+                return tell_found(&reports, seeds.start);
+            }
             let worst = reports.iter().map(|report| report.verdict.exit_status()).max();
             ExitCode::from(worst.unwrap_or(0))
         }
@@ -88,18 +109,23 @@ fn main() -> ExitCode {
 fn run_many(cli: &Cli, seeds: std::ops::Range<u64>) -> Vec<Report> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(seeds.start);
+    // What was begun before a seed failed is finished: an earlier seed may fail too.
+    let end = AtomicU64::new(seeds.end);
     let reports = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..cli.jobs.unwrap_or(cores).max(1) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
+                    if seed >= end.load(Ordering::Relaxed) {
                         break;
                     }
                     let report = run(seed, &cli.options());
                     if report.verdict != Verdict::Passed {
                         println!("seed {seed}: {}\n    replay: {}", report.verdict, cli.replay(seed));
+                        if cli.until_found {
+                            end.fetch_min(seed, Ordering::Relaxed);
+                        }
                     }
                     if let Ok(mut reports) = reports.lock() {
                         reports.push(report);
@@ -140,6 +166,27 @@ fn tell_many(reports: &[Report], began: Instant) {
         count(3),
         count(4)
     );
+    let mut by_invariant: BTreeMap<_, u64> = BTreeMap::new();
+    for violation in reports.iter().filter_map(|report| report.verdict.violation()) {
+        *by_invariant.entry(violation.invariant).or_default() += 1;
+    }
+    for (invariant, seeds) in by_invariant {
+        println!("{invariant}: {seeds} seeds");
+    }
+}
+
+/// Tells within how many seeds something was found.
+fn tell_found(reports: &[Report], first_seed: u64) -> ExitCode {
+    match reports.iter().find_map(|report| Some((report.seed, report.verdict.violation()?))) {
+        Some((seed, violation)) => {
+            println!("found by seed {seed}, the {}. one, as {}", seed - first_seed + 1, violation.invariant);
+            ExitCode::SUCCESS
+        }
+        None => {
+            println!("not found within {} seeds", reports.len());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// How fast that went.
@@ -158,4 +205,13 @@ fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
     } else {
         Err(format!("{text:?} holds no seed: the end comes after the first"))
     }
+}
+
+fn parse_fault(name: &str) -> Result<Planted, String> {
+    let names: Vec<&str> = Planted::ALL.iter().map(|(name, _)| *name).collect();
+    let fault = Planted::named(name).ok_or_else(|| format!("there is no such fault: {}", names.join(", ")))?;
+    if !Planted::POSSIBLE {
+        return Err(format!("this build cannot plant faults: {PLANTED_BUILD} -- --planted {name} ..."));
+    }
+    Ok(fault)
 }

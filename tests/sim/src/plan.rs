@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use holdfast_types::Planted;
+
 use crate::rng::Rng;
 
 const MICRO: u64 = 1_000;
@@ -21,11 +23,13 @@ pub struct Options {
     pub seconds: u64,
     /// Print the timeline.
     pub log: bool,
+    /// The machines have this fault; only in builds that can plant faults.
+    pub planted: Option<Planted>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { replicas: None, clients: None, seconds: 30, log: false }
+        Self { replicas: None, clients: None, seconds: 30, log: false, planted: None }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 
+use holdfast_types::plant;
+
 use crate::plan::Options;
 use crate::stats::Stats;
 use crate::verdict::{Invariant, Report, Verdict, Violation};
@@ -21,8 +23,13 @@ pub fn catch_panics() {
 }
 
 /// Runs a seed.
+///
+/// # Panics
+///
+/// If a fault is to be planted and this build cannot do that.
 #[must_use]
 pub fn run(seed: u64, options: &Options) -> Report {
+    assert!(plant(options.planted), "this build cannot plant faults");
     let mut world = match World::new(seed, options) {
         Ok(world) => world,
         Err(violation) => return refused(seed, violation),

@@ -15,7 +15,7 @@ pub struct Violation {
 }
 
 /// The design's invariants, as far as they are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
     /// I1.
     MutualExclusion,
@@ -29,6 +29,8 @@ pub enum Invariant {
     ExactlyOnce,
     /// I7.
     Durability,
+    /// I8.
+    NoLostChange,
     /// I9.
     Determinism,
     /// I10.
@@ -60,6 +62,7 @@ impl fmt::Display for Invariant {
             Self::Linearizability => "I5 linearizability",
             Self::ExactlyOnce => "I6 exactly once",
             Self::Durability => "I7 durability",
+            Self::NoLostChange => "I8 no lost change",
             Self::Determinism => "I9 determinism",
             Self::Progress => "I10 progress",
             Self::Survival => "survival",
@@ -88,6 +91,15 @@ impl Verdict {
             Invariant::Progress => Self::Stuck(violation),
             Invariant::Survival => Self::Crashed(violation),
             _ => Self::Unsafe(violation),
+        }
+    }
+
+    /// What was wrong, if anything was.
+    #[must_use]
+    pub fn violation(&self) -> Option<&Violation> {
+        match self {
+            Self::Passed => None,
+            Self::Unsafe(violation) | Self::Stuck(violation) | Self::Crashed(violation) => Some(violation),
         }
     }
 

@@ -4,16 +4,20 @@
 //! log ([`Checkers::see`]); facts about clients come from the world. Each has tests that show it fail on a
 //! history that breaks it.
 
+pub mod answers;
 pub mod determinism;
 pub mod exactly_once;
 pub mod guards;
 #[cfg(test)]
 mod history;
 pub mod lease_safety;
+pub mod linear;
 pub mod lock_delay;
 pub mod mutual_exclusion;
+pub mod past;
 pub mod progress;
 pub mod reads;
+pub mod register;
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{EndReason, Granted, Outcome, outcome};
