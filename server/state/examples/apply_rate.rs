@@ -81,5 +81,5 @@ fn request(session: u64, number: u64, operation: Operation) -> Command {
     // A client acknowledges a little late: its last four outcomes are kept.
     let acknowledged = Some(Acknowledged { through: number.saturating_sub(4), ranges: Vec::new() });
     let kind = Kind::Request(SessionRequest { session, request: Some(request), acknowledged });
-    Command { tag: number, kind: Some(kind) }
+    Command { tag: number, kind: Some(kind), ..Command::default() }
 }

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use holdfast_proto::client::v1::{EndReason, Outcome, Refusal, RefusalCode, outcome};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_proto::log::v1::{
-    Batch, Command, EndLockDelay, EndSession, OpenSession, RaiseVersion, ReapNode,
+    Batch, Command, EndLockDelay, EndSession, LowerLeasePromise, OpenSession, RaiseVersion, ReapNode,
 };
-use holdfast_types::{NodePath, Revision, SessionId, Term};
+use holdfast_types::{NodePath, Principal, Revision, SessionId, Term};
 use prost::Message;
 
 use crate::exactly_once::Window;
@@ -93,22 +93,35 @@ impl State {
     /// A [`Fault`], after which the state must not be used any more.
     pub fn apply(&mut self, command: Command, effects: &mut Vec<Effect>) -> Result<(), Fault> {
         let tag = command.tag;
+        let by = command.principal;
         match command.kind.ok_or(Fault::UnknownCommand)? {
             Kind::Request(request) => self.apply_request(tag, request, effects),
             Kind::OpenSession(open) => self.open_session(tag, &open, effects),
             Kind::EndSession(end) => self.end_session(end, effects)?,
             Kind::SetContents(write) => {
-                let result = self.set_contents_by_name(&write);
+                let result = asker(&by).and_then(|by| self.set_contents_by_name(&by, &write, effects));
                 self.decided(tag, result.map(outcome::Result::Written), effects);
             }
             Kind::Delete(delete) => {
-                let result = self.delete_by_name(&delete, effects);
+                let result = asker(&by).and_then(|by| self.delete_by_name(&by, &delete, effects));
                 self.decided(tag, result.map(outcome::Result::Deleted), effects);
             }
+            Kind::SetAcl(set) => {
+                let result = asker(&by).and_then(|by| self.set_acl_by_name(&by, &set, effects));
+                self.decided(tag, result.map(outcome::Result::AclSet), effects);
+            }
             Kind::EndLockDelay(end) => self.end_lock_delay(&end, effects),
-            Kind::ReapNode(reap) => self.reap_node(&reap, effects),
-            Kind::ChangeSettings(change) => self.change_settings(tag, change, effects),
+            Kind::ReapNode(reap) => {
+                self.reap_node(&reap, effects);
+                effects.push(Effect::Reaped { tag });
+            }
+            Kind::ChangeSettings(change) => {
+                let result = asker(&by).and_then(|by| self.change_settings(&by, change)).err();
+                let result = result.map(outcome::Result::Refusal);
+                effects.push(Effect::Decided { tag, outcome: Outcome { revision: self.revision.0, result } });
+            }
             Kind::RaiseVersion(raise) => self.raise_version(raise)?,
+            Kind::LowerLeasePromise(lower) => self.lower_lease_promise(&lower),
         }
         Ok(())
     }
@@ -120,36 +133,50 @@ impl State {
 
     /// Opens a session, unless one was opened under the same secret already: then this is a retry.
     fn open_session(&mut self, tag: u64, open: &OpenSession, effects: &mut Vec<Effect>) {
-        if let Err(refusal) = check_opening(open) {
-            effects.push(Effect::OpenRefused { tag, refusal });
-            return;
-        }
-        if let Some(session) = self.sessions.by_secret(&open.secret) {
-            effects.push(Effect::SessionOpened { tag, session, repeated: true });
-            return;
+        effects.push(match self.opened_session(open) {
+            Ok((session, repeated)) => Effect::SessionOpened { tag, session, repeated },
+            Err(refusal) => Effect::OpenRefused { tag, refusal },
+        });
+    }
+
+    fn opened_session(&mut self, open: &OpenSession) -> Result<(SessionId, bool), Refusal> {
+        check_opening(open)?;
+        let principal = asker(&open.principal)?;
+        if let Some(id) = self.sessions.by_secret(&open.secret) {
+            let session = self.sessions.get(id).expect("a secret leads to a session");
+            return if *session.principal() == principal {
+                Ok((id, true))
+            } else {
+                Err(refusal::other_principal(id, session.principal(), &principal))
+            };
         }
         let (count, max) = (self.sessions.len() as u64, self.settings.sessions_max);
         if count >= max {
-            let refusal = refusal::limit("sessions", count + 1, "sessions_max", max);
-            effects.push(Effect::OpenRefused { tag, refusal });
-            return;
+            return Err(refusal::limit("sessions", count + 1, "sessions_max", max));
         }
-        let session = SessionId(self.advance().0);
-        let opened = Session::new(&open.secret, open.lease_ms, &open.client, Window::default());
-        self.sessions.insert(session, opened);
-        effects.push(Effect::SessionOpened { tag, session, repeated: false });
+        let id = SessionId(self.advance().0);
+        let window = Window::default();
+        self.sessions.insert(id, Session::new(&open.secret, open.lease_ms, &open.client, principal, window));
+        Ok((id, false))
     }
 
     /// Ends a session: closes all its handles. All of them let go before any lock is granted anew, so that no
-    /// lock passes from one handle of the ended session to another. Void if there is no such session.
+    /// lock passes from one handle of the ended session to another. Void if there is no such session, or if it
+    /// was to end for idleness and is not idle.
     fn end_session(&mut self, end: EndSession, effects: &mut Vec<Effect>) -> Result<(), Fault> {
         let unknown = Fault::UnknownReason { session: end.session, reason: end.reason };
         let departure = match EndReason::try_from(end.reason) {
-            Ok(EndReason::Expired) => Departure::Lost,
-            Ok(EndReason::Closed) => Departure::Released,
+            // Who is killed does not know of it at once, no more than one whose lease ran out.
+            Ok(EndReason::Expired | EndReason::Killed) => Departure::Lost,
+            Ok(EndReason::Closed | EndReason::Idle) => Departure::Released,
             Ok(EndReason::Unspecified) | Err(_) => return Err(unknown),
         };
         let id = SessionId(end.session);
+        let handles = self.sessions.get(id).map_or(0, Session::handle_count);
+        if end.reason() == EndReason::Idle && handles > 0 {
+            effects.push(Effect::SessionKept { session: id });
+            return Ok(());
+        }
         let Some(session) = self.sessions.remove(id) else { return Ok(()) };
         self.advance();
         effects.push(Effect::SessionEnded { session: id, reason: end.reason() });
@@ -189,18 +216,24 @@ impl State {
         }
     }
 
-    fn change_settings(&mut self, tag: u64, change: Settings, effects: &mut Vec<Effect>) {
-        let result = match settings::changed(self.settings, change) {
-            Ok(settings) => {
-                if settings != self.settings {
-                    self.settings = settings;
-                    self.advance();
-                }
-                None
-            }
-            Err(refusal) => Some(outcome::Result::Refusal(refusal)),
-        };
-        effects.push(Effect::Decided { tag, outcome: Outcome { revision: self.revision.0, result } });
+    /// A longer lease may be granted as soon as this is applied, so it counts as promised from here on.
+    fn change_settings(&mut self, principal: &Principal, change: Settings) -> Result<(), Refusal> {
+        self.may_administer(principal)?;
+        let settings = settings::changed(&self.settings, change)?;
+        if settings != self.settings {
+            self.lease_promised_ms = self.lease_promised_ms.max(settings.lease_ms_max);
+            self.settings = settings;
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Void unless it is less than what was promised, and not less than what may be granted now.
+    fn lower_lease_promise(&mut self, lower: &LowerLeasePromise) {
+        if (self.settings.lease_ms_max..self.lease_promised_ms).contains(&lower.lease_ms) {
+            self.lease_promised_ms = lower.lease_ms;
+            self.advance();
+        }
     }
 
     /// Void unless the version is greater than the present one.
@@ -215,6 +248,14 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Who sent a command. Nobody's name is that of one who proved nothing.
+fn asker(name: &str) -> Result<Principal, Refusal> {
+    if name.is_empty() {
+        return Ok(Principal::anonymous());
+    }
+    Principal::parse(name).map_err(|error| refusal::invalid(error.to_string()))
 }
 
 /// Checks what a client may have chosen wrongly. Which secrets there are is no part of it.

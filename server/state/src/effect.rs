@@ -3,7 +3,7 @@
 //! The state appends effects and never reads one. The master acts on them; a follower drops them. They say
 //! nothing that the state does not hold too, so that a new master can rebuild what it needs from the state.
 
-use holdfast_proto::client::v1::{EndReason, LockGrant, Outcome, Refusal};
+use holdfast_proto::client::v1::{EndReason, HandleEvent, LockGrant, Outcome, Refusal};
 use holdfast_types::{NodePath, RequestNumber, Revision, SessionId};
 
 /// Something for the master to act on, in the order in which it came about.
@@ -20,8 +20,8 @@ pub enum Effect {
         /// The command's tag.
         tag: u64,
     },
-    /// A command that belongs to no session was decided: a write or deletion by name, a change of settings. The
-    /// outcome of a successful change of settings has no result: the state has the settings.
+    /// A command that belongs to no session was decided: a write, a deletion or a change of access control names by
+    /// name, a change of settings. The outcome of a successful change of settings has no result: the state has the settings.
     Decided {
         /// The command's tag.
         tag: u64,
@@ -51,6 +51,19 @@ pub enum Effect {
         /// Why.
         reason: EndReason,
     },
+    /// A session was to end because it was idle, and it has a handle: it goes on.
+    SessionKept {
+        /// The session.
+        session: SessionId,
+    },
+    /// A node changed that a handle watches, or somebody wants the lock that the handle holds. One for each handle
+    /// and change.
+    Notify {
+        /// The session whose handle it is.
+        session: SessionId,
+        /// What happened, of what the handle asked for; the generations are those after the change.
+        event: HandleEvent,
+    },
     /// An Acquire that waited was granted.
     LockGranted {
         /// The session that has the lock now.
@@ -74,6 +87,11 @@ pub enum Effect {
         path: NodePath,
         /// Its instance.
         instance: Revision,
+    },
+    /// A command to reap a node was applied, void or not.
+    Reaped {
+        /// The command's tag.
+        tag: u64,
     },
 }
 

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_proto::client::v1::Uses;
 use holdfast_types::{Revision, SessionId};
 
 use crate::apply::{CLIENT_BYTES_MAX, LEASE_MS, SECRET_BYTES};
 use crate::exactly_once::Recorded;
 use crate::lock::Holder;
 use crate::node::{Kind, Node};
-use crate::requests::LOCK_DELAY_MS_MAX;
+use crate::opening::LOCK_DELAY_MS_MAX;
 use crate::session::{Handle, Session};
 use crate::tree::NodeKey;
 use crate::{State, settings};
@@ -30,6 +31,10 @@ macro_rules! hold {
 struct Claims {
     /// Open handles by instance.
     open: BTreeMap<Revision, u64>,
+    /// Those with events, by instance.
+    watching: BTreeMap<Revision, u64>,
+    /// Those that are caching, by instance.
+    caching: BTreeMap<Revision, u64>,
     holding: u64,
     waiting: u64,
 }
@@ -48,7 +53,9 @@ impl State {
 
     /// Checks all invariants; the error is a sentence.
     pub(crate) fn verify(&self) -> Result<(), String> {
-        hold!(settings::complete(self.settings) == Ok(self.settings), "the settings are out of their ranges");
+        hold!(settings::complete(self.settings.clone()).as_ref() == Ok(&self.settings), "the settings are out of their ranges");
+        let (granted, promised) = (self.settings.lease_ms_max, self.lease_promised_ms);
+        hold!(granted <= promised, "leases of {granted} ms may be granted, and {promised} ms are promised");
         for id in self.members.keys() {
             hold!(!self.removed.contains(id), "replica {id} is a member and removed");
         }
@@ -56,6 +63,9 @@ impl State {
         for (id, session) in self.sessions.iter_after(None) {
             self.verify_session(id, session, &mut claims).map_err(|why| format!("session {id}: {why}"))?;
         }
+        let caching = self.sessions.iter_after(None).filter(|(_, session)| session.caches()).map(|(id, _)| id);
+        hold!(caching.eq(self.sessions.caching()), "the index of caching sessions is wrong");
+        self.verify_lists()?;
         self.verify_tree(&claims)
     }
 
@@ -65,6 +75,7 @@ impl State {
         hold!(LEASE_MS.contains(&session.lease_ms()), "its lease is {} ms", session.lease_ms());
         hold!(session.client().len() <= CLIENT_BYTES_MAX, "its client's name is too long");
         hold!(self.sessions.by_secret(session.secret()) == Some(id), "its secret does not lead to it");
+        hold!(session.caching_is_right(), "its count of caching handles is wrong");
         for (number, outcome) in session.window.outcomes() {
             let same = matches!(session.recorded(number), Recorded::Outcome(kept) if kept == outcome);
             hold!(same, "request {number} is acknowledged and its outcome is kept");
@@ -80,6 +91,7 @@ impl State {
     /// A handle's claim is what its node's lock says.
     fn verify_handle(&self, holder: Holder, handle: &Handle, claims: &mut Claims) -> Result<(), String> {
         hold!(handle.lock_delay_ms <= LOCK_DELAY_MS_MAX, "its lock-delay is {} ms", handle.lock_delay_ms);
+        hold!(handle.uses != Uses::default(), "it can be used for nothing");
         let path = handle.key.path();
         let Some(node) = self.tree.live(&handle.key, handle.instance) else {
             hold!(handle.claim.is_none(), "it has a claim on the lock of {path}, which is gone");
@@ -88,6 +100,14 @@ impl State {
             return Ok(());
         };
         *claims.open.entry(handle.instance).or_default() += 1;
+        if !handle.events.is_empty() {
+            *claims.watching.entry(handle.instance).or_default() += 1;
+            hold!(node.watchers.contains(&holder), "{path} does not know that it is watched by it");
+        }
+        if handle.caching {
+            *claims.caching.entry(handle.instance).or_default() += 1;
+            hold!(node.cachers.contains(&holder), "{path} does not know that it is cached through it");
+        }
         match handle.claim.map(|claim| claim.ticket) {
             None => {}
             Some(None) => {
@@ -119,6 +139,10 @@ impl State {
             }
             let open = claims.open.get(&node.instance).copied().unwrap_or(0);
             hold!(node.open_handles == open, "node {path}: {} handles, counted {open}", node.open_handles);
+            let counted = |of: &BTreeMap<Revision, u64>| of.get(&node.instance).copied().unwrap_or(0);
+            let (watching, caching) = (counted(&claims.watching), counted(&claims.caching));
+            hold!(node.watchers.len() as u64 == watching, "node {path}: it is not watched by {watching} handles");
+            hold!(node.cachers.len() as u64 == caching, "node {path}: it is not cached through {caching} handles");
             holding += node.lock.holder_count();
             waiting += node.lock.waiter_count();
             orphans += usize::from(node.is_orphan());
@@ -149,6 +173,9 @@ impl State {
 
     /// What can be said of a node alone.
     fn verify_node(&self, node: &Node) -> Result<(), String> {
+        for name in [&node.acl.read, &node.acl.write, &node.acl.change] {
+            hold!(!name.is_empty() && !name.contains('/'), "it has the access control name {name:?}");
+        }
         let lock = &node.lock;
         let generations = [
             node.instance,

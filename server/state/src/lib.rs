@@ -24,14 +24,19 @@
 //!
 //! Invariants that hold between commands are written down, executable, in [`State::check_invariants`].
 
+mod acl;
 mod apply;
 mod by_name;
+mod cache;
 mod effect;
+mod events;
 mod exactly_once;
 mod invariants;
+mod lists;
 mod lock;
 mod locking;
 mod node;
+mod opening;
 mod reads;
 pub mod refusal;
 mod requests;
@@ -47,6 +52,7 @@ use holdfast_types::{NodePath, ReplicaId, Revision, SessionId};
 use imbl::{OrdMap, OrdSet};
 
 pub use apply::Fault;
+pub use cache::{Opens, Touched, TouchedNodes};
 pub use effect::{Effect, LockDelay};
 pub use exactly_once::Recorded;
 pub use holdfast_proto::client::v1::Settings;
@@ -55,7 +61,7 @@ pub use snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 
 use node::Node;
 use session::Sessions;
-use tree::Tree;
+use tree::{NodeKey, Tree};
 
 /// The greatest state version that this program can apply. A cell's state goes from one version to the next by a
 /// command, when all its replicas can follow.
@@ -84,6 +90,8 @@ pub struct State {
     /// The revision of the last command that changed anything.
     revision: Revision,
     settings: Settings,
+    /// No lease that a master lengthened is longer. Never less than the setting `lease_ms_max`.
+    lease_promised_ms: u32,
     members: OrdMap<u64, Member>,
     /// The ids of members that were removed. An id is never used again.
     removed: OrdSet<u64>,
@@ -92,7 +100,7 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a new cell: a root, no sessions, revision 1.
+    /// The state of a new cell: a root, the directory `/acl` without any list, no sessions, revision 2.
     ///
     /// # Panics
     ///
@@ -101,17 +109,22 @@ impl State {
     #[must_use]
     pub fn genesis(genesis: Genesis) -> Self {
         assert_eq!(holdfast_types::check_cell_name(&genesis.cell), Ok(()));
-        assert_eq!(settings::complete(genesis.settings), Ok(genesis.settings), "settings are complete");
-        let revision = Revision(1);
+        let complete = settings::complete(genesis.settings.clone());
+        assert_eq!(complete.as_ref(), Ok(&genesis.settings), "settings are complete");
+        let (first, second) = (Revision(1), Revision(2));
+        let mut tree = Tree::new(Node::directory(first, false, acl::of_root()));
+        let lists = NodePath::root().child("acl");
+        tree.insert(NodeKey::new(lists), Node::directory(second, false, acl::of_directory()));
         Self {
             cell: genesis.cell.into(),
             cell_id: genesis.cell_id,
             version: 1,
-            revision,
+            revision: second,
+            lease_promised_ms: genesis.settings.lease_ms_max,
             settings: genesis.settings,
             members: genesis.members.into_iter().map(|member| (member.id, member)).collect(),
             removed: OrdSet::new(),
-            tree: Tree::new(Node::directory(revision, false)),
+            tree,
             sessions: Sessions::default(),
         }
     }
@@ -138,6 +151,13 @@ impl State {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The longest lease, in milliseconds, that any master may have granted beyond a session's own length and that may
+    /// still be out. It rises with the setting `lease_ms_max`, and falls by a command of its own.
+    #[must_use]
+    pub fn lease_promised_ms(&self) -> u32 {
+        self.lease_promised_ms
     }
 
     /// The version of apply's behaviour.

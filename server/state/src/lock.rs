@@ -171,6 +171,13 @@ impl Lock {
         }
     }
 
+    /// Whether somebody holds the lock and somebody else waits for it in a mode that conflicts with that. If it is
+    /// held and waited for, the first waiter is one that conflicts: for who wants to share what is shared waits
+    /// behind a writer only.
+    pub(crate) fn is_wanted_from(&self, holder: Holder) -> bool {
+        !self.waiters.is_empty() && self.holds(holder)
+    }
+
     /// Asks for the lock. Whoever comes when others wait goes behind them, whatever it wants: so a waiting writer
     /// bars later readers, and nobody starves.
     pub(crate) fn acquire(&mut self, wish: Waiter, try_only: bool, revision: Revision) -> Acquired {

@@ -4,10 +4,11 @@
 //! holder, a waiter or a delay away runs [`State::settle`] on the node in the same command.
 
 use holdfast_proto::client::v1::{
-    Acquire, Cancel, Cancelled, Granted, LockGrant, LockMode, Queued, Refusal, Release, Released, outcome,
+    Acquire, Cancel, Cancelled, EventKind, Granted, LockGrant, LockMode, Queued, Refusal, Release, Released, outcome,
 };
-use holdfast_types::{HandleId, Mode, RequestNumber, SessionId};
+use holdfast_types::{HandleId, Mode, RequestNumber, Revision, SessionId};
 
+use crate::acl::Permission;
 use crate::exactly_once::Recorded;
 use crate::lock::{Acquired, Delay, Holder, Waiter};
 use crate::node::Node;
@@ -31,29 +32,49 @@ impl State {
         session: SessionId,
         number: RequestNumber,
         acquire: Acquire,
+        effects: &mut Vec<Effect>,
     ) -> Result<outcome::Result, Refusal> {
         let holder = Holder { session, handle: HandleId(acquire.handle) };
         let mode = wished_mode(acquire.mode)?;
         let handle =
             self.sessions.handle_mut(holder).ok_or_else(|| refusal::unknown_handle(holder.handle))?;
+        handle.check_sequencer(holder.handle, &self.tree)?;
         let Some(node) = self.tree.live_mut(&handle.key, handle.instance) else {
             return Err(refusal::node_gone(holder.handle, handle.key.path()));
         };
+        handle.check_use(holder.handle, Permission::Write)?;
         if let Some(claim) = handle.claim {
             return Err(refusal::already_locked(holder.handle, claim.acquire, claim.ticket.is_some()));
         }
-        let revision = self.revision.next();
-        let (result, ticket) = match node.lock.acquire(Waiter { holder, mode }, acquire.try_only, revision) {
-            Acquired::Granted => (outcome::Result::Granted(granted(node, mode)), None),
-            Acquired::Queued { ahead } => (outcome::Result::Queued(Queued { ahead }), Some(revision)),
+        let (revision, watched) = (self.revision.next(), !node.watchers.is_empty());
+        let acquired = node.lock.acquire(Waiter { holder, mode }, acquire.try_only, revision);
+        let result = match acquired {
+            Acquired::Granted => Ok((outcome::Result::Granted(granted(node, mode)), None)),
+            Acquired::Queued { ahead } => Ok((outcome::Result::Queued(Queued { ahead }), Some(revision))),
             Acquired::Conflict => {
-                let why = node.lock.obstacle(mode);
-                return Err(refusal::lock_conflict(handle.key.path(), mode, why));
+                Err(refusal::lock_conflict(handle.key.path(), mode, node.lock.obstacle(mode)))
             }
         };
-        handle.claim = Some(Claim { acquire: number, ticket });
-        self.revision = revision;
-        Ok(result)
+        if let Ok((_, ticket)) = result {
+            handle.claim = Some(Claim { acquire: number, ticket });
+            self.revision = revision;
+        }
+        if watched {
+            let key = handle.key.clone();
+            self.tell_of_wish(&key, mode, revision, effects);
+        }
+        result.map(|(result, _)| result)
+    }
+
+    /// Tells those who watch a node that somebody asked for its lock in this mode, with `revision`: that it was free
+    /// and is held from then on, or that those who hold it are in the way.
+    fn tell_of_wish(&self, key: &NodeKey, mode: Mode, revision: Revision, effects: &mut Vec<Effect>) {
+        let node = self.tree.get(key.path()).expect("the caller found the node");
+        if node.lock.generation() == revision {
+            self.tell(node, EventKind::LockAcquired, None, effects);
+        } else if node.lock.mode().is_some_and(|held| held.conflicts_with(mode)) {
+            self.tell_holders(node, effects);
+        }
     }
 
     /// Gives a handle's lock back, or its place in the queue.
@@ -129,6 +150,12 @@ impl State {
             return false;
         };
         node.open_handles -= 1;
+        if !handle.events.is_empty() {
+            node.watchers.remove(&holder);
+        }
+        if handle.caching {
+            node.cachers.remove(&holder);
+        }
         match handle.claim {
             None => {}
             Some(Claim { ticket: Some(ticket), .. }) => node.lock.remove_waiter(ticket),
@@ -152,6 +179,7 @@ impl State {
             let path = key.path().clone();
             effects.push(Effect::DelayStarted(LockDelay { path, loss: revision, delay_ms: delay.delay_ms }));
         }
+        let (watched, mut news) = (!node.watchers.is_empty(), Vec::new());
         while let Some(Waiter { holder, mode }) = node.lock.grant_next(revision) {
             let handle = self.sessions.handle_mut(holder).expect("a waiter's handle is open");
             let claim = handle.claim.as_mut().expect("a waiter's handle has a claim");
@@ -162,9 +190,29 @@ impl State {
                 granted: Some(granted(node, mode)),
             };
             effects.push(Effect::LockGranted { session: holder.session, grant });
+            if watched {
+                news.push(holder);
+            }
+        }
+        if !news.is_empty() {
+            self.tell_of_grants(key, &news, effects);
         }
         if let Some(instance) = self.tree.reindex(key) {
             effects.push(Effect::Orphaned { path: key.path().clone(), instance });
+        }
+    }
+
+    /// Tells those who watch a node that the lock was granted at the present revision: that it was free and is held
+    /// now, and the new holders, that others want it already.
+    fn tell_of_grants(&self, key: &NodeKey, granted: &[Holder], effects: &mut Vec<Effect>) {
+        let node = self.tree.get(key.path()).expect("the caller found the node");
+        if node.lock.generation() == self.revision {
+            self.tell(node, EventKind::LockAcquired, None, effects);
+        }
+        for holder in granted {
+            if node.watchers.contains(holder) && node.lock.is_wanted_from(*holder) {
+                self.tell_one(*holder, node, EventKind::ConflictingRequest, None, effects);
+            }
         }
     }
 

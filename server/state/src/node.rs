@@ -1,14 +1,18 @@
 //! A node: a file or a directory, with its generations, its contents and its lock.
 //!
 //! A value, without the tree around it. Invariant: every generation is a revision not greater than the cell's,
-//! and none ever falls.
+//! and none ever falls; the names of its access control lists are never empty.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_proto::client::v1::NodeKind;
+use holdfast_proto::client::v1::{AclNames, NodeKind};
 use holdfast_types::Revision;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::lock::Lock;
+use imbl::OrdSet;
+
+use crate::lock::{Holder, Lock};
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +50,7 @@ pub(crate) struct Node {
     pub(crate) instance: Revision,
     /// When the contents last changed; 0 for a directory.
     pub(crate) content_generation: Revision,
-    /// When the access control names last changed: so far, the creation.
+    /// When the access control names last changed: at first, the creation.
     pub(crate) acl_generation: Revision,
     /// When a child was last added, removed or written; 0 for a file.
     pub(crate) children_generation: Revision,
@@ -60,22 +64,28 @@ pub(crate) struct Node {
     pub(crate) open_handles: u64,
     /// The lock that every node is.
     pub(crate) lock: Lock,
+    /// Who may do what with it. Shared with the parent where it was inherited.
+    pub(crate) acl: Arc<AclNames>,
+    /// The handles on this instance that asked for events: exactly those.
+    pub(crate) watchers: OrdSet<Holder>,
+    /// The handles on this instance through which clients may cache: exactly those.
+    pub(crate) cachers: OrdSet<Holder>,
 }
 
 impl Node {
     /// A file, as it is at its creation. Copies the contents.
-    pub(crate) fn file(instance: Revision, ephemeral: bool, contents: &[u8]) -> Self {
-        let mut file = Self::new(Kind::File, instance, ephemeral);
+    pub(crate) fn file(instance: Revision, ephemeral: bool, acl: Arc<AclNames>, contents: &[u8]) -> Self {
+        let mut file = Self::new(Kind::File, instance, ephemeral, acl);
         file.write(instance, contents);
         file
     }
 
     /// A directory, as it is at its creation.
-    pub(crate) fn directory(instance: Revision, ephemeral: bool) -> Self {
-        Self { children_generation: instance, ..Self::new(Kind::Directory, instance, ephemeral) }
+    pub(crate) fn directory(instance: Revision, ephemeral: bool, acl: Arc<AclNames>) -> Self {
+        Self { children_generation: instance, ..Self::new(Kind::Directory, instance, ephemeral, acl) }
     }
 
-    fn new(kind: Kind, instance: Revision, ephemeral: bool) -> Self {
+    fn new(kind: Kind, instance: Revision, ephemeral: bool, acl: Arc<AclNames>) -> Self {
         Self {
             kind,
             ephemeral,
@@ -88,6 +98,9 @@ impl Node {
             children: 0,
             open_handles: 0,
             lock: Lock::default(),
+            acl,
+            watchers: OrdSet::new(),
+            cachers: OrdSet::new(),
         }
     }
 

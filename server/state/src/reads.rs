@@ -8,9 +8,11 @@ use holdfast_proto::client::v1::{
     Contents, Directory, DirectoryEntry, LockHolder, LockMode, LockStat, NodeKind, Outcome, Refusal, Stat,
     outcome,
 };
-use holdfast_types::{HandleId, NodePath, SessionId};
+use holdfast_types::{HandleId, NodePath, Principal, SessionId};
 use prost::Message;
 
+use crate::acl::Permission;
+use crate::lock::Holder;
 use crate::locking::wire_mode;
 use crate::node::{Kind, Node};
 use crate::{State, refusal};
@@ -37,30 +39,36 @@ impl State {
     ///
     /// # Errors
     ///
-    /// A bad path, no such node, or a directory.
-    pub fn read_contents(&self, path: &str) -> Result<Contents, Refusal> {
+    /// A bad path, no such node, one that the principal may not read, or a directory.
+    pub fn read_contents(&self, principal: &Principal, path: &str) -> Result<Contents, Refusal> {
         let path = self.parse_path(path)?;
-        self.contents(&path, self.existing(&path)?)
+        self.contents(&path, self.readable(principal, &path)?)
     }
 
     /// Reads a node's metadata by name.
     ///
     /// # Errors
     ///
-    /// A bad path, or no such node.
-    pub fn read_stat(&self, path: &str) -> Result<Stat, Refusal> {
+    /// A bad path, no such node, or one that the principal may not read.
+    pub fn read_stat(&self, principal: &Principal, path: &str) -> Result<Stat, Refusal> {
         let path = self.parse_path(path)?;
-        Ok(self.stat(self.existing(&path)?))
+        Ok(self.stat(self.readable(principal, &path)?))
     }
 
     /// Reads a page of a directory's children by name: those after `after`, at most `limit`; 0 for the most.
     ///
     /// # Errors
     ///
-    /// A bad path, no such node, or a file.
-    pub fn read_dir(&self, path: &str, after: &str, limit: u32) -> Result<Directory, Refusal> {
+    /// A bad path, no such node, one that the principal may not read, or a file.
+    pub fn read_dir(
+        &self,
+        principal: &Principal,
+        path: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Directory, Refusal> {
         let path = self.parse_path(path)?;
-        self.directory(&path, self.existing(&path)?, after, limit)
+        self.directory(&path, self.readable(principal, &path)?, after, limit)
     }
 
     /// A node's metadata.
@@ -93,13 +101,15 @@ impl State {
             children: node.children,
             open_handles: node.open_handles,
             lock: Some(lock_stat),
+            acl: Some((*node.acl).clone()),
         }
     }
 
     fn read_by_handle(&self, session: SessionId, operation: &Operation) -> Result<outcome::Result, Refusal> {
         let node = |handle| {
-            let path = self.live_handle(session, HandleId(handle))?.key.path();
-            Ok((path, self.existing(path)?))
+            let holder = Holder { session, handle: HandleId(handle) };
+            let path = self.usable_handle(holder, Permission::Read)?.key.path();
+            Ok((path, self.tree.get(path).expect("a usable handle has its node")))
         };
         match operation {
             Operation::GetContents(read) => {
@@ -114,12 +124,21 @@ impl State {
                 let (path, node) = node(read.handle)?;
                 self.directory(path, node, &read.after, read.limit).map(outcome::Result::Directory)
             }
+            Operation::GetSequencer(read) => {
+                self.sequencer_of(session, HandleId(read.handle)).map(outcome::Result::Sequencer)
+            }
+            Operation::CheckSequencer(check) => {
+                self.sequencer_checked(&check.sequencer).map(outcome::Result::SequencerChecked)
+            }
             _ => Err(refusal::protocol("the request is no read")),
         }
     }
 
-    fn existing(&self, path: &NodePath) -> Result<&Node, Refusal> {
-        self.tree.get(path).ok_or_else(|| self.missing(path))
+    /// A node that a principal may read.
+    fn readable(&self, principal: &Principal, path: &NodePath) -> Result<&Node, Refusal> {
+        let node = self.tree.get(path).ok_or_else(|| self.missing(path))?;
+        self.check_permission(principal, path, &node.acl, Permission::Read)?;
+        Ok(node)
     }
 
     fn contents(&self, path: &NodePath, node: &Node) -> Result<Contents, Refusal> {

@@ -4,7 +4,7 @@
 //! was wrong, with what, and what would be right. Nothing here decides anything.
 
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
-use holdfast_types::{HandleId, Mode, NodePath, PathError, RequestNumber, Revision, SessionId};
+use holdfast_types::{HandleId, Mode, NodePath, PathError, Principal, RequestNumber, Revision, SessionId};
 
 /// A refusal in words of the caller's own.
 #[must_use]
@@ -120,6 +120,12 @@ pub fn is_root() -> Refusal {
     new(RefusalCode::IsRoot, "the root cannot be deleted")
 }
 
+/// The directory of the access control lists, which stays.
+#[must_use]
+pub fn is_directory_of_lists() -> Refusal {
+    new(RefusalCode::PermissionDenied, "the directory /acl cannot be deleted: the cell's access control lists are in it")
+}
+
 /// A lock that is not at rest.
 #[must_use]
 pub fn locked(path: &NodePath, why: &str) -> Refusal {
@@ -148,6 +154,42 @@ pub fn already_locked(handle: HandleId, acquire: RequestNumber, waits: bool) -> 
 #[must_use]
 pub fn not_locked(handle: HandleId) -> Refusal {
     new(RefusalCode::NotLocked, format!("handle {handle} neither holds its node's lock nor waits for it"))
+}
+
+/// A handle that does not hold its node's lock.
+#[must_use]
+pub fn not_held(handle: HandleId) -> Refusal {
+    new(RefusalCode::NotLocked, format!("handle {handle} does not hold its node's lock: acquire it first"))
+}
+
+/// A principal whom a list does not let in.
+#[must_use]
+pub fn permission_denied(principal: &Principal, verb: &str, path: &NodePath, list: &str) -> Refusal {
+    new(
+        RefusalCode::PermissionDenied,
+        format!("{principal} may not {verb} {path}: the access control list /acl/{list} does not name it"),
+    )
+}
+
+/// A session that was opened by somebody else.
+#[must_use]
+pub fn other_principal(session: SessionId, opened_by: &Principal, principal: &Principal) -> Refusal {
+    new(
+        RefusalCode::PermissionDenied,
+        format!("session {session} was opened by {opened_by}, not by {principal}: open a session of your own"),
+    )
+}
+
+/// A handle that was not opened for what is asked of it.
+#[must_use]
+pub fn wrong_use(handle: HandleId, needed: &str) -> Refusal {
+    new(RefusalCode::WrongUse, format!("handle {handle} was not opened to {needed}: open the node for that use"))
+}
+
+/// A handle that depends on a sequencer which is not valid.
+#[must_use]
+pub fn sequencer_invalid(handle: HandleId, why: &str) -> Refusal {
+    new(RefusalCode::SequencerInvalid, format!("the sequencer of handle {handle} is not valid: {why}"))
 }
 
 /// A request that was withdrawn before it was seen.

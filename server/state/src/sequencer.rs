@@ -1,12 +1,62 @@
-//! Checking a sequencer (P§2.4): is the lock held now, as the sequencer says?
+//! Sequencers in the cell (P§2.4): is the lock held now, as a sequencer says? And handles that depend on the answer.
 //!
 //! A valid one may be invalid a moment later; who must be sure remembers the greatest generation it has seen
-//! (I2), and needs no check.
+//! (I2), and needs no check. A handle that was given one asks before every call, where the call is decided.
+//! Invariant: what a handle depends on was valid when it was set.
 
-use holdfast_proto::client::v1::{Refusal, RefusalCode};
-use holdfast_types::Sequencer;
+use std::sync::Arc;
 
-use crate::{State, refusal};
+use holdfast_proto::client::v1::{
+    Refusal, RefusalCode, SequencerChecked, SequencerSet, SequencerText, SetSequencer, outcome,
+};
+use holdfast_types::{HandleId, NodePath, Sequencer, SessionId};
+
+use crate::lock::Holder;
+use crate::tree::Tree;
+use crate::{State, refusal, settings};
+
+/// A sequencer of this cell, read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CellSequencer {
+    /// As the client wrote it.
+    pub(crate) text: Arc<str>,
+    sequencer: Sequencer,
+    path: NodePath,
+}
+
+impl CellSequencer {
+    /// Reads a text. The node need not exist, and its name may be one that today's settings would not let anybody
+    /// create.
+    pub(crate) fn parse(text: &str, cell: &str) -> Result<Self, Refusal> {
+        let sequencer: Sequencer =
+            text.parse().map_err(|error| refusal::new(RefusalCode::BadSequencer, format!("{error}")))?;
+        let path = NodePath::parse(&sequencer.name, cell, settings::NAME_LIMITS_MAX)
+            .map_err(|error| refusal::path(&error))?;
+        Ok(Self { text: Arc::from(text), sequencer, path })
+    }
+
+    /// Whether the lock is held now as the sequencer says; if not, why.
+    pub(crate) fn validity(&self, tree: &Tree) -> Result<(), String> {
+        let path = &self.path;
+        let Sequencer { mode, generation, instance, .. } = self.sequencer;
+        let Some(node) = tree.get(path) else {
+            return Err(format!("there is no node {path}"));
+        };
+        if node.instance.0 != instance {
+            let is = node.instance.0;
+            return Err(format!("{path} is another node of that name now: instance {is}, not {instance}"));
+        }
+        let (is, held) = (node.lock.generation().0, node.lock.mode());
+        match held {
+            None => Err(format!("the lock of {path} is free")),
+            Some(_) if is != generation => {
+                Err(format!("the lock of {path} was granted anew: generation {is}, not {generation}"))
+            }
+            Some(held) if held != mode => Err(format!("the lock of {path} is held {held}, not {mode}")),
+            Some(_) => Ok(()),
+        }
+    }
+}
 
 impl State {
     /// Checks a sequencer's text form. The inner result says whether it is valid and, if not, why.
@@ -15,27 +65,51 @@ impl State {
     ///
     /// A text that is no sequencer, or one of another cell.
     pub fn check_sequencer(&self, text: &str) -> Result<Result<(), String>, Refusal> {
-        let sequencer: Sequencer =
-            text.parse().map_err(|error| refusal::new(RefusalCode::BadSequencer, format!("{error}")))?;
-        let path = self.parse_path_of_old(&sequencer.name)?;
-        let Some(node) = self.tree.get(&path) else {
-            return Ok(Err(format!("there is no node {path}")));
+        Ok(CellSequencer::parse(text, &self.cell)?.validity(&self.tree))
+    }
+
+    /// Makes later calls on a handle depend on a sequencer, or on none.
+    pub(crate) fn set_sequencer(
+        &mut self,
+        session: SessionId,
+        set: &SetSequencer,
+    ) -> Result<outcome::Result, Refusal> {
+        let holder = Holder { session, handle: HandleId(set.handle) };
+        self.live_handle(holder)?;
+        let sequencer = if set.sequencer.is_empty() {
+            None
+        } else {
+            let sequencer = CellSequencer::parse(&set.sequencer, &self.cell)?;
+            sequencer.validity(&self.tree).map_err(|why| refusal::sequencer_invalid(holder.handle, &why))?;
+            Some(Arc::new(sequencer))
         };
-        let Sequencer { mode, generation, instance, .. } = sequencer;
-        if node.instance.0 != instance {
-            let is = node.instance.0;
-            return Ok(Err(format!(
-                "{path} is another node of that name now: instance {is}, not {instance}"
-            )));
+        self.sessions.handle_mut(holder).expect("the handle is open").sequencer = sequencer;
+        self.advance();
+        Ok(outcome::Result::SequencerSet(SequencerSet {}))
+    }
+
+    /// The sequencer of the lock that a handle holds.
+    pub(crate) fn sequencer_of(&self, session: SessionId, id: HandleId) -> Result<SequencerText, Refusal> {
+        let holder = Holder { session, handle: id };
+        let handle = self.working_handle(holder)?;
+        if handle.claim.is_none_or(|claim| claim.ticket.is_some()) {
+            return Err(refusal::not_held(id));
         }
-        let (is, held) = (node.lock.generation().0, node.lock.mode());
-        Ok(match held {
-            None => Err(format!("the lock of {path} is free")),
-            Some(_) if is != generation => {
-                Err(format!("the lock of {path} was granted anew: generation {is}, not {generation}"))
-            }
-            Some(held) if held != mode => Err(format!("the lock of {path} is held {held}, not {mode}")),
-            Some(_) => Ok(()),
+        let node = self.tree.live(&handle.key, handle.instance).expect("a locked node is not deleted");
+        let sequencer = Sequencer {
+            name: handle.key.path().full_name(&self.cell),
+            mode: node.lock.mode().expect("the handle holds the lock"),
+            generation: node.lock.generation().0,
+            instance: node.instance.0,
+        };
+        Ok(SequencerText { sequencer: sequencer.to_string() })
+    }
+
+    /// Answers whether a text is a valid sequencer.
+    pub(crate) fn sequencer_checked(&self, text: &str) -> Result<SequencerChecked, Refusal> {
+        Ok(match self.check_sequencer(text)? {
+            Ok(()) => SequencerChecked { valid: true, reason: String::new() },
+            Err(reason) => SequencerChecked { valid: false, reason },
         })
     }
 }

@@ -1,17 +1,22 @@
 //! Sessions and their handles (P§2.3, 2.8): what the cell remembers of a client.
 //!
 //! No leases here: how long a session lives is the master's soft state. Invariant: a handle's claim and its
-//! node's lock say the same.
+//! node's lock say the same; a session's principal never changes.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_types::{HandleId, NodePath, RequestNumber, Revision, SessionId};
-use imbl::OrdMap;
+use holdfast_proto::client::v1::{Refusal, Uses};
+use holdfast_types::{HandleId, NodePath, Principal, RequestNumber, Revision, SessionId};
+use imbl::{OrdMap, OrdSet};
 
+use crate::acl::Permission;
+use crate::events::EventSet;
 use crate::exactly_once::{Recorded, Window};
 use crate::lock::Holder;
-use crate::tree::NodeKey;
+use crate::sequencer::CellSequencer;
+use crate::refusal;
+use crate::tree::{NodeKey, Tree};
 
 /// A session.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,19 +24,30 @@ pub struct Session {
     secret: Bytes,
     lease_ms: u32,
     client: Arc<str>,
+    principal: Principal,
     /// By the number of the request that opened it.
     handles: OrdMap<HandleId, Arc<Handle>>,
+    /// How many of the handles are caching.
+    caching: usize,
     pub(crate) window: Window,
 }
 
 impl Session {
     /// A session without handles. Copies the secret, so that it does not keep a raft entry alive.
-    pub(crate) fn new(secret: &[u8], lease_ms: u32, client: &str, window: Window) -> Self {
+    pub(crate) fn new(
+        secret: &[u8],
+        lease_ms: u32,
+        client: &str,
+        principal: Principal,
+        window: Window,
+    ) -> Self {
         Self {
             secret: Bytes::copy_from_slice(secret),
             lease_ms,
             client: Arc::from(client),
+            principal,
             handles: OrdMap::new(),
+            caching: 0,
             window,
         }
     }
@@ -52,6 +68,18 @@ impl Session {
     #[must_use]
     pub fn client(&self) -> &str {
         &self.client
+    }
+
+    /// Who it is, for the access control lists. Fixed at its opening.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Whether its client may cache anything: whether it has a caching handle.
+    #[must_use]
+    pub fn caches(&self) -> bool {
+        self.caching > 0
     }
 
     /// How many handles are open.
@@ -90,21 +118,13 @@ impl Session {
         self.handles.iter().map(|(id, handle)| (*id, &**handle))
     }
 
-    /// Adds a handle. False if there is one of that id, which then stays.
-    pub(crate) fn insert_handle(&mut self, id: HandleId, handle: Handle) -> bool {
-        let vacant = !self.has_handle(id);
-        if vacant {
-            self.handles.insert(id, Arc::new(handle));
-        }
-        vacant
-    }
-
     pub(crate) fn last_handle(&self) -> Option<HandleId> {
         self.handles.get_max().map(|(id, _)| *id)
     }
 
-    pub(crate) fn remove_handle(&mut self, handle: HandleId) -> Option<Arc<Handle>> {
-        self.handles.remove(&handle)
+    /// Whether [`Session::caches`] goes by the right count.
+    pub(crate) fn caching_is_right(&self) -> bool {
+        self.caching == self.handles.values().filter(|handle| handle.caching).count()
     }
 }
 
@@ -118,6 +138,32 @@ pub(crate) struct Handle {
     pub(crate) lock_delay_ms: u32,
     /// Its lock, or its place in the queue for it.
     pub(crate) claim: Option<Claim>,
+    /// What it may be used for; never nothing.
+    pub(crate) uses: Uses,
+    /// What its client is told of. If not nothing: the node lists the handle among its watchers.
+    pub(crate) events: EventSet,
+    /// Whether the client may cache through it. If so: the node lists the handle among its cachers.
+    pub(crate) caching: bool,
+    /// The sequencer that calls on it depend on.
+    pub(crate) sequencer: Option<Arc<CellSequencer>>,
+}
+
+impl Handle {
+    /// Refuses a call for which the handle was not opened.
+    pub(crate) fn check_use(&self, id: HandleId, permission: Permission) -> Result<(), Refusal> {
+        let (opened, needed) = match permission {
+            Permission::Read => (self.uses.read, "read"),
+            Permission::Write => (self.uses.write, "write and lock"),
+            Permission::ChangeAcl => (self.uses.change_acl, "change access control names"),
+        };
+        if opened { Ok(()) } else { Err(refusal::wrong_use(id, needed)) }
+    }
+
+    /// Refuses a call if the handle depends on a sequencer that is not valid any more.
+    pub(crate) fn check_sequencer(&self, id: HandleId, tree: &Tree) -> Result<(), Refusal> {
+        let Some(sequencer) = &self.sequencer else { return Ok(()) };
+        sequencer.validity(tree).map_err(|why| refusal::sequencer_invalid(id, &why))
+    }
 }
 
 /// A handle's stake in the lock of its node.
@@ -135,6 +181,8 @@ pub(crate) struct Sessions {
     by_id: OrdMap<SessionId, Arc<Session>>,
     /// So that a repeated opening finds the first one's session.
     by_secret: OrdMap<Bytes, SessionId>,
+    /// Exactly the sessions that have a caching handle.
+    caching: OrdSet<SessionId>,
 }
 
 impl Sessions {
@@ -154,9 +202,18 @@ impl Sessions {
         self.by_secret.get(secret).copied()
     }
 
+    /// The sessions from this id on.
+    pub(crate) fn iter_from(&self, first: SessionId) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.by_id.range(first..).map(|(id, session)| (*id, &**session))
+    }
+
     pub(crate) fn iter_after(&self, after: Option<SessionId>) -> impl Iterator<Item = (SessionId, &Session)> {
-        let start = SessionId(after.map_or(0, |id| id.0 + 1));
-        self.by_id.range(start..).map(|(id, session)| (*id, &**session))
+        self.iter_from(SessionId(after.map_or(0, |id| id.0 + 1)))
+    }
+
+    /// The sessions that have a caching handle.
+    pub(crate) fn caching(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.caching.iter().copied()
     }
 
     pub(crate) fn handle(&self, holder: Holder) -> Option<&Handle> {
@@ -165,6 +222,34 @@ impl Sessions {
 
     pub(crate) fn handle_mut(&mut self, holder: Holder) -> Option<&mut Handle> {
         self.get_mut(holder.session)?.handle_mut(holder.handle)
+    }
+
+    /// Adds a handle to a session that is there. False if it has one of that id, which then stays.
+    pub(crate) fn insert_handle(&mut self, holder: Holder, handle: Handle) -> bool {
+        let session = self.get_mut(holder.session).expect("the handle's session is there");
+        if session.has_handle(holder.handle) {
+            return false;
+        }
+        let caching = handle.caching;
+        session.handles.insert(holder.handle, Arc::new(handle));
+        if caching {
+            session.caching += 1;
+            self.caching.insert(holder.session);
+        }
+        true
+    }
+
+    /// Takes a handle out of its session.
+    pub(crate) fn remove_handle(&mut self, holder: Holder) -> Option<Arc<Handle>> {
+        let session = self.get_mut(holder.session)?;
+        let handle = session.handles.remove(&holder.handle)?;
+        if handle.caching {
+            session.caching -= 1;
+            if session.caching == 0 {
+                self.caching.remove(&holder.session);
+            }
+        }
+        Some(handle)
     }
 
     /// Adds a session under an id and a secret that no other has.
@@ -177,6 +262,9 @@ impl Sessions {
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Arc<Session>> {
         let session = self.by_id.remove(&id)?;
         self.by_secret.remove(&*session.secret);
+        if session.caches() {
+            self.caching.remove(&id);
+        }
         Some(session)
     }
 }

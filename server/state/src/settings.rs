@@ -3,8 +3,9 @@
 //! Replicated, so that all replicas refuse alike. Lowering a limit takes nothing away from what exists.
 
 use holdfast_proto::client::v1::{Refusal, Settings};
-use holdfast_types::NameLimits;
+use holdfast_types::{NameLimits, Principal};
 
+use crate::apply::LEASE_MS;
 use crate::refusal;
 
 /// What the limits of names can be at the most: nothing in a cell ever had a longer one.
@@ -21,24 +22,26 @@ pub fn defaults() -> Settings {
         handles_per_session_max: 16_384,
         nodes_max: 4_000_000,
         requests_in_flight_max: 4096,
+        lease_ms_max: *LEASE_MS.start(),
+        bootstrap_principal: Principal::ANONYMOUS.to_owned(),
     }
 }
 
-/// The settings of a cell that is to be made: fields that are 0 take their default.
+/// The settings of a cell that is to be made: fields that are 0 or empty take their default.
 ///
 /// # Errors
 ///
 /// A refusal that names the first field beyond its range.
 pub fn complete(given: Settings) -> Result<Settings, Refusal> {
-    changed(defaults(), given)
+    changed(&defaults(), given)
 }
 
-/// The settings after a change: fields that are 0 stay as they are.
+/// The settings after a change: fields that are 0 or empty stay as they are.
 ///
 /// # Errors
 ///
 /// A refusal that names the first field beyond its range.
-pub fn changed(present: Settings, change: Settings) -> Result<Settings, Refusal> {
+pub fn changed(present: &Settings, change: Settings) -> Result<Settings, Refusal> {
     let or = |new: u64, old: u64| if new == 0 { old } else { new };
     let or_small = |new: u32, old: u32| if new == 0 { old } else { new };
     let settings = Settings {
@@ -49,29 +52,41 @@ pub fn changed(present: Settings, change: Settings) -> Result<Settings, Refusal>
         handles_per_session_max: or(change.handles_per_session_max, present.handles_per_session_max),
         nodes_max: or(change.nodes_max, present.nodes_max),
         requests_in_flight_max: or_small(change.requests_in_flight_max, present.requests_in_flight_max),
+        lease_ms_max: or_small(change.lease_ms_max, present.lease_ms_max),
+        bootstrap_principal: if change.bootstrap_principal.is_empty() {
+            present.bootstrap_principal.clone()
+        } else {
+            change.bootstrap_principal
+        },
     };
-    check(settings)?;
+    check(&settings)?;
     Ok(settings)
 }
 
 /// Checks that every field is within its range.
-fn check(settings: Settings) -> Result<(), Refusal> {
+fn check(settings: &Settings) -> Result<(), Refusal> {
     let ranges = [
-        ("contents_bytes_max", settings.contents_bytes_max, 1024 * 1024),
-        ("name_bytes_max", settings.name_bytes_max.into(), NAME_LIMITS_MAX.name_bytes_max as u64),
-        ("path_bytes_max", settings.path_bytes_max.into(), NAME_LIMITS_MAX.path_bytes_max as u64),
-        ("sessions_max", settings.sessions_max, u64::MAX),
-        ("handles_per_session_max", settings.handles_per_session_max, u64::MAX),
-        ("nodes_max", settings.nodes_max, u64::MAX),
-        ("requests_in_flight_max", settings.requests_in_flight_max.into(), 64 * 1024),
+        ("contents_bytes_max", settings.contents_bytes_max, 1..=1024 * 1024),
+        ("name_bytes_max", settings.name_bytes_max.into(), 1..=NAME_LIMITS_MAX.name_bytes_max as u64),
+        ("path_bytes_max", settings.path_bytes_max.into(), 1..=NAME_LIMITS_MAX.path_bytes_max as u64),
+        ("sessions_max", settings.sessions_max, 1..=u64::MAX),
+        ("handles_per_session_max", settings.handles_per_session_max, 1..=u64::MAX),
+        ("nodes_max", settings.nodes_max, 1..=u64::MAX),
+        ("requests_in_flight_max", settings.requests_in_flight_max.into(), 1..=64 * 1024),
+        ("lease_ms_max", settings.lease_ms_max.into(), u64::from(*LEASE_MS.start())..=u64::from(*LEASE_MS.end())),
     ];
-    for (name, value, most) in ranges {
-        if !(1..=most).contains(&value) {
+    for (name, value, range) in ranges {
+        if !range.contains(&value) {
+            let (least, most) = (range.start(), range.end());
             return Err(refusal::invalid(format!(
-                "setting {name} cannot be {value}: it is from 1 to {most}"
+                "setting {name} cannot be {value}: it is from {least} to {most}"
             )));
         }
     }
+    Principal::parse(&settings.bootstrap_principal).map_err(|error| {
+        let name = &settings.bootstrap_principal;
+        refusal::invalid(format!("setting bootstrap_principal cannot be {name:?}: {error}"))
+    })?;
     Ok(())
 }
 

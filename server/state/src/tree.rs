@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
+use holdfast_proto::client::v1::AclNames;
 use holdfast_types::{NodePath, Revision};
 use imbl::{OrdMap, OrdSet};
 
@@ -43,7 +44,7 @@ impl NodeKey {
         })
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(crate) fn place(&self) -> Place<'_> {
         let path = self.path.as_str();
         Place { parent: &path[..self.slash], name: &path[self.slash + 1..] }
     }
@@ -70,6 +71,11 @@ pub(crate) struct Place<'p> {
 
 impl<'p> Place<'p> {
     const ROOT: Self = Self { parent: "", name: "" };
+
+    /// A place in a directory that is not the root.
+    pub(crate) fn within(parent: &'p str, name: &'p str) -> Self {
+        Self { parent, name }
+    }
 
     /// Where a canonical path leads.
     pub(crate) fn of(path: &'p str) -> Self {
@@ -107,6 +113,16 @@ impl Comparable<NodeKey> for Place<'_> {
     fn compare(&self, key: &NodeKey) -> Ordering {
         self.cmp(&key.place())
     }
+}
+
+/// What came of removing a node.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    /// The node, as it was.
+    pub(crate) node: Arc<Node>,
+    pub(crate) parent_watched: bool,
+    /// The parent, if it became an orphan by it.
+    pub(crate) orphan: Option<(NodePath, Revision)>,
 }
 
 /// The tree. Cloning it costs nothing; what is changed afterwards is copied then, node by node.
@@ -156,15 +172,17 @@ impl Tree {
         if node.instance == instance { Some(Arc::make_mut(node)) } else { None }
     }
 
-    /// Puts a new node into the directory that is its parent.
-    pub(crate) fn insert(&mut self, key: NodeKey, node: Node) {
+    /// Puts a new node into the directory that is its parent. Gives whether that is watched.
+    pub(crate) fn insert(&mut self, key: NodeKey, node: Node) -> bool {
         let instance = node.instance;
         let parent = self.parent_mut(&key).expect("a new node has a parent");
         assert_eq!(parent.kind, Kind::Directory, "a parent is a directory");
         parent.children += 1;
         parent.children_generation = instance;
+        let watched = !parent.watchers.is_empty();
         self.reindex_parent(&key);
         self.nodes.insert(key, Arc::new(node));
+        watched
     }
 
     /// Puts a node back that a snapshot has, and counts it at its parent. Indexes are not kept: when all nodes and
@@ -178,6 +196,14 @@ impl Tree {
         Ok(())
     }
 
+    /// The access control names of a node that a snapshot has: its parent's own value where they are the same.
+    pub(crate) fn shared_acl(&self, key: &NodeKey, acl: AclNames) -> Arc<AclNames> {
+        match key.parent().and_then(|parent| self.entry(&parent)) {
+            Some((_, parent)) if *parent.acl == acl => parent.acl.clone(),
+            _ => Arc::new(acl),
+        }
+    }
+
     /// Makes the indexes anew.
     pub(crate) fn reindex_all(&mut self) {
         let nodes = self.nodes.iter();
@@ -188,7 +214,7 @@ impl Tree {
     }
 
     /// Takes a node away that has no children. Tells of its parent if that became an orphan by it.
-    pub(crate) fn remove(&mut self, key: &NodeKey, revision: Revision) -> Option<(NodePath, Revision)> {
+    pub(crate) fn remove(&mut self, key: &NodeKey, revision: Revision) -> Removed {
         let node = self.nodes.remove(key).expect("the node to remove is there");
         assert_eq!(node.children, 0, "a node with children is not removed");
         self.orphans.remove(key);
@@ -196,14 +222,15 @@ impl Tree {
         let parent = self.parent_mut(key).expect("the root is not removed");
         parent.children -= 1;
         parent.children_generation = revision;
-        self.reindex_parent(key)
+        let parent_watched = !parent.watchers.is_empty();
+        Removed { node, parent_watched, orphan: self.reindex_parent(key) }
     }
 
-    /// Tells a node's parent that the node's contents changed.
-    pub(crate) fn touch_parent(&mut self, key: &NodeKey, revision: Revision) {
-        if let Some(parent) = self.parent_mut(key) {
-            parent.children_generation = revision;
-        }
+    /// Tells a node's parent that the node's contents changed. Gives whether the parent is watched.
+    pub(crate) fn touch_parent(&mut self, key: &NodeKey, revision: Revision) -> bool {
+        let Some(parent) = self.parent_mut(key) else { return false };
+        parent.children_generation = revision;
+        !parent.watchers.is_empty()
     }
 
     /// Brings the indexes up to date with a node that was changed; without effect if it is gone. Gives the node's
@@ -283,9 +310,10 @@ mod tests {
     }
 
     fn tree(paths: &[&str]) -> Tree {
-        let mut tree = Tree::new(Node::directory(Revision(1), false));
+        let directory = |revision| Node::directory(Revision(revision), false, Arc::default());
+        let mut tree = Tree::new(directory(1));
         for text in paths {
-            tree.insert(NodeKey::new(path(text)), Node::directory(Revision(2), false));
+            tree.insert(NodeKey::new(path(text)), directory(2));
         }
         tree
     }

@@ -150,7 +150,7 @@ proptest! {
                 let request = Some(Request { number, operation: Some(operation) });
                 let kind = Kind::Request(SessionRequest { session: session.0, request, acknowledged: None });
                 let mut effects = Vec::new();
-                state.apply(Command { tag: 5, kind: Some(kind) }, &mut effects).expect("a known command");
+                state.apply(Command { tag: 5, kind: Some(kind), ..Command::default() }, &mut effects).expect("a known command");
                 let [Effect::Replied { outcome, tag: 5, .. }] = &effects[..] else {
                     panic!("one reply, not {effects:?}")
                 };
@@ -278,7 +278,7 @@ fn an_operation_that_is_not_understood_is_refused_and_recorded() {
             request: Some(request(operation)),
             acknowledged: None,
         });
-        state.apply(Command { tag: 0, kind: Some(kind) }, &mut Vec::new()).expect("a known command");
+        state.apply(Command { tag: 0, kind: Some(kind), ..Command::default() }, &mut Vec::new()).expect("a known command");
     }
     let recorded = state.session(session).expect("it is there").recorded(RequestNumber(1));
     let Recorded::Outcome(outcome) = recorded else { panic!("recorded, not {recorded:?}") };

@@ -12,14 +12,16 @@ use holdfast_proto::log::v1::snapshot_record::Record;
 use holdfast_proto::log::v1::{
     HandleRecord, NodeRecord, SessionRecord, SnapshotEnd, SnapshotHeader, SnapshotRecord,
 };
-use holdfast_types::{HandleId, NodePath, RequestNumber, Revision, SessionId, check_cell_name};
+use holdfast_types::{HandleId, NodePath, Principal, RequestNumber, Revision, SessionId, check_cell_name};
 use imbl::{OrdMap, OrdSet};
 use prost::Message;
 
 use super::recorded_mode;
+use crate::events::EventSet;
 use crate::exactly_once::Window;
 use crate::lock::{Delay, Holder, Lock, Waiter};
 use crate::node::{Kind, Node};
+use crate::sequencer::CellSequencer;
 use crate::session::{Claim, Handle, Session, Sessions};
 use crate::tree::{NodeKey, Tree};
 use crate::{Recorded, State, VERSION_MAX, settings};
@@ -199,7 +201,7 @@ impl SnapshotReader {
 fn restore_header(header: SnapshotHeader) -> Result<State, String> {
     check_cell_name(&header.cell)?;
     let settings = header.settings.ok_or("there are no settings")?;
-    if settings::complete(settings) != Ok(settings) {
+    if settings::complete(settings.clone()).as_ref() != Ok(&settings) {
         return Err("the settings are not complete, or out of their ranges".to_owned());
     }
     let revision = generation(header.revision, Revision(REVISION_MAX), "revision")?;
@@ -213,6 +215,7 @@ fn restore_header(header: SnapshotHeader) -> Result<State, String> {
         version: header.version,
         revision,
         settings,
+        lease_promised_ms: header.lease_promised_ms,
         members: header.members.into_iter().map(|member| (member.id, member)).collect::<OrdMap<_, _>>(),
         removed: header.removed.into_iter().collect::<OrdSet<_>>(),
         tree: Tree::default(),
@@ -234,6 +237,7 @@ fn restore_node(state: &mut State, last: &mut Option<NodeKey>, record: &NodeReco
     if record.instance == 0 {
         return Err("its instance is 0".to_owned());
     }
+    let acl = record.acl.clone().ok_or("it has no access control names")?;
     let node = Node {
         kind,
         ephemeral: record.ephemeral,
@@ -246,6 +250,9 @@ fn restore_node(state: &mut State, last: &mut Option<NodeKey>, record: &NodeReco
         children: 0,
         open_handles: 0,
         lock: restore_lock(record, revision)?,
+        acl: state.tree.shared_acl(&key, acl),
+        watchers: OrdSet::new(),
+        cachers: OrdSet::new(),
     };
     state.tree.restore(key.clone(), node)?;
     *last = Some(key);
@@ -303,7 +310,8 @@ fn restore_session(
         }
         window.record(number, record.outcome.ok_or_else(|| format!("request {number} has no outcome"))?);
     }
-    let session = Session::new(&record.secret, record.lease_ms, &record.client, window);
+    let principal = Principal::parse(&record.principal).map_err(|error| error.to_string())?;
+    let session = Session::new(&record.secret, record.lease_ms, &record.client, principal, window);
     state.sessions.insert(id, session);
     *last = Some(id);
     Ok(())
@@ -324,17 +332,37 @@ fn restore_handle(
         (acquire, 0) => Some(Claim { acquire: RequestNumber(acquire), ticket: None }),
         (acquire, _) => Some(Claim { acquire: RequestNumber(acquire), ticket: Some(ticket) }),
     };
-    if let Some(node) = state.tree.live_mut(&key, instance) {
-        node.open_handles += 1;
-    }
-    let handle = Handle { key, instance, lock_delay_ms: record.lock_delay_ms, claim };
-    let session = state.sessions.get_mut(session).ok_or("its session is not there")?;
-    let last = session.last_handle();
+    let handle = Handle {
+        key,
+        instance,
+        lock_delay_ms: record.lock_delay_ms,
+        claim,
+        uses: record.uses.ok_or("it has no uses")?,
+        events: restore_events(&record.events)?,
+        caching: record.caching,
+        sequencer: restore_sequencer(state, &record.sequencer)?,
+    };
+    let last = state.sessions.get(session).ok_or("its session is not there")?.last_handle();
     if record.id == 0 || last.is_some_and(|last| last.0 >= record.id) {
         return Err("it does not come after the handle before it".to_owned());
     }
-    session.insert_handle(HandleId(record.id), handle);
+    state.add_handle(Holder { session, handle: HandleId(record.id) }, handle);
     Ok(())
+}
+
+fn restore_events(kinds: &[i32]) -> Result<EventSet, String> {
+    if kinds.windows(2).any(|two| two[0] >= two[1]) {
+        return Err("its events do not rise".to_owned());
+    }
+    EventSet::from_wire(kinds).map_err(|refusal| refusal.message)
+}
+
+fn restore_sequencer(state: &State, text: &str) -> Result<Option<Arc<CellSequencer>>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let sequencer = CellSequencer::parse(text, state.cell()).map_err(|refusal| refusal.message)?;
+    Ok(Some(Arc::new(sequencer)))
 }
 
 fn check_end(state: &State, handles: u64, end: SnapshotEnd) -> Result<(), String> {

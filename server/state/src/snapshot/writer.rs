@@ -114,9 +114,10 @@ fn header(state: &State) -> SnapshotHeader {
         cell: state.cell.to_string(),
         cell_id: state.cell_id,
         revision: state.revision.0,
-        settings: Some(state.settings),
+        settings: Some(state.settings.clone()),
         members: state.members().cloned().collect(),
         removed: state.removed.iter().copied().collect(),
+        lease_promised_ms: state.lease_promised_ms,
     }
 }
 
@@ -153,6 +154,7 @@ fn node_record(key: &NodeKey, node: &Node) -> NodeRecord {
         holders: lock.holders().map(holder).collect(),
         waiters: waiters.collect(),
         delays: delays.collect(),
+        acl: Some((*node.acl).clone()),
     }
 }
 
@@ -167,6 +169,7 @@ fn session_record(id: SessionId, session: &Session) -> SessionRecord {
         outcomes: outcomes
             .map(|(number, outcome)| OutcomeRecord { number: number.0, outcome: Some(outcome.clone()) })
             .collect(),
+        principal: session.principal().as_str().to_owned(),
     }
 }
 
@@ -178,5 +181,9 @@ fn handle_record(id: HandleId, handle: &Handle) -> HandleRecord {
         lock_delay_ms: handle.lock_delay_ms,
         acquire: handle.claim.map_or(0, |claim| claim.acquire.0),
         ticket: handle.claim.and_then(|claim| claim.ticket).map_or(0, |ticket| ticket.0),
+        uses: Some(handle.uses),
+        events: handle.events.kinds().map(i32::from).collect(),
+        caching: handle.caching,
+        sequencer: handle.sequencer.as_ref().map_or_else(String::new, |sequencer| sequencer.text.to_string()),
     }
 }

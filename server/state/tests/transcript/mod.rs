@@ -46,7 +46,7 @@ impl Cell {
     /// Applies a command as the one of its batch, and shows what came of it.
     fn apply(&mut self, kind: Kind, context: &Context) -> Result<String> {
         let term = if context.tags.contains("deposed") { TERM - 1 } else { TERM };
-        let batch = Batch { term, commands: vec![Command { tag: 0, kind: Some(kind) }] };
+        let batch = Batch { term, commands: vec![Command { tag: 0, kind: Some(kind), ..Command::default() }] };
         let mut effects = Vec::new();
         let before = self.state.revision();
         self.state.apply_batch(Term(TERM), batch.encode_to_vec().into(), &mut effects)?;

@@ -1,0 +1,312 @@
+//! Access control (P§2.3): which principal may do what, decided by files of the cell itself.
+//!
+//! A node names three lists: for reading, for writing, for changing these names. A list is a file directly under
+//! `/acl`, or `*` for everyone; a list that does not exist lets nobody in. What is written there is checked when it is
+//! written, so that evaluating a list meets neither nonsense nor a cycle. All of it is decided in apply, so a change
+//! is in force for the next open on every replica alike. Who a client is, is proved elsewhere.
+//!
+//! Invariant: following groups from any file of `/acl` never leads back to it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use holdfast_proto::client::v1::{AclNames, Refusal, RefusalCode, Uses};
+use holdfast_types::{NodePath, Principal};
+
+use crate::node::{Kind, Node};
+use crate::tree::Place;
+use crate::{State, refusal, settings};
+
+/// The directory of the lists.
+pub(crate) const DIRECTORY: &str = "/acl";
+/// The name that means everyone, and is no file's.
+pub(crate) const EVERYONE: &str = "*";
+/// The list of those who administer the cell.
+pub(crate) const ADMIN: &str = "admin";
+
+/// What a list is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permission {
+    Read,
+    Write,
+    ChangeAcl,
+}
+
+impl Permission {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::ChangeAcl => "change the access control names of",
+        }
+    }
+
+    fn list(self, acl: &AclNames) -> &str {
+        match self {
+            Self::Read => &acl.read,
+            Self::Write => &acl.write,
+            Self::ChangeAcl => &acl.change,
+        }
+    }
+}
+
+/// A line of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry<'t> {
+    Everyone,
+    Principal(&'t str),
+    /// Everybody whom another list names.
+    Group(&'t str),
+}
+
+/// The names of a new cell's root.
+pub(crate) fn of_root() -> Arc<AclNames> {
+    Arc::new(AclNames { read: EVERYONE.into(), write: EVERYONE.into(), change: ADMIN.into() })
+}
+
+/// The names of a new cell's directory of lists.
+pub(crate) fn of_directory() -> Arc<AclNames> {
+    Arc::new(AclNames { read: EVERYONE.into(), write: ADMIN.into(), change: ADMIN.into() })
+}
+
+/// The list that a path is, or would be.
+pub(crate) fn list_name(path: &NodePath) -> Option<&str> {
+    path.as_str().strip_prefix(DIRECTORY)?.strip_prefix('/')
+}
+
+/// Whether a path is the directory of lists, or below it.
+fn is_of_lists(path: &NodePath) -> bool {
+    path.as_str() == DIRECTORY || list_name(path).is_some()
+}
+
+/// The entries of a list, with the numbers of their lines.
+fn entries(text: &str) -> impl Iterator<Item = (usize, Entry<'_>)> {
+    let lines = text.lines().map(str::trim).enumerate();
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(at, line)| {
+        let entry = match line.strip_prefix('@') {
+            Some(group) => Entry::Group(group),
+            None if line == EVERYONE => Entry::Everyone,
+            None => Entry::Principal(line),
+        };
+        (at + 1, entry)
+    })
+}
+
+/// What a name becomes: given anew, or as it was.
+fn or_old(new: &str, old: &str) -> String {
+    if new.is_empty() { old.to_owned() } else { new.to_owned() }
+}
+
+/// A node's names after a change: what is empty stays.
+pub(crate) fn changed(old: &Arc<AclNames>, change: &AclNames) -> Arc<AclNames> {
+    if change.read.is_empty() && change.write.is_empty() && change.change.is_empty() {
+        return old.clone();
+    }
+    Arc::new(AclNames {
+        read: or_old(&change.read, &old.read),
+        write: or_old(&change.write, &old.write),
+        change: or_old(&change.change, &old.change),
+    })
+}
+
+impl State {
+    /// Whether a principal may change settings and membership, list sessions and handles, and end sessions: whether
+    /// it is the bootstrap principal, or the access control list `admin` names it.
+    ///
+    /// # Errors
+    ///
+    /// It may not.
+    pub fn may_administer(&self, principal: &Principal) -> Result<(), Refusal> {
+        if self.is_bootstrap(principal) || self.is_listed(principal, ADMIN) {
+            return Ok(());
+        }
+        let cell = &self.cell;
+        Err(refusal::new(
+            RefusalCode::PermissionDenied,
+            format!(
+                "{principal} may not administer the cell {cell}: the access control list /acl/{ADMIN} does not name it"
+            ),
+        ))
+    }
+
+    /// Whether a principal may do something with a node, or with one that is to be made.
+    pub(crate) fn check_permission(
+        &self,
+        principal: &Principal,
+        path: &NodePath,
+        acl: &AclNames,
+        permission: Permission,
+    ) -> Result<(), Refusal> {
+        let list = permission.list(acl);
+        if list == EVERYONE || self.is_listed(principal, list) {
+            return Ok(());
+        }
+        let bootstrap = permission == Permission::ChangeAcl || is_of_lists(path);
+        if bootstrap && self.is_bootstrap(principal) {
+            return Ok(());
+        }
+        Err(refusal::permission_denied(principal, permission.verb(), path, list))
+    }
+
+    /// Whether a principal may open a node for these uses.
+    pub(crate) fn check_uses(
+        &self,
+        principal: &Principal,
+        path: &NodePath,
+        acl: &AclNames,
+        uses: Uses,
+    ) -> Result<(), Refusal> {
+        let wanted = [
+            (uses.read, Permission::Read),
+            (uses.write, Permission::Write),
+            (uses.change_acl, Permission::ChangeAcl),
+        ];
+        let mut wanted = wanted.into_iter().filter(|(wanted, _)| *wanted);
+        wanted.try_for_each(|(_, permission)| self.check_permission(principal, path, acl, permission))
+    }
+
+    /// Checks names that a node is to be given: each is a list's name, whether or not the list exists.
+    pub(crate) fn check_acl_names(&self, acl: &AclNames) -> Result<(), Refusal> {
+        let given = [&acl.read, &acl.write, &acl.change].into_iter();
+        for name in given.filter(|name| !name.is_empty() && *name != EVERYONE) {
+            if name.contains('/') {
+                return Err(refusal::invalid(format!(
+                    "{name:?} cannot name an access control list: write the name of a file in {DIRECTORY}, or {EVERYONE}"
+                )));
+            }
+            let limits = settings::name_limits(&self.settings);
+            NodePath::parse(&format!("{DIRECTORY}/{name}"), &self.cell, limits)
+                .map_err(|error| refusal::path(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a node can be made where it is to be: the directory of lists has nothing but lists, and they stay until
+    /// somebody deletes them.
+    pub(crate) fn check_new_list(
+        &self,
+        path: &NodePath,
+        kind: Kind,
+        ephemeral: bool,
+        contents: &[u8],
+    ) -> Result<(), Refusal> {
+        let Some(name) = list_name(path) else { return Ok(()) };
+        if kind == Kind::Directory || ephemeral {
+            let message = format!("{path} cannot be: {DIRECTORY} holds permanent files only");
+            return Err(refusal::invalid(message));
+        }
+        if name == EVERYONE {
+            let message = format!("{path} cannot be: as an access control list, {EVERYONE} means everyone");
+            return Err(refusal::invalid(message));
+        }
+        self.check_list(path, contents)
+    }
+
+    /// Whether these may be the contents of a file: if it is a list, they must be well-formed, and must not lead back
+    /// to it.
+    pub(crate) fn check_list(&self, path: &NodePath, contents: &[u8]) -> Result<(), Refusal> {
+        let Some(name) = list_name(path) else { return Ok(()) };
+        let bad = |what: String| refusal::new(RefusalCode::BadAcl, format!("{path}: {what}"));
+        let text = std::str::from_utf8(contents).map_err(|error| bad(format!("it is no UTF-8 text: {error}")))?;
+        for (line, entry) in entries(text) {
+            let wrong = match entry {
+                Entry::Everyone => None,
+                Entry::Principal(text) => Principal::parse(text).err().map(|error| error.to_string()),
+                Entry::Group(group) => wrong_group(group),
+            };
+            if let Some(wrong) = wrong {
+                return Err(bad(format!(
+                    "line {line} is wrong: {wrong}; a line is {EVERYONE}, a principal, or @ and the name of another list"
+                )));
+            }
+        }
+        match self.cycle(name, text) {
+            Some(cycle) => Err(bad(format!("the lists would name each other in a circle: {cycle}"))),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_bootstrap(&self, principal: &Principal) -> bool {
+        principal.as_str() == self.settings.bootstrap_principal
+    }
+
+    /// Whether a list lets a principal in, by itself or through groups. A list that does not exist lets nobody in.
+    fn is_listed(&self, principal: &Principal, list: &str) -> bool {
+        let (mut visited, mut waiting) = (BTreeSet::from([list]), vec![list]);
+        while let Some(list) = waiting.pop() {
+            for (_, entry) in entries(self.list_text(list)) {
+                match entry {
+                    Entry::Everyone => return true,
+                    Entry::Principal(name) if name == principal.as_str() => return true,
+                    Entry::Group(group) if visited.insert(group) => waiting.push(group),
+                    Entry::Principal(_) | Entry::Group(_) => {}
+                }
+            }
+        }
+        false
+    }
+
+    /// How a list would lead back to itself if it had this text: `@a -> @b -> @a`. All other lists are free of cycles.
+    fn cycle(&self, name: &str, text: &str) -> Option<String> {
+        // Each list that can be reached, with the one that names it.
+        let mut named_by: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut waiting = VecDeque::from([(name, text)]);
+        while let Some((list, text)) = waiting.pop_front() {
+            for (_, entry) in entries(text) {
+                let Entry::Group(group) = entry else { continue };
+                if group == name {
+                    return Some(way(&named_by, list, name));
+                }
+                if !named_by.contains_key(group) {
+                    named_by.insert(group, list);
+                    waiting.push_back((group, self.list_text(group)));
+                }
+            }
+        }
+        None
+    }
+
+    /// The text of a list; nothing if there is none.
+    fn list_text(&self, list: &str) -> &str {
+        let found = self.tree.entry(&Place::within(DIRECTORY, list));
+        let contents: &[u8] = found.map_or(&[], |(_, Node { contents, .. })| contents);
+        std::str::from_utf8(contents).expect("a list was checked when it was written")
+    }
+
+    /// Whether every list is well-formed, and none leads back to itself.
+    pub(crate) fn verify_lists(&self) -> Result<(), String> {
+        let directory = NodePath::from_canonical(DIRECTORY).expect("the directory's name is canonical");
+        let found = self.tree.get(&directory).is_some_and(|node| node.kind == Kind::Directory && !node.ephemeral);
+        if !found {
+            return Err(format!("there is no directory {DIRECTORY}"));
+        }
+        for (name, node) in self.tree.children(&directory, "") {
+            let checked = self.check_new_list(&directory.child(name), node.kind, node.ephemeral, &node.contents);
+            checked.map_err(|refusal| refusal.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with the name of a group, if it is no name of a file.
+fn wrong_group(group: &str) -> Option<String> {
+    if group == EVERYONE {
+        return Some(format!("there is no list {EVERYONE}"));
+    }
+    if group.contains('/') {
+        return Some(format!("{group:?} has a slash"));
+    }
+    NodePath::from_canonical(&format!("{DIRECTORY}/{group}")).err().map(|error| error.to_string())
+}
+
+/// The way from a list to one that names it, in words.
+fn way(named_by: &BTreeMap<&str, &str>, last: &str, name: &str) -> String {
+    let (mut steps, mut at) = (vec![name], last);
+    while at != name {
+        steps.push(at);
+        at = named_by[at];
+    }
+    steps.push(name);
+    let steps: Vec<String> = steps.iter().rev().map(|list| format!("@{list}")).collect();
+    steps.join(" -> ")
+}

@@ -1,0 +1,201 @@
+//! What clients may keep, and what takes it back (design.md §6, I5).
+//!
+//! The state knows through which handles a client may cache, and which cached copies a command may make void. The
+//! master, before it has such a command ordered, takes the copies back; nothing of that is known here. Invariant:
+//! apply changes nothing that a client may have cached but what [`State::touched`] named for the command.
+
+use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{Creation, Open};
+use holdfast_proto::log::v1::SessionRequest;
+use holdfast_proto::log::v1::command::Kind;
+use holdfast_types::{HandleId, NodePath, SessionId};
+
+use crate::lock::Holder;
+use crate::{State, acl};
+
+/// What a command may make void.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Copies of these.
+    Nodes(TouchedNodes),
+    /// That cannot be told yet: the command names a handle that is not open in this state. If its opening is under
+    /// way, ask again when that is applied; if not, the command will be refused.
+    Unknown(HandleId),
+}
+
+/// The nodes whose cached copies a command may make void.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TouchedNodes {
+    /// Of these: contents, metadata, the list of children, and that there is no child of some name. No node is named
+    /// twice.
+    pub nodes: Vec<NodePath>,
+    /// And these open handles, as proof that the node can be opened.
+    pub opens: Opens,
+}
+
+/// Kept open handles, as far as they are no proof any more that their node can be opened as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Opens {
+    /// None of them.
+    #[default]
+    None,
+    /// Those of one node.
+    Node(NodePath),
+    /// All.
+    All,
+}
+
+impl State {
+    /// What cached copies a command may make void when it is applied after all that is under way now. `is_barred` says
+    /// of a node whether a command that touches it is under way.
+    #[must_use]
+    pub fn touched(&self, kind: &Kind, is_barred: &dyn Fn(&NodePath) -> bool) -> Touched {
+        match kind {
+            Kind::Request(request) => self.touched_by_request(request, is_barred),
+            Kind::SetContents(write) => self.touched_by_name(&write.path, written),
+            Kind::Delete(delete) => self.touched_by_name(&delete.path, deleted),
+            Kind::SetAcl(set) => self.touched_by_name(&set.path, acl_changed),
+            Kind::ReapNode(reap) => self.touched_by_name(&reap.path, deleted),
+            // The bootstrap principal passes where others do not.
+            Kind::ChangeSettings(change) if !change.bootstrap_principal.is_empty() => {
+                Touched::Nodes(TouchedNodes { nodes: Vec::new(), opens: Opens::All })
+            }
+            Kind::ChangeSettings(_)
+            | Kind::OpenSession(_)
+            | Kind::EndSession(_)
+            | Kind::EndLockDelay(_)
+            | Kind::RaiseVersion(_)
+            | Kind::LowerLeasePromise(_) => nothing(),
+        }
+    }
+
+    /// The sessions that have a caching handle on the present node of a name. One that has several comes several
+    /// times.
+    pub fn caching_sessions(&self, path: &NodePath) -> impl Iterator<Item = SessionId> + '_ {
+        let node = self.tree.get(path);
+        node.into_iter().flat_map(|node| node.cachers.iter().map(|holder| holder.session))
+    }
+
+    /// The sessions that have a caching handle on anything, by id.
+    pub fn sessions_that_cache(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.sessions.caching()
+    }
+
+    /// The node of which a client may keep what it reads through a handle: `None` unless the handle is open and
+    /// caching, its node is still there, and it depends on no sequencer.
+    #[must_use]
+    pub fn cacheable(&self, session: SessionId, handle: HandleId) -> Option<NodePath> {
+        let handle = self.sessions.handle(Holder { session, handle })?;
+        let caches = handle.caching && handle.sequencer.is_none();
+        let live = caches && self.tree.live(&handle.key, handle.instance).is_some();
+        live.then(|| handle.key.path().clone())
+    }
+
+    /// The directory under which a client may keep that there is no node of that name: the name's parent, unless it
+    /// is the root, if the session has a caching handle on it.
+    #[must_use]
+    pub fn caches_parent(&self, session: SessionId, path: &NodePath) -> Option<NodePath> {
+        let parent = path.parent().filter(|parent| !parent.is_root())?;
+        let cachers = &self.tree.get(&parent)?.cachers;
+        let first = Holder { session, handle: HandleId(0) };
+        let last = Holder { session, handle: HandleId(u64::MAX) };
+        let mut own = cachers.range(first..=last);
+        own.any(|holder| self.cacheable(session, holder.handle).is_some()).then_some(parent)
+    }
+
+    fn touched_by_request(&self, command: &SessionRequest, is_barred: &dyn Fn(&NodePath) -> bool) -> Touched {
+        let session = SessionId(command.session);
+        match command.request.as_ref().and_then(|request| request.operation.as_ref()) {
+            Some(Operation::Open(open)) => self.touched_by_open(session, open, is_barred),
+            Some(Operation::SetContents(write)) => self.touched_by_handle(session, write.handle, written),
+            Some(Operation::Delete(delete)) => self.touched_by_handle(session, delete.handle, deleted),
+            Some(Operation::SetAcl(set)) => self.touched_by_handle(session, set.handle, acl_changed),
+            Some(
+                Operation::Close(_)
+                | Operation::Acquire(_)
+                | Operation::Release(_)
+                | Operation::Cancel(_)
+                | Operation::SetSequencer(_)
+                | Operation::GetContents(_)
+                | Operation::GetStat(_)
+                | Operation::ReadDir(_)
+                | Operation::GetSequencer(_)
+                | Operation::CheckSequencer(_),
+            )
+            | None => nothing(),
+        }
+    }
+
+    /// An open touches something only if it creates the node. What is there and stays there is not created.
+    fn touched_by_open(
+        &self,
+        session: SessionId,
+        open: &Open,
+        is_barred: &dyn Fn(&NodePath) -> bool,
+    ) -> Touched {
+        if open.creation == i32::from(Creation::Unspecified) {
+            return nothing();
+        }
+        let directory = Holder { session, handle: HandleId(open.directory) };
+        if open.directory != 0 && self.sessions.handle(directory).is_none() {
+            return Touched::Unknown(directory.handle);
+        }
+        match self.opened_path(session, open, State::parse_path_of_old) {
+            Ok(path) if self.tree.get(&path).is_none() || is_barred(&path) => Touched::Nodes(created(path)),
+            Ok(_) | Err(_) => nothing(),
+        }
+    }
+
+    fn touched_by_handle(
+        &self,
+        session: SessionId,
+        handle: u64,
+        touched: fn(NodePath) -> TouchedNodes,
+    ) -> Touched {
+        let holder = Holder { session, handle: HandleId(handle) };
+        match self.sessions.handle(holder) {
+            None => Touched::Unknown(holder.handle),
+            Some(handle) if self.tree.live(&handle.key, handle.instance).is_none() => nothing(),
+            Some(handle) => Touched::Nodes(touched(handle.key.path().clone())),
+        }
+    }
+
+    /// Names are read more leniently than they will be when the command is applied: limits may rise meanwhile.
+    fn touched_by_name(&self, path: &str, touched: fn(NodePath) -> TouchedNodes) -> Touched {
+        self.parse_path_of_old(path).map_or_else(|_| nothing(), |path| Touched::Nodes(touched(path)))
+    }
+}
+
+fn nothing() -> Touched {
+    Touched::Nodes(TouchedNodes::default())
+}
+
+/// A node is made: its directory has one child more, and shows so in the list that the directory itself is in.
+fn created(path: NodePath) -> TouchedNodes {
+    let opens = if acl::list_name(&path).is_some() { Opens::All } else { Opens::None };
+    let parent = path.parent();
+    let grandparent = parent.as_ref().and_then(NodePath::parent);
+    TouchedNodes { nodes: parent.into_iter().chain(grandparent).collect(), opens }
+}
+
+/// A file is written, or made.
+fn written(path: NodePath) -> TouchedNodes {
+    let mut touched = created(path.clone());
+    touched.nodes.insert(0, path);
+    touched
+}
+
+/// A node is deleted.
+fn deleted(path: NodePath) -> TouchedNodes {
+    let mut touched = written(path.clone());
+    if touched.opens == Opens::None {
+        touched.opens = Opens::Node(path);
+    }
+    touched
+}
+
+/// A node's access control names are changed: it shows in the list that the node is in.
+fn acl_changed(path: NodePath) -> TouchedNodes {
+    let parent = path.parent();
+    TouchedNodes { nodes: [path.clone()].into_iter().chain(parent).collect(), opens: Opens::Node(path) }
+}
