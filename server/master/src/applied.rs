@@ -20,6 +20,7 @@ impl Master {
             Effect::DelayStarted(delay) => self.delays.start(self.now, delay),
             // The timer proposed it, or will propose once more and be void.
             Effect::DelayEnded { .. } => {}
+            Effect::SessionKept { .. } | Effect::Notify { .. } | Effect::Reaped { .. } => {}
             Effect::Orphaned { path, instance } => self.reap(&path, instance),
         }
     }

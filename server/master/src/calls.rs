@@ -52,23 +52,23 @@ impl Master {
             Some(outcome::Result::Deleted(_)) => Ok(CallAnswer::Delete(client::DeleteResponse { revision })),
             Some(outcome::Result::Refusal(refusal)) => Err(refusal),
             // A change of the settings has no result of its own: they are in the state.
-            _ => Ok(CallAnswer::Settings(*state.settings())),
+            _ => Ok(CallAnswer::Settings(state.settings().clone())),
         };
         self.answer(call, answer);
     }
 
     /// A round has confirmed a unary read.
     pub(crate) fn answer_call(&mut self, state: &State, call: CallId, request: &CallRequest) {
-        let revision = state.revision().0;
+        let (revision, anyone) = (state.revision().0, holdfast_types::Principal::anonymous());
         let answer = match request {
-            CallRequest::GetContents(read) => state.read_contents(&read.path).map(|contents| {
+            CallRequest::GetContents(read) => state.read_contents(&anyone, &read.path).map(|contents| {
                 CallAnswer::GetContents(client::GetContentsResponse { contents: Some(contents), revision })
             }),
             CallRequest::GetStat(read) => state
-                .read_stat(&read.path)
+                .read_stat(&anyone, &read.path)
                 .map(|stat| CallAnswer::GetStat(client::GetStatResponse { stat: Some(stat), revision })),
             CallRequest::ReadDir(read) => {
-                state.read_dir(&read.path, &read.after, read.limit).map(|directory| {
+                state.read_dir(&anyone, &read.path, &read.after, read.limit).map(|directory| {
                     CallAnswer::ReadDir(client::ReadDirResponse { directory: Some(directory), revision })
                 })
             }
@@ -79,7 +79,7 @@ impl Master {
                 };
                 CallAnswer::CheckSequencer(client::CheckSequencerResponse { valid, reason, revision })
             }),
-            CallRequest::GetSettings => Ok(CallAnswer::Settings(*state.settings())),
+            CallRequest::GetSettings => Ok(CallAnswer::Settings(state.settings().clone())),
             change => Err(refusal(RefusalCode::Protocol, format!("{change:?} is no read"))),
         };
         self.answer(call, answer);

@@ -91,7 +91,7 @@ impl Master {
 
     fn handle_open_session(&mut self, connection: ConnectionId, open: client::OpenSession) {
         let lease_ms = if open.lease_ms == 0 { LEASE_MS_DEFAULT } else { open.lease_ms };
-        let command = OpenSession { secret: open.secret, lease_ms, client: open.client };
+        let command = OpenSession { secret: open.secret, lease_ms, client: open.client, ..OpenSession::default() };
         let tag = self.propose(Kind::OpenSession(command));
         self.openings.insert(tag, Opening { connection, attachment: open.attachment });
     }
@@ -120,6 +120,7 @@ impl Master {
             lease_ms: if repeated { 0 } else { lease_ms },
             lease_length_ms: lease_ms,
             cell: Some(self.cell_info(state)),
+            principal: String::new(),
         };
         self.attach(state, connection, session, attachment, server_frame::Hello::Opened(opened));
     }
@@ -214,6 +215,7 @@ impl Master {
             addresses: state.members().map(|member| member.client_address.clone()).collect(),
             requests_in_flight_max: settings.requests_in_flight_max,
             contents_bytes_max: settings.contents_bytes_max,
+            reattach_spread_ms: 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::Effect;
-use holdfast_types::{ConnectionId, ReplicaId};
+use holdfast_types::{ConnectionId, Principal, ReplicaId};
 
 /// One unary call, so that its answer finds its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,8 @@ pub enum Input {
     Frame {
         /// The stream.
         connection: ConnectionId,
+        /// Who the client has proved to be, the same for all frames of a stream.
+        principal: Principal,
         /// The frame.
         frame: client::ClientFrame,
     },
@@ -32,6 +34,8 @@ pub enum Input {
     Call {
         /// Finds the caller again.
         call: CallId,
+        /// Who the caller has proved to be.
+        principal: Principal,
         /// What is asked. Membership changes never come here: the replica sees to them.
         request: CallRequest,
     },
@@ -87,10 +91,18 @@ pub enum CallRequest {
     Delete(client::DeleteRequest),
     /// Checks a sequencer.
     CheckSequencer(client::CheckSequencerRequest),
+    /// Changes the names of a node's access control lists.
+    SetAcl(client::SetAclRequest),
     /// Reads the settings.
     GetSettings,
     /// Changes settings.
     ChangeSettings(client::Settings),
+    /// Lists sessions.
+    ListSessions(client::ListSessionsRequest),
+    /// Ends a session.
+    KillSession(client::KillSessionRequest),
+    /// Lists open handles.
+    ListHandles(client::ListHandlesRequest),
     /// Adds a replica as a learner.
     AddMember(Member),
     /// Makes a learner a voter.
@@ -114,8 +126,16 @@ pub enum CallAnswer {
     Delete(client::DeleteResponse),
     /// To [`CallRequest::CheckSequencer`].
     CheckSequencer(client::CheckSequencerResponse),
+    /// To [`CallRequest::SetAcl`].
+    SetAcl(client::SetAclResponse),
     /// To [`CallRequest::GetSettings`] and [`CallRequest::ChangeSettings`].
     Settings(client::Settings),
+    /// To [`CallRequest::ListSessions`].
+    ListSessions(client::ListSessionsResponse),
+    /// To [`CallRequest::KillSession`].
+    KillSession(client::KillSessionResponse),
+    /// To [`CallRequest::ListHandles`].
+    ListHandles(client::ListHandlesResponse),
     /// To the three membership changes.
     Membership,
 }

@@ -144,9 +144,9 @@ impl Master {
     pub fn handle(&mut self, now: Time, state: &State, input: Input) {
         self.notice_gap(now);
         match input {
-            Input::Frame { connection, frame } => self.handle_frame(state, connection, frame),
+            Input::Frame { connection, frame, .. } => self.handle_frame(state, connection, frame),
             Input::Disconnected { connection } => self.handle_disconnected(connection),
-            Input::Call { call, request } => self.handle_call(call, request),
+            Input::Call { call, request, .. } => self.handle_call(call, request),
             Input::Applied(effect) => self.handle_applied(state, effect),
             Input::Confirmed(round) => self.handle_confirmed(state, round),
             Input::TimePassed => self.handle_time(),
@@ -279,7 +279,7 @@ impl Master {
     /// Has a command ordered; gives its tag.
     fn propose(&mut self, kind: Kind) -> u64 {
         self.last_tag += 1;
-        self.outputs.push_back(Output::Propose(Command { tag: self.last_tag, kind: Some(kind) }));
+        self.outputs.push_back(Output::Propose(Command { tag: self.last_tag, kind: Some(kind), ..Command::default() }));
         self.last_tag
     }
 

@@ -124,7 +124,7 @@ impl Master {
         let Some(connection) = self.sessions.connection(session) else { return };
         let bytes = outcome.encoded_len();
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {
-            frame.replies.push(client::Reply { number, outcome: Some(outcome) });
+            frame.replies.push(client::Reply { number, outcome: Some(outcome), ..client::Reply::default() });
         });
     }
 }
