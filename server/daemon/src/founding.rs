@@ -97,7 +97,7 @@ pub(crate) async fn come_to_cell(
         match config.founding() {
             Some(founding) => {
                 let members = Founder { config, founding, book, phase, logger }.hear_everybody().await?;
-                dir.found(members, config.settings)?;
+                dir.found(members, config.settings.clone())?;
                 info!(logger, "the cell is founded"; "cell_id" => format!("{:016x}", dir.identity().cell_id()));
             }
             None => {

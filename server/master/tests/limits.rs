@@ -6,7 +6,7 @@ use holdfast_proto::client::v1::{
 };
 use holdfast_proto::log::v1::Command;
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Term, Time};
+use holdfast_types::{ConnectionId, Principal, Term, Time};
 use prost::Message as _;
 
 /// A master and the state under it. Time stands still.
@@ -53,7 +53,7 @@ impl Cell {
 
     fn frame(&mut self, connection: u64, frame: client::ClientFrame) {
         let connection = ConnectionId(connection);
-        self.master.handle(Time::ZERO, &self.state, Input::Frame { connection, frame });
+        self.master.handle(Time::ZERO, &self.state, Input::Frame { connection, principal: Principal::anonymous(), frame });
         self.settle();
     }
 

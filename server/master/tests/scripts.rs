@@ -14,7 +14,7 @@ use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output, RoundI
 use holdfast_proto::client::v1::{self as client, client_frame, outcome, request::Operation, server_frame};
 use holdfast_proto::log::v1::{Command, Member, command::Kind};
 use holdfast_state::{Genesis, State};
-use holdfast_types::{ConnectionId, Term, Time};
+use holdfast_types::{ConnectionId, Principal, Term, Time};
 
 /// A master, the state under it, and what it waits for.
 struct Runner {
@@ -139,7 +139,7 @@ impl Runner {
             let acknowledged = client::Acknowledged { through: number(value)?, ranges: Vec::new() };
             frame.acknowledged = Some(acknowledged);
         }
-        self.input(Input::Frame { connection, frame });
+        self.input(Input::Frame { connection, principal: Principal::anonymous(), frame });
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl Runner {
             "check" => CallRequest::CheckSequencer(client::CheckSequencerRequest { sequencer: path }),
             other => return Err(format!("unknown call {other:?}").into()),
         };
-        self.input(Input::Call { call, request });
+        self.input(Input::Call { call, principal: Principal::anonymous(), request });
         Ok(())
     }
 }
@@ -222,6 +222,7 @@ fn parse_attach(line: &mut ArgumentConsumer<'_>) -> Result<client::AttachSession
         session: number(line.take_key("session").unwrap_or("s2"))?,
         secret: secret(line.take_key("secret").unwrap_or("a")),
         attachment: number(line.take_key("attachment").unwrap_or("2"))?,
+        seen: Vec::new(),
     })
 }
 

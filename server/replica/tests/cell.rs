@@ -12,7 +12,7 @@ use holdfast_replica::{
     Boot, CallAnswer, CallId, CallRequest, Config, Input, Output, Replica, StateAt, raftpb,
 };
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Term, Time};
 use slog::{Discard, Logger, o};
 
 /// What survives a crash.
@@ -251,7 +251,7 @@ impl Cell {
     }
 
     fn call(&mut self, id: ReplicaId, call: u64, request: CallRequest) {
-        self.input(id, Input::Call { call: CallId(call), request });
+        self.input(id, Input::Call { call: CallId(call), principal: Principal::anonymous(), request });
         self.settle();
     }
 
@@ -309,7 +309,7 @@ fn a_cell_elects_a_master_which_writes_to_all() {
     cell.pass(Duration::from_millis(300));
     let hashes: BTreeSet<u64> = cell.hosts.values().map(|host| host.replica.state().hash()).collect();
     assert_eq!(hashes.len(), 1, "all replicas have the same state");
-    assert!(cell.host(master).replica.state().read_contents("/a").is_ok());
+    assert!(cell.host(master).replica.state().read_contents(&Principal::anonymous(), "/a").is_ok());
 }
 
 #[test]
@@ -372,13 +372,13 @@ fn a_master_that_is_cut_off_grants_no_lease_and_its_calls_have_no_outcome() {
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
     let connection = ConnectionId(1);
-    cell.input(master, Input::Frame { connection, frame: open_frame("s") });
+    cell.input(master, Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
     cell.settle();
     cell.host_mut(master).frames.clear();
     cell.isolate(master);
     let keep_alive = Some(client::KeepAlive { number: 1 });
     let frame = client::ClientFrame { keep_alive, ..client::ClientFrame::default() };
-    cell.input(master, Input::Frame { connection, frame });
+    cell.input(master, Input::Frame { connection, principal: Principal::anonymous(), frame });
     cell.put(master, 1, "/a", "lost?".into());
     cell.call(master, 2, CallRequest::GetSettings);
     // The others elect one of theirs, and the old master steps down for want of a quorum.
@@ -396,7 +396,7 @@ fn a_master_that_is_cut_off_grants_no_lease_and_its_calls_have_no_outcome() {
     cell.cut.clear();
     cell.pass(Duration::from_secs(1));
     for host in cell.hosts.values() {
-        assert!(host.replica.state().read_contents("/a").is_err());
+        assert!(host.replica.state().read_contents(&Principal::anonymous(), "/a").is_err());
     }
 }
 
@@ -405,7 +405,7 @@ fn what_comes_while_no_master_is_known_waits_for_one() {
     let mut cell = Cell::new(defaults);
     let connection = ConnectionId(9);
     for id in 1..=3 {
-        cell.input(ReplicaId(id), Input::Frame { connection, frame: open_frame("s") });
+        cell.input(ReplicaId(id), Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
         cell.call(ReplicaId(id), 1, CallRequest::GetSettings);
         assert_eq!(cell.answer(ReplicaId(id), 1), None);
     }
@@ -436,7 +436,7 @@ fn a_call_that_waits_for_a_master_in_vain_is_refused_and_never_done() {
     assert_eq!(cell.answer(id, 1), Some(Err(RefusalCode::NotMaster)));
     cell.cut.clear();
     let master = cell.elect();
-    assert!(cell.host(master).replica.state().read_contents("/late").is_err());
+    assert!(cell.host(master).replica.state().read_contents(&Principal::anonymous(), "/late").is_err());
 }
 
 #[test]
@@ -575,9 +575,9 @@ fn a_learner_that_has_died_is_not_promoted() {
 fn empty_frames_that_wait_for_a_master_weigh_something() {
     let mut cell = Cell::new(defaults);
     let (id, connection) = (ReplicaId(1), ConnectionId(1));
-    cell.input(id, Input::Frame { connection, frame: open_frame("s") });
+    cell.input(id, Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
     for _ in 0..1_000_000 {
-        cell.input(id, Input::Frame { connection, frame: client::ClientFrame::default() });
+        cell.input(id, Input::Frame { connection, principal: Principal::anonymous(), frame: client::ClientFrame::default() });
     }
     let refused = std::iter::from_fn(|| cell.next_output(id)).find_map(|output| match output {
         Output::Frame { frame, .. } => frame.hello,
@@ -695,7 +695,7 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
     let mut cell = Cell::new(defaults);
     let old = cell.elect();
     let connection = ConnectionId(1);
-    cell.input(old, Input::Frame { connection, frame: open_frame("s") });
+    cell.input(old, Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
     cell.settle();
     let opened = cell.host(old).frames.iter().find_map(|(_, frame)| match &frame.hello {
         Some(server_frame::Hello::Opened(opened)) => Some(opened.session),
@@ -710,7 +710,7 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
     let operation = Some(client::request::Operation::Open(create));
     let request = client::Request { number: 1, operation };
     let frame = client::ClientFrame { requests: vec![request.clone()], ..client::ClientFrame::default() };
-    cell.input(old, Input::Frame { connection, frame });
+    cell.input(old, Input::Frame { connection, principal: Principal::anonymous(), frame });
     cell.settle();
     cell.crash(old);
     let new = cell.elect();

@@ -78,7 +78,7 @@ fn genesis(cell: &str, founded: &Founded) -> StateAt {
         cell: cell.to_owned(),
         cell_id: founded.cell_id,
         members: founded.members.clone(),
-        settings: founded.settings,
+        settings: founded.settings.clone(),
     });
     let voters = founded.members.iter().map(|member| member.id).collect();
     StateAt { index: GENESIS_INDEX, term: GENESIS_TERM, voters, learners: Vec::new(), state }
