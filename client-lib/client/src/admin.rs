@@ -1,11 +1,16 @@
-//! What operators do to a cell: its settings and its members.
+//! What operators do to a cell: its settings, its members, and the sessions and handles of its clients.
+//!
+//! Each call is for the bootstrap principal, and for those whom the access control list `admin` lists; others are
+//! refused with `PERMISSION_DENIED`.
 
-use crate::address;
+use crate::address::{self, Scheme};
 use crate::cell::Cell;
 use crate::error::Error;
 use crate::unary::Repeat;
+use crate::values::HandleInfo;
 use holdfast_proto::client::v1 as wire;
-use wire::Settings;
+use std::time::Duration;
+use wire::{SessionInfo, Settings};
 
 impl Cell {
     /// The cell's limits.
@@ -49,7 +54,7 @@ impl Cell {
     /// [`Cell::status`] then.
     pub async fn add_member(&self, id: u64, peer_address: &str, client_address: &str) -> Result<(), Error> {
         let parse = |text| {
-            address::parse(text).map_err(|error| Error::Refused {
+            address::parse(text, Scheme::Any).map_err(|error| Error::Refused {
                 code: wire::RefusalCode::Invalid,
                 message: error.to_string(),
             })
@@ -94,5 +99,90 @@ impl Cell {
             })
             .await?;
         Ok(())
+    }
+
+    /// The cell's sessions, by id. More than 1,000 are asked for in pages; the whole is not one moment's view then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] (`PERMISSION_DENIED`) or [`Error::Unavailable`].
+    pub async fn list_sessions(&self) -> Result<Vec<SessionInfo>, Error> {
+        let mut sessions: Vec<SessionInfo> = Vec::new();
+        loop {
+            let after = sessions.last().map_or(0, |last| last.session);
+            let request = wire::ListSessionsRequest { after, limit: 0 };
+            let call = |mut client: crate::unary::Admin| async move { client.list_sessions(request).await };
+            let page = self.unary.call_admin(Repeat::Always, call).await?;
+            let more = page.more && !page.sessions.is_empty();
+            sessions.extend(page.sessions);
+            if !more {
+                return Ok(sessions);
+            }
+        }
+    }
+
+    /// Ends a session, as if its client had died: its locks are lost, and their lock-delays run. Returns when it is
+    /// over: when its client has agreed, or its lease has run out, for until then it may rightly believe that it
+    /// holds its locks. `wait` is how long that may take, instead of the cell's time-out; 75 s is enough for the
+    /// longest lease and a fail-over.
+    ///
+    /// If the future is dropped, the session may or may not end. To kill it again is harmless.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] (`UNKNOWN_SESSION` if there is none of this id, `PERMISSION_DENIED`);
+    /// [`Error::OutcomeUnknown`] if the session was not over by then: it may be ending all the same;
+    /// [`Error::Unavailable`] if no master was found.
+    pub async fn kill_session(&self, session: u64, wait: Duration) -> Result<(), Error> {
+        let call = |mut client: crate::unary::Admin| async move {
+            client.kill_session(wire::KillSessionRequest { session }).await
+        };
+        self.unary.with_timeout(wait).call_admin(Repeat::Conditional, call).await.map(drop)
+    }
+
+    /// The cell's open handles, by session and id: those of one session, those on one node, or all. More than 1,000
+    /// are asked for in pages; the whole is not one moment's view then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] (`PERMISSION_DENIED`, `BAD_PATH`) or [`Error::Unavailable`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(cell: holdfast::Cell) -> Result<(), holdfast::Error> {
+    /// for handle in cell.list_handles(None, Some("/service/leader")).await? {
+    ///     println!("{} has it open; holds: {:?}, waits: {:?}", handle.client, handle.holds, handle.waits);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn list_handles(
+        &self,
+        session: Option<u64>,
+        path: Option<&str>,
+    ) -> Result<Vec<HandleInfo>, Error> {
+        let mut handles: Vec<HandleInfo> = Vec::new();
+        loop {
+            let (after_session, after_handle) =
+                handles.last().map_or((0, 0), |last| (last.session, last.handle));
+            let request = wire::ListHandlesRequest {
+                session: session.unwrap_or_default(),
+                path: path.unwrap_or_default().to_owned(),
+                after_session,
+                after_handle,
+                limit: 0,
+            };
+            let call = |mut client: crate::unary::Admin| {
+                let request = request.clone();
+                async move { client.list_handles(request).await }
+            };
+            let page = self.unary.call_admin(Repeat::Always, call).await?;
+            let more = page.more && !page.handles.is_empty();
+            handles.extend(page.handles.into_iter().map(HandleInfo::from));
+            if !more {
+                return Ok(handles);
+            }
+        }
     }
 }

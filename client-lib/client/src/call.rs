@@ -5,8 +5,10 @@
 //! its way back.
 
 use crate::error::Error;
+use crate::events::EventSet;
+use crate::streams::{EventHub, SessionHub};
 use holdfast_proto::client::v1::{Cancel, Close, request::Operation};
-use holdfast_session::{CallError, Completion, Ended, Token};
+use holdfast_session::{CacheCounters, Completion, Ended, Token};
 use holdfast_types::{HandleId, RequestNumber, SessionId, Time};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,17 +21,36 @@ const CALLS_MAX: usize = 32_768;
 /// What the session's task is asked.
 pub(crate) enum Command {
     /// A call, and who waits for it.
-    Call { token: Token, operation: Operation, reply: Reply },
+    Call { token: Token, operation: Operation, opening: Opening, reply: Reply },
     /// Nobody waits for the call any more.
     Cancel(Token),
     /// A call that nobody waits for, such as the release of a dropped guard.
     Background(Operation),
+    /// Calls on this handle fail from now on, and those that are under way too.
+    Poison(HandleId),
     /// End the session. Who waits for that watches the state.
     Close,
 }
 
-/// Where a completion goes.
-pub(crate) type Reply = oneshot::Sender<Result<Completion, CallError>>;
+/// What an application wants of a handle beyond what the cell is told. Of calls that open nothing: nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Opening {
+    /// The events to tell.
+    pub(crate) events: EventSet,
+    /// Keep the lock when it is released.
+    pub(crate) keep_lock: bool,
+}
+
+/// What a call brought.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) completion: Completion,
+    /// Where the events of the opened handle come, if it asked for any. In place before the first of them.
+    pub(crate) hub: Option<Arc<EventHub>>,
+}
+
+/// Where an answer goes.
+pub(crate) type Reply = oneshot::Sender<Result<Answer, Error>>;
 
 /// A session's state, as an application sees it (P§2.8).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +72,18 @@ pub(crate) struct Board {
     valid_until: AtomicU64,
     /// Set once, before the session is given to the application.
     identity: OnceLock<(SessionId, Arc<str>)>,
+    pub(crate) events: SessionHub,
+    pub(crate) cache: Arc<CacheCounters>,
 }
 
 impl Board {
-    pub(crate) fn new() -> Self {
-        Self { valid_until: AtomicU64::new(0), identity: OnceLock::new() }
+    pub(crate) fn new(cache: Arc<CacheCounters>) -> Self {
+        Self {
+            valid_until: AtomicU64::new(0),
+            identity: OnceLock::new(),
+            events: SessionHub::default(),
+            cache,
+        }
     }
 
     /// Before this moment the session is valid.
@@ -96,13 +124,19 @@ impl Shared {
         Self { commands, permits: Semaphore::new(CALLS_MAX), tokens: AtomicU64::new(0), board, state }
     }
 
-    /// Does a call. Dropping the future gives back a handle or a lock that it was, or will be, granted.
+    /// Does a call. Dropping the future gives back a lock that it was, or will be, granted.
     pub(crate) async fn call(&self, operation: Operation) -> Result<Completion, Error> {
+        Ok(self.ask(operation, Opening::default()).await?.completion)
+    }
+
+    /// Does a call that opens a handle. Dropping the future gives the handle back.
+    pub(crate) async fn ask(&self, operation: Operation, opening: Opening) -> Result<Answer, Error> {
         let permit = self.permits.acquire().await.map_err(|_| self.ended_before())?;
         let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
-        let (reply, completion) = oneshot::channel();
-        self.commands.send(Command::Call { token, operation, reply }).map_err(|_| self.ended_before())?;
-        let mut pending = PendingCall { shared: self, token, completion: Some(completion), _permit: permit };
+        let (reply, answer) = oneshot::channel();
+        let call = Command::Call { token, operation, opening, reply };
+        self.commands.send(call).map_err(|_| self.ended_before())?;
+        let mut pending = PendingCall { shared: self, token, answer: Some(answer), _permit: permit };
         pending.wait().await
     }
 
@@ -119,6 +153,10 @@ impl Shared {
 
     pub(crate) fn close_handle(&self, handle: HandleId) {
         self.background(Operation::Close(Close { handle: handle.0 }));
+    }
+
+    pub(crate) fn poison(&self, handle: HandleId) {
+        let _ = self.commands.send(Command::Poison(handle));
     }
 
     pub(crate) fn close(&self) {
@@ -155,34 +193,33 @@ impl Shared {
 struct PendingCall<'s> {
     shared: &'s Shared,
     token: Token,
-    /// `None` once the completion is in the application's hands.
-    completion: Option<oneshot::Receiver<Result<Completion, CallError>>>,
+    /// `None` once it is in the application's hands.
+    answer: Option<oneshot::Receiver<Result<Answer, Error>>>,
     _permit: SemaphorePermit<'s>,
 }
 
 impl PendingCall<'_> {
-    async fn wait(&mut self) -> Result<Completion, Error> {
-        let Some(completion) = self.completion.as_mut() else {
+    async fn wait(&mut self) -> Result<Answer, Error> {
+        let Some(answer) = self.answer.as_mut() else {
             return Err(Error::protocol("a call was waited for twice"));
         };
-        let received = completion.await;
-        self.completion = None;
-        match received {
-            Ok(result) => Ok(result?),
-            // The session's task is gone with its runtime. What it had sent nobody knows.
-            Err(_) => Err(Error::SessionEnded { ended: Ended::Closed, maybe_applied: true }),
-        }
+        let received = answer.await;
+        self.answer = None;
+        // The session's task is gone with its runtime. What it had sent nobody knows.
+        received.unwrap_or(Err(Error::SessionEnded { ended: Ended::Closed, maybe_applied: true }))
     }
 }
 
 impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
-        let Some(mut completion) = self.completion.take() else { return };
+        let Some(mut answer) = self.answer.take() else { return };
         // From here on the session's task cannot deliver, and undoes a late completion itself. What it
         // delivered before is undone here.
-        completion.close();
-        match completion.try_recv() {
-            Ok(Ok(completion)) => completion.undo().into_iter().for_each(|undo| self.shared.background(undo)),
+        answer.close();
+        match answer.try_recv() {
+            Ok(Ok(answer)) => {
+                answer.completion.undo().into_iter().for_each(|undo| self.shared.background(undo))
+            }
             Ok(Err(_)) => {}
             // It fails if the session is over, which has undone everything already.
             Err(_) => drop(self.shared.commands.send(Command::Cancel(self.token))),

@@ -2,11 +2,11 @@
 
 use crate::address;
 use crate::channels::Channels;
-use crate::error::{AddressError, Error};
-use crate::handle::append_page;
+use crate::error::{ConnectError, Error};
 use crate::session::SessionBuilder;
+use crate::tls::{Credentials, Tls};
 use crate::unary::{Repeat, Unary};
-use crate::values::{self, Contents, Entry, NodeKind, SequencerCheck, Stat, Written};
+use crate::values::{AclNames, Contents, DirPage, Entry, NodeKind, NodeStat, SequencerCheck, Written};
 use bytes::Bytes;
 use holdfast_proto::client::v1 as wire;
 use std::sync::Arc;
@@ -37,11 +37,13 @@ pub struct CellBuilder {
     addresses: Vec<String>,
     name: String,
     timeout: Duration,
+    tls: Option<Tls>,
 }
 
 impl CellBuilder {
-    /// Where the cell's replicas serve clients: `host:port` or `http://host:port`, also several in one text with
-    /// commas between them. One that runs is enough to find the others.
+    /// Where the cell's replicas serve clients: `host:port`, also several in one text with commas between them. One
+    /// that runs is enough to find the others. Addresses may begin with `http://`, or, exactly if
+    /// [`CellBuilder::tls`] is called, with `https://`.
     pub fn addresses<I, A>(mut self, addresses: I) -> Self
     where
         I: IntoIterator<Item = A>,
@@ -64,14 +66,21 @@ impl CellBuilder {
         self
     }
 
-    /// Makes the cell. Connects to nothing yet.
+    /// Talks TLS to every replica, and with these certificates. By default nothing is encrypted, and the cell knows
+    /// this client as `anonymous`.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Makes the cell. Connects to nothing yet, but reads the files of [`CellBuilder::tls`].
     ///
     /// # Errors
     ///
-    /// An [`AddressError`] that says which address is malformed, and how.
-    pub fn connect(self) -> Result<Cell, AddressError> {
-        let addresses: Arc<[String]> = address::parse_all(&self.addresses)?.into();
-        let channels = Channels::default();
+    /// A [`ConnectError`] that says which address is malformed, or which certificate cannot be used, and why.
+    pub fn connect(self) -> Result<Cell, ConnectError> {
+        let channels = Channels::new(self.tls.map(Credentials::load).transpose()?);
+        let addresses: Arc<[String]> = address::parse_all(&self.addresses, channels.scheme())?.into();
         let unary = Unary::new(Arc::clone(&addresses), channels.clone(), self.timeout);
         Ok(Cell { addresses, name: self.name.into(), channels, unary })
     }
@@ -120,7 +129,7 @@ impl Cell {
     ///
     /// # Errors
     ///
-    /// An [`AddressError`] that says which address is malformed, and how.
+    /// An [`ConnectError`] that says which address is malformed, and how.
     ///
     /// # Examples
     ///
@@ -136,7 +145,7 @@ impl Cell {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn connect<I, A>(addresses: I) -> Result<Self, AddressError>
+    pub fn connect<I, A>(addresses: I) -> Result<Self, ConnectError>
     where
         I: IntoIterator<Item = A>,
         A: AsRef<str>,
@@ -146,7 +155,7 @@ impl Cell {
 
     /// A cell with more to say than its addresses.
     pub fn builder() -> CellBuilder {
-        CellBuilder { addresses: Vec::new(), name: String::new(), timeout: TIMEOUT_DEFAULT }
+        CellBuilder { addresses: Vec::new(), name: String::new(), timeout: TIMEOUT_DEFAULT, tls: None }
     }
 
     /// The addresses that the cell was made with, as `host:port`.
@@ -169,7 +178,7 @@ impl Cell {
     }
 
     /// What the master knows of the cell; or, if none is found, what some replica knows. Each replica is given a
-    /// fifth of the time-out to answer.
+    /// fifth of the time-out to answer. Also tells who this client is to the access control lists (`principal`).
     ///
     /// # Errors
     ///
@@ -204,12 +213,12 @@ impl Cell {
         response.contents.ok_or_else(|| Error::protocol("an answer without contents"))?.try_into()
     }
 
-    /// Reads a node's metadata.
+    /// Reads a node's metadata, with the state of its lock.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] (`NOT_FOUND`, `BAD_PATH`) or [`Error::Unavailable`].
-    pub async fn stat(&self, path: &str) -> Result<Stat, Error> {
+    /// [`Error::Refused`] (`NOT_FOUND`, `BAD_PATH`, `PERMISSION_DENIED`) or [`Error::Unavailable`].
+    pub async fn stat(&self, path: &str) -> Result<NodeStat, Error> {
         let request = wire::GetStatRequest { path: path.to_owned() };
         let response = self
             .unary
@@ -218,7 +227,7 @@ impl Cell {
                 async move { client.get_stat(request).await }
             })
             .await?;
-        values::stat(response.stat)
+        NodeStat::from_wire(response.stat)
     }
 
     /// Reads a directory's children in the order of their names. A directory of more than 1,000 children is
@@ -231,19 +240,33 @@ impl Cell {
         let mut entries: Vec<Entry> = Vec::new();
         loop {
             let after = entries.last().map(|entry| entry.name.clone()).unwrap_or_default();
-            let request = wire::ReadDirRequest { path: path.to_owned(), after, limit: 0 };
-            let response = self
-                .unary
-                .call(Repeat::Always, |mut client| {
-                    let request = request.clone();
-                    async move { client.read_dir(request).await }
-                })
-                .await?;
-            let page = response.directory.ok_or_else(|| Error::protocol("an answer without a directory"))?;
-            if !append_page(&mut entries, page)? {
+            let page = self.read_dir_page(path, &after, 0).await?;
+            let more = page.more && !page.entries.is_empty();
+            entries.extend(page.entries);
+            if !more {
                 return Ok(entries);
             }
         }
+    }
+
+    /// Reads a page of a directory's children: at most `limit` (0: as many as the cell gives, 1,000) of those whose
+    /// names are greater than `after` (empty: from the first).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cell::read_dir`].
+    pub async fn read_dir_page(&self, path: &str, after: &str, limit: u32) -> Result<DirPage, Error> {
+        let request = wire::ReadDirRequest { path: path.to_owned(), after: after.to_owned(), limit };
+        let response = self
+            .unary
+            .call(Repeat::Always, |mut client| {
+                let request = request.clone();
+                async move { client.read_dir(request).await }
+            })
+            .await?;
+        DirPage::with_locks(
+            response.directory.ok_or_else(|| Error::protocol("an answer without a directory"))?,
+        )
     }
 
     /// Writes a file whole and atomically, by its name.
@@ -293,7 +316,7 @@ impl Cell {
         self.delete_as(request, Repeat::Never).await
     }
 
-    /// Like [`Cell::delete`], but only if the node is still this instance ([`Stat::instance`]).
+    /// Like [`Cell::delete`], but only if the node is still this instance ([`Stat::instance`](crate::Stat::instance)).
     ///
     /// # Errors
     ///
@@ -313,6 +336,59 @@ impl Cell {
         Ok(())
     }
 
+    /// Changes the names of a node's access control lists: those of `acl` that are not empty. Returns the node's new
+    /// ACL generation. Not repeated once it may have reached a master. If the future is dropped, the change may or
+    /// may not take effect.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] (`NOT_FOUND`, `PERMISSION_DENIED`, `INVALID`), [`Error::Unavailable`] if nothing was
+    /// changed, [`Error::OutcomeUnknown`] if that is not sure.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(cell: holdfast::Cell) -> Result<(), holdfast::Error> {
+    /// use holdfast::{AclNames, WriteOptions};
+    ///
+    /// // Who is in the list `team`; `@admin` is a list in a list.
+    /// cell.set_contents("/acl/team", "alice\nbob\n@admin\n", WriteOptions::new().create()).await?;
+    /// cell.set_acl("/service", AclNames::new().read("*").write("team")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn set_acl(&self, path: &str, acl: AclNames) -> Result<u64, Error> {
+        self.set_acl_as(path, acl, None, Repeat::Never).await
+    }
+
+    /// Like [`Cell::set_acl`], but only if `generation` is still the node's ACL generation
+    /// ([`Stat::acl_generation`](crate::Stat::acl_generation)).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cell::set_acl`]; and `GENERATION_MISMATCH` if it is another.
+    pub async fn set_acl_if(&self, path: &str, generation: u64, acl: AclNames) -> Result<u64, Error> {
+        self.set_acl_as(path, acl, Some(generation), Repeat::Conditional).await
+    }
+
+    async fn set_acl_as(
+        &self,
+        path: &str,
+        acl: AclNames,
+        if_generation: Option<u64>,
+        repeat: Repeat,
+    ) -> Result<u64, Error> {
+        let request = wire::SetAclRequest { path: path.to_owned(), acl: Some(acl.into()), if_generation };
+        let response = self
+            .unary
+            .call(repeat, |mut client| {
+                let request = request.clone();
+                async move { client.set_acl(request).await }
+            })
+            .await?;
+        Ok(response.acl_generation)
+    }
+
     /// Tells whether a sequencer is valid now: whether the lock is held, as it says. For a server that is handed
     /// one with an order. A [`Sequencer`](crate::Sequencer) gives its text by `to_string()`.
     ///
@@ -328,6 +404,6 @@ impl Cell {
                 async move { client.check_sequencer(request).await }
             })
             .await?;
-        Ok(if response.valid { SequencerCheck::Valid } else { SequencerCheck::Invalid(response.reason) })
+        Ok(SequencerCheck::new(response.valid, response.reason))
     }
 }

@@ -4,7 +4,9 @@
 //! Never decides where to go. The invariant: a broken connection is noticed, by its reset or by an unanswered
 //! HTTP/2 ping, and made anew at the next use.
 
-use crate::error::AddressError;
+use crate::address::Scheme;
+use crate::error::ConnectError;
+use crate::tls::{self, Credentials};
 use holdfast_proto::client::v1::StatusRequest;
 use holdfast_proto::client::v1::cell_client::CellClient;
 use std::collections::BTreeMap;
@@ -25,23 +27,36 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channels {
     by_address: Arc<Mutex<BTreeMap<String, Channel>>>,
+    /// `None`: plain text.
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl Channels {
+    pub(crate) fn new(credentials: Option<Credentials>) -> Self {
+        Self { by_address: Arc::default(), credentials: credentials.map(Arc::new) }
+    }
+
+    /// How addresses may be written.
+    pub(crate) fn scheme(&self) -> Scheme {
+        if self.credentials.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
     /// The channel to a replica. Must be called within a tokio runtime.
-    pub(crate) fn channel(&self, address: &str) -> Result<Channel, AddressError> {
+    pub(crate) fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
         // A panic elsewhere cannot leave the map half-changed.
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = by_address.get(address) {
             return Ok(channel.clone());
         }
-        let channel = endpoint(address)?.connect_lazy();
+        let (place, credentials) = (address.to_owned(), self.credentials.clone());
+        let connector = tower::service_fn(move |_| tls::connect(place.clone(), credentials.clone()));
+        let channel = endpoint(address)?.connect_with_connector_lazy(connector);
         by_address.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
 
     /// The services of the replica at an address.
-    pub(crate) fn cell_client(&self, address: &str) -> Result<CellClient<Channel>, AddressError> {
+    pub(crate) fn cell_client(&self, address: &str) -> Result<CellClient<Channel>, ConnectError> {
         let client = CellClient::new(self.channel(address)?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
@@ -63,12 +78,11 @@ impl Channels {
     }
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
+fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|_| AddressError::Malformed { address: address.to_owned(), what: "it makes no URI" })?;
+        .map_err(|_| ConnectError::Malformed { address: address.to_owned(), what: "it makes no URI" })?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)

@@ -4,25 +4,24 @@
 //! all of it to the machine, and only then performs the outputs: so calls that come together travel together,
 //! and no input is judged by a time at which it had not been taken yet (design.md §4).
 
-use crate::call::{Board, Command, Reply, SessionState, Shared};
+use crate::call::{Answer, Board, Command, Opening, Reply, SessionState, Shared};
 use crate::channels::Channels;
 use crate::clock;
 use crate::error::Error;
+use crate::events::SessionEvent;
+use crate::link::{Arrival, Link, next_arrival};
+use crate::streams::EventHub;
+use crate::timer::Timer;
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use holdfast_proto::client::v1::{ClientFrame, RefusalCode, ServerFrame};
+use holdfast_proto::client::v1::{ClientFrame, RefusalCode};
 use holdfast_session::{
     CallError, Completion, Config, Ended, Input, Operation, Output, State, StreamId, Token,
 };
-use holdfast_types::Time;
-use std::collections::HashMap;
-use std::pin::Pin;
+use holdfast_types::{Term, Time};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Sleep};
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Status, Streaming};
 
 /// At most so many commands, and so many frames, are taken in one turn, so that a lease is never kept waiting.
 const COMMANDS_PER_TURN: usize = 4096;
@@ -36,11 +35,14 @@ pub(crate) async fn open(config: Config, channels: Channels) -> Result<Shared, E
     let (commands, command_queue) = mpsc::unbounded_channel();
     // `Jeopardy` until the first grant; nobody sees it before.
     let (state, state_seen) = watch::channel(SessionState::Jeopardy);
-    let board = Arc::new(Board::new());
+    let machine = holdfast_session::Session::new(clock::now(), config);
+    let board = Arc::new(Board::new(machine.cache_counters()));
     let driver = Driver {
-        machine: holdfast_session::Session::new(clock::now(), config),
+        machine,
         commands: command_queue,
         waiters: HashMap::new(),
+        hubs: HashMap::new(),
+        poisoned: HashSet::new(),
         link: None,
         channels,
         board: Arc::clone(&board),
@@ -70,54 +72,25 @@ fn not_opened(ended: &Ended, grace: Duration) -> Error {
     }
 }
 
-/// The one stream that the machine wants at present.
-struct Link {
-    stream: StreamId,
-    address: String,
-    /// Bounded by the protocol: the machine never has more requests in flight than the cell allows, and one
-    /// KeepAlive.
-    frames: mpsc::UnboundedSender<ClientFrame>,
-    inbound: Inbound,
-}
-
-enum Inbound {
-    /// The call is under way. Frames can be queued meanwhile.
-    Opening(BoxFuture<'static, Result<Streaming<ServerFrame>, Status>>),
-    Open(Box<Streaming<ServerFrame>>),
-    /// Broken, and the machine has been told.
-    Over,
-}
-
-impl Link {
-    /// Waits for the next frame; an error means that the stream is over. Nothing is lost if it is dropped.
-    async fn next(&mut self) -> Result<ServerFrame, String> {
-        loop {
-            match &mut self.inbound {
-                Inbound::Opening(call) => match call.await {
-                    Ok(stream) => self.inbound = Inbound::Open(Box::new(stream)),
-                    Err(status) => return Err(self.over(&status)),
-                },
-                Inbound::Open(stream) => match stream.message().await {
-                    Ok(Some(frame)) => return Ok(frame),
-                    Ok(None) => return Err(self.over(&Status::unavailable("the replica ended the stream"))),
-                    Err(status) => return Err(self.over(&status)),
-                },
-                Inbound::Over => std::future::pending().await,
-            }
-        }
-    }
-
-    fn over(&mut self, status: &Status) -> String {
-        self.inbound = Inbound::Over;
-        format!("{}: {}", self.address, crate::unary::cause(status))
-    }
+/// Who waits for a call.
+struct Waiter {
+    reply: Reply,
+    /// The handle that the call fails with if that is poisoned; 0 if none.
+    handle: u64,
+    /// Whether it may then have taken effect all the same.
+    changes: bool,
+    opening: Opening,
 }
 
 struct Driver {
     machine: holdfast_session::Session,
     commands: mpsc::UnboundedReceiver<Command>,
     /// Who waits for which call.
-    waiters: HashMap<Token, Reply>,
+    waiters: HashMap<Token, Waiter>,
+    /// Where the events of the open handles go, by handle; of those alone that asked for any.
+    hubs: HashMap<u64, Arc<EventHub>>,
+    /// Handles that are open and poisoned.
+    poisoned: HashSet<u64>,
     link: Option<Link>,
     channels: Channels,
     board: Arc<Board>,
@@ -182,26 +155,62 @@ impl Driver {
 
     fn handle_commands(&mut self, now: Time, commands: &mut Vec<Command>) {
         for command in commands.drain(..) {
-            let input = match command {
-                Command::Call { token, operation, reply } => {
-                    self.waiters.insert(token, reply);
-                    Input::Call { token, operation }
+            match command {
+                Command::Call { token, operation, opening, reply } => {
+                    self.handle_call(now, token, operation, opening, reply);
                 }
                 Command::Cancel(token) => {
                     self.waiters.remove(&token);
-                    Input::CancelCall { token }
+                    self.machine.handle(now, Input::CancelCall { token });
                 }
-                Command::Background(operation) => self.background_call(operation),
-                Command::Close => Input::Close,
-            };
-            self.machine.handle(now, input);
+                Command::Background(operation) => self.background_call(now, operation),
+                Command::Poison(handle) => self.poison(now, handle.0),
+                Command::Close => self.machine.handle(now, Input::Close),
+            }
         }
     }
 
-    fn background_call(&mut self, operation: Operation) -> Input {
+    fn handle_call(&mut self, now: Time, token: Token, operation: Operation, opening: Opening, reply: Reply) {
+        let handle = poisonable(&operation);
+        if self.poisoned.contains(&handle) {
+            // The call was made just before, and came just after.
+            let _ = reply.send(Err(Error::Poisoned { maybe_applied: false }));
+            return;
+        }
+        self.forget_closed(&operation);
+        self.waiters.insert(token, Waiter { reply, handle, changes: changes_nodes(&operation), opening });
+        self.machine.handle(now, Input::Call { token, operation });
+    }
+
+    fn background_call(&mut self, now: Time, operation: Operation) {
         let token = Token(self.background);
         self.background += 1;
-        Input::Call { token, operation }
+        self.forget_closed(&operation);
+        self.machine.handle(now, Input::Call { token, operation });
+    }
+
+    /// Nobody listens to a handle from its Close on, or from the withdrawal of its Open.
+    fn forget_closed(&mut self, operation: &Operation) {
+        let handle = match operation {
+            Operation::Close(close) => close.handle,
+            Operation::Cancel(cancel) if cancel.handle == 0 => cancel.number,
+            _ => return,
+        };
+        self.hubs.remove(&handle);
+        self.poisoned.remove(&handle);
+    }
+
+    fn poison(&mut self, now: Time, handle: u64) {
+        self.poisoned.insert(handle);
+        let pending = self.waiters.iter().filter(|(_, waiter)| waiter.handle == handle);
+        let mut pending: Vec<Token> = pending.map(|(token, _)| *token).collect();
+        pending.sort();
+        for token in pending {
+            self.machine.handle(now, Input::CancelCall { token });
+            if let Some(waiter) = self.waiters.remove(&token) {
+                let _ = waiter.reply.send(Err(Error::Poisoned { maybe_applied: waiter.changes }));
+            }
+        }
     }
 
     /// Performs what the machine wants, and shows what it believes.
@@ -215,12 +224,19 @@ impl Driver {
                 Output::Disconnect { silent, .. } => self.disconnect(silent),
                 Output::Send { stream, frame } => self.send(stream, frame),
                 Output::Complete { token, result } => self.complete(token, result),
+                Output::Event(event) => {
+                    if let Some(hub) = self.hubs.get(&event.handle) {
+                        hub.put(event);
+                    }
+                }
+                Output::FailedOver { term: Term(term) } => {
+                    tracing::debug!(term, "another master serves the session");
+                    self.board.events.put(SessionEvent::FailedOver { term });
+                }
                 Output::StateChanged(state) => {
                     learned |= state == State::Safe;
                     self.announce(state);
                 }
-                Output::Event(event) => tracing::debug!(?event, "an event"),
-                Output::FailedOver { term } => tracing::debug!(%term, "another master serves the session"),
             }
         }
         if learned {
@@ -250,51 +266,66 @@ impl Driver {
             }
             SessionState::Ended(ended) => tracing::info!(%id, %ended, "the session is over"),
         }
+        let event = match &state {
+            SessionState::Safe => SessionEvent::Safe,
+            SessionState::Jeopardy => SessionEvent::Jeopardy,
+            SessionState::Ended(ended) => SessionEvent::Ended(ended.clone()),
+        };
         self.state.send_replace(state);
+        self.board.events.put(event);
     }
 
     fn connect(&mut self, stream: StreamId, address: String) {
-        let (frames, outbound) = mpsc::unbounded_channel();
-        let client = self.channels.cell_client(&address);
-        let call = async move {
-            let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
-            let opened = client.session(UnboundedReceiverStream::new(outbound)).await?;
-            Ok(opened.into_inner())
-        };
-        self.link = Some(Link { stream, address, frames, inbound: Inbound::Opening(call.boxed()) });
+        self.link = Some(Link::open(stream, address, &self.channels));
         // Frames may be queued from now on: a replica need not answer before it has read the first.
         self.machine.handle(clock::now(), Input::Connected { stream });
     }
 
     fn disconnect(&mut self, silent: bool) {
-        if let Some(link) = self.link.take()
-            && silent
-        {
-            self.channels.forget(&link.address);
+        let Some(link) = self.link.take() else { return };
+        if silent {
+            self.channels.forget(link.address());
+        } else {
+            link.finish();
         }
     }
 
     fn send(&mut self, stream: StreamId, frame: ClientFrame) {
-        if let Some(link) = self.link.as_ref().filter(|link| link.stream == stream) {
-            // It fails if the stream is broken, which `Link::next` reports.
-            let _ = link.frames.send(frame);
+        if let Some(link) = self.link.as_mut().filter(|link| link.stream == stream) {
+            link.send(frame);
         }
     }
 
     fn complete(&mut self, token: Token, result: Result<Completion, CallError>) {
-        let Some(reply) = self.waiters.remove(&token) else {
+        let Some(waiter) = self.waiters.remove(&token) else {
             if let Err(error) = result {
                 tracing::debug!(%error, "a release, close or withdrawal in the background failed");
             }
             return;
         };
+        let answer = match result {
+            Ok(completion) => Ok(self.answer(completion, waiter.opening)),
+            Err(error) => Err(error.into()),
+        };
         // Nobody takes it: the future was dropped, and the word of that is still on its way.
-        if let Err(Ok(completion)) = reply.send(result)
-            && let Some(undo) = completion.undo()
+        if let Err(Ok(answer)) = waiter.reply.send(answer)
+            && let Some(undo) = answer.completion.undo()
         {
-            let input = self.background_call(undo);
-            self.machine.handle(clock::now(), input);
+            self.background_call(clock::now(), undo);
         }
+    }
+
+    /// What belongs to a new handle is in place before the application, or the next event, gets to it.
+    fn answer(&mut self, completion: Completion, opening: Opening) -> Answer {
+        let handle = completion.handle;
+        if opening.keep_lock {
+            self.machine.handle(clock::now(), Input::KeepLocks { handle });
+        }
+        let hub = (!opening.events.is_empty()).then(|| Arc::new(EventHub::new(opening.events)));
+        if let Some(hub) = &hub {
+            self.hubs.insert(handle.0, Arc::clone(hub));
+        }
+        Answer { completion, hub }
     }
 
     fn is_over(&self) -> bool {
@@ -304,6 +335,7 @@ impl Driver {
     /// Answers later calls until the last clone of the session is dropped, so that each fails in the same way.
     async fn refuse_the_rest(mut self) {
         self.link = None;
+        self.hubs.clear();
         while let Some(command) = self.commands.recv().await {
             self.handle_commands(clock::now(), &mut vec![command]);
             self.perform();
@@ -311,43 +343,38 @@ impl Driver {
     }
 }
 
-/// A frame, or the end of the stream and why.
-type Arrival = (StreamId, Result<ServerFrame, String>);
-
-/// Waits for the next arrival; for ever if there is no stream.
-async fn next_arrival(link: &mut Option<Link>) -> Arrival {
-    match link {
-        Some(link) => (link.stream, link.next().await),
-        None => std::future::pending().await,
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // If it is dropped with its runtime, nobody else says that it is over.
+        self.board.events.put(SessionEvent::Ended(Ended::Closed));
     }
 }
 
-/// A timer that is set again only when it has to be.
-struct Timer {
-    at: Option<Time>,
-    sleep: Pin<Box<Sleep>>,
+/// The handle that a call goes through and fails with; 0 if there is none, or if the call gives something back, which
+/// a poisoned handle may still do.
+fn poisonable(operation: &Operation) -> u64 {
+    match operation {
+        Operation::Open(open) => open.directory,
+        Operation::GetContents(get) => get.handle,
+        Operation::GetStat(get) => get.handle,
+        Operation::ReadDir(read) => read.handle,
+        Operation::SetContents(set) => set.handle,
+        Operation::Delete(delete) => delete.handle,
+        Operation::Acquire(acquire) => acquire.handle,
+        Operation::SetAcl(set) => set.handle,
+        Operation::SetSequencer(set) => set.handle,
+        Operation::GetSequencer(get) => get.handle,
+        Operation::Close(_) | Operation::Release(_) | Operation::Cancel(_) | Operation::CheckSequencer(_) => {
+            0
+        }
+    }
 }
 
-impl Timer {
-    fn new() -> Self {
-        Self { at: None, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)) }
-    }
-
-    fn set(&mut self, at: Option<Time>) {
-        // A timer that fired is set again too: the lease clock may be behind the runtime's by a little.
-        if self.at != at || self.sleep.is_elapsed() {
-            self.at = at;
-            if let Some(at) = at {
-                self.sleep.as_mut().reset(Instant::now() + at.since(clock::now()));
-            }
-        }
-    }
-
-    async fn wait(&mut self) {
-        if self.at.is_some() {
-            self.sleep.as_mut().await;
-        } else {
-            std::future::pending::<()>().await;
-        }
-    }
+/// Whether a call may leave something behind although nobody waits for it any more. What an Acquire or an Open was
+/// granted is given back.
+fn changes_nodes(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::SetContents(_) | Operation::Delete(_) | Operation::SetAcl(_) | Operation::SetSequencer(_)
+    )
 }

@@ -3,6 +3,7 @@
 //! Every error answers two questions that a program must ask: is it worth trying again, and may the thing have
 //! happened all the same?
 
+use crate::tls::TlsError;
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
 use holdfast_session::{CallError, Ended};
 use tokio::time::Duration;
@@ -27,6 +28,13 @@ pub enum Error {
         /// Why it is over.
         ended: Ended,
         /// The request had been sent: it may have taken effect before the session ended.
+        maybe_applied: bool,
+    },
+    /// The handle was poisoned by [`Handle::poison`](crate::Handle::poison).
+    #[error("the handle was poisoned{}", unknown(*.maybe_applied))]
+    #[non_exhaustive]
+    Poisoned {
+        /// The call was under way, and may have taken effect.
         maybe_applied: bool,
     },
     /// No master answered in time. The call had no effect.
@@ -72,7 +80,10 @@ impl Error {
                     | RefusalCode::Locked
             ),
             Self::Unavailable { .. } => true,
-            Self::SessionEnded { .. } | Self::OutcomeUnknown { .. } | Self::Protocol { .. } => false,
+            Self::SessionEnded { .. }
+            | Self::Poisoned { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::Protocol { .. } => false,
         }
     }
 
@@ -81,7 +92,7 @@ impl Error {
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
             Self::OutcomeUnknown { .. } | Self::Protocol { .. } => true,
-            Self::SessionEnded { maybe_applied, .. } => *maybe_applied,
+            Self::SessionEnded { maybe_applied, .. } | Self::Poisoned { maybe_applied } => *maybe_applied,
             Self::Refused { .. } | Self::Unavailable { .. } => false,
         }
     }
@@ -116,15 +127,15 @@ impl From<CallError> for Error {
     }
 }
 
-/// Why a list of addresses is not one.
+/// Why no [`Cell`](crate::Cell) can be made of what was given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum AddressError {
-    /// The list is empty.
+pub enum ConnectError {
+    /// The list of addresses is empty.
     #[error("no address of a replica was given: name at least one, as host:port")]
-    None,
+    NoAddress,
     /// An address is not well-formed.
-    #[error("{address:?} is not an address: {what}; write host:port or http://host:port")]
+    #[error("{address:?} is not an address: {what}; write host:port, http://host:port or https://host:port")]
     #[non_exhaustive]
     Malformed {
         /// The text.
@@ -132,13 +143,32 @@ pub enum AddressError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The address asks for TLS, and none is configured.
+    #[error("{address:?} asks for TLS, and no TLS is configured: give a CA certificate, or write http://")]
+    #[non_exhaustive]
+    TlsNeeded {
+        /// The text.
+        address: String,
+    },
+    /// The address asks for plain text, and TLS is configured.
+    #[error(
+        "{address:?} asks for plain text, and TLS is configured: write https://, or leave the scheme out"
+    )]
+    #[non_exhaustive]
+    TlsRefused {
+        /// The text.
+        address: String,
+    },
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
-impl AddressError {
-    /// Never: the same text will be refused again.
+impl ConnectError {
+    /// Whether trying again may help: only if a file was just being replaced.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        false
+        matches!(self, Self::Tls(error) if error.is_retryable())
     }
 }
 

@@ -35,19 +35,32 @@ mod channels;
 mod clock;
 mod driver;
 mod error;
+mod events;
 mod handle;
+mod link;
 mod lock;
+mod options;
 mod session;
+mod streams;
+mod timer;
+mod tls;
 mod unary;
 mod values;
 
 pub use call::SessionState;
 pub use cell::{Cell, CellBuilder, CellStatus, TIMEOUT_DEFAULT, WriteOptions};
-pub use error::{AddressError, Error, Lost};
-pub use handle::{Handle, OpenOptions};
-pub use holdfast_proto::client::v1::{MemberStatus, RefusalCode, Role, Settings};
-pub use holdfast_session::Ended;
-pub use holdfast_types::{Mode, Sequencer, SequencerError};
+pub use error::{ConnectError, Error, Lost};
+pub use events::{ChildChange, EventKind, EventSet, HandleEvent, SessionEvent};
+pub use handle::Handle;
+pub use holdfast_proto::client::v1::{MemberStatus, RefusalCode, Role, SessionInfo, Settings};
+pub use holdfast_session::{CacheStats, Ended};
+pub use holdfast_types::{Admitted, Fence, FenceError, FenceTextError, Mode, Sequencer, SequencerError};
 pub use lock::Lock;
-pub use session::{GRACE_DEFAULT, LEASE_DEFAULT, Session, SessionBuilder};
-pub use values::{Contents, Entry, LockHolder, LockStat, NodeKind, SequencerCheck, Stat, Written};
+pub use options::OpenOptions;
+pub use session::{CACHE_BYTES_DEFAULT, GRACE_DEFAULT, LEASE_DEFAULT, Session, SessionBuilder};
+pub use streams::{HandleEvents, SessionEvents};
+pub use tls::{Tls, TlsError};
+pub use values::{
+    AclNames, Contents, DirPage, Entry, HandleInfo, LockHolder, LockStat, NodeKind, NodeStat, SequencerCheck,
+    Stat, Uses, Written,
+};

@@ -5,8 +5,13 @@ use crate::cell::Cell;
 use crate::clock;
 use crate::driver;
 use crate::error::Error;
-use crate::handle::{Handle, OpenOptions};
-use holdfast_session::{CacheConfig, Config, Ended};
+use crate::handle::{Handle, mismatch};
+use crate::options::OpenOptions;
+use crate::streams::SessionEvents;
+use crate::values::SequencerCheck;
+use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{self as wire, outcome};
+use holdfast_session::{CacheConfig, CacheStats, Config, Ended};
 use holdfast_types::SessionId;
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +22,8 @@ use tokio::sync::watch;
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(12);
 /// The grace period that a session has if it asks for none.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(45);
+/// The most bytes that a session caches if it is not told otherwise.
+pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 
 /// A session with a cell: what handles and locks belong to, and what a lease keeps alive.
 ///
@@ -40,11 +47,18 @@ pub struct SessionBuilder {
     lease: Duration,
     grace: Duration,
     client_name: String,
+    cache_bytes_max: u64,
 }
 
 impl SessionBuilder {
     pub(crate) fn new(cell: Cell) -> Self {
-        Self { cell, lease: LEASE_DEFAULT, grace: GRACE_DEFAULT, client_name: client_name_default() }
+        Self {
+            cell,
+            lease: LEASE_DEFAULT,
+            grace: GRACE_DEFAULT,
+            client_name: client_name_default(),
+            cache_bytes_max: CACHE_BYTES_DEFAULT,
+        }
     }
 
     /// The length of the lease: 100 ms to 60 s, granted exactly; 12 s by default. Whole milliseconds count. A
@@ -66,6 +80,13 @@ impl SessionBuilder {
     /// the host's name and the process's id.
     pub fn client_name(mut self, name: impl Into<String>) -> Self {
         self.client_name = name.into();
+        self
+    }
+
+    /// The most bytes of contents, metadata and lists of children that the session caches in all; 64 MiB by default.
+    /// What was not read of late goes first. 0: nothing is cached, whatever handles ask for.
+    pub fn cache_bytes_max(mut self, bytes: u64) -> Self {
+        self.cache_bytes_max = bytes;
         self
     }
 
@@ -92,7 +113,11 @@ impl SessionBuilder {
             grace: self.grace,
             drift_per_mille: 10,
             seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
-            cache: CacheConfig::default(),
+            cache: CacheConfig {
+                on: self.cache_bytes_max > 0,
+                bytes_max: self.cache_bytes_max,
+                ..CacheConfig::default()
+            },
         };
         let shared = driver::open(config, self.cell.channels()).await?;
         Ok(Session { shared: Arc::new(shared) })
@@ -127,6 +152,37 @@ impl Session {
         self.shared.state.clone()
     }
 
+    /// What happens to the session from now on: jeopardy, safety, fail-overs, and at last its end. The stream does not
+    /// keep the session open.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(session: holdfast::Session) {
+    /// use holdfast::SessionEvent;
+    ///
+    /// let mut events = session.events();
+    /// while let Some(event) = events.next().await {
+    ///     match event {
+    ///         SessionEvent::Jeopardy => println!("the cell does not answer; be careful"),
+    ///         SessionEvent::Safe => println!("all is well again, and nothing was lost"),
+    ///         SessionEvent::Ended(why) => println!("{why}: begin anew"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn events(&self) -> SessionEvents {
+        self.shared.board.events.listen()
+    }
+
+    /// How well the cache has done since the session was opened.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.shared.board.cache.snapshot()
+    }
+
     /// Waits until the session is over, and tells why. Dropping the future changes nothing.
     pub async fn expired(&self) -> Ended {
         self.shared.ended().await
@@ -146,7 +202,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`], for example with `NOT_FOUND`, `ALREADY_EXISTS`, `WRONG_KIND` or `BAD_PATH`;
+    /// [`Error::Refused`], for example with `NOT_FOUND`, `ALREADY_EXISTS`, `WRONG_KIND`, `BAD_PATH` or
+    /// `PERMISSION_DENIED`;
     /// [`Error::SessionEnded`].
     ///
     /// # Examples
@@ -156,12 +213,38 @@ impl Session {
     /// use holdfast::OpenOptions;
     ///
     /// let leader = session.open("/service/leader", OpenOptions::new().create()).await?;
-    /// println!("created: {}, stat: {:?}", leader.created(), leader.stat().await?);
+    /// println!("created: {}, lock: {:?}", leader.created(), leader.lock_stat().await?);
     /// # Ok(())
     /// # }
     /// ```
     pub async fn open(&self, path: &str, options: OpenOptions) -> Result<Handle, Error> {
-        Handle::open(Arc::clone(&self.shared), path, options).await
+        Handle::open_path(Arc::clone(&self.shared), path, options).await
+    }
+
+    /// A handle on the root, `/`, which is always there: for reading its children, and for names relative to it. Costs
+    /// a message the first time at the most. Dropping the future changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] (`PERMISSION_DENIED`) or [`Error::SessionEnded`].
+    pub async fn root(&self) -> Result<Handle, Error> {
+        self.open("/", OpenOptions::new().directory().read_only()).await
+    }
+
+    /// Tells whether a sequencer is valid now: whether the lock is held, as it says. For a server that has a session
+    /// and is handed one with an order; see also [`Fence`](crate::Fence). Dropping the future changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] (`BAD_SEQUENCER`, `FOREIGN_CELL`) or [`Error::SessionEnded`].
+    pub async fn check_sequencer(&self, sequencer: impl ToString) -> Result<SequencerCheck, Error> {
+        let check = wire::CheckSequencer { sequencer: sequencer.to_string() };
+        match self.shared.call(Operation::CheckSequencer(check)).await?.result {
+            outcome::Result::SequencerChecked(checked) => {
+                Ok(SequencerCheck::new(checked.valid, checked.reason))
+            }
+            _ => Err(mismatch()),
+        }
     }
 
     /// Ends the session: its handles are closed and its locks released, without lock-delay. Returns when the

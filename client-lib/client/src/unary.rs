@@ -3,7 +3,7 @@
 //! Owns the address of the master as last heard. The invariant: a call that must not be repeated is repeated
 //! only after an attempt that certainly had no effect, because nothing was sent or because it was refused.
 
-use crate::address;
+use crate::address::{self, Scheme};
 use crate::channels::Channels;
 use crate::error::Error;
 use holdfast_proto::client::v1::admin_client::AdminClient;
@@ -81,6 +81,11 @@ impl Unary {
         Self { addresses, channels, timeout, master: Arc::default() }
     }
 
+    /// The same for calls that take longer.
+    pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
     /// Calls the cell's service at the master.
     pub(crate) async fn call<T, F, Fut>(&self, repeat: Repeat, call: F) -> Result<T, Error>
     where
@@ -101,7 +106,7 @@ impl Unary {
 
     async fn search<T, F, Fut>(&self, repeat: Repeat, call: F) -> Result<T, Error>
     where
-        F: Fn(&str) -> Result<Fut, crate::error::AddressError>,
+        F: Fn(&str) -> Result<Fut, crate::error::ConnectError>,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let deadline = Instant::now() + self.timeout;
@@ -175,7 +180,7 @@ impl Unary {
                 && let Ok(master) = self.status_of(&status.master_address).await
                 && master.role() == Role::Master
             {
-                self.remember_master(address::parse(&status.master_address).ok());
+                self.remember_master(address::parse(&status.master_address, Scheme::Any).ok());
                 return Ok(master);
             }
             anybody = Some(status);
@@ -187,7 +192,8 @@ impl Unary {
     pub(crate) async fn status_of(&self, address: &str) -> Result<StatusResponse, Error> {
         let waited = self.timeout / 5;
         let unavailable = |last: String| Error::Unavailable { waited, last };
-        let address = address::parse(address).map_err(|error| unavailable(error.to_string()))?;
+        let scheme = self.channels.scheme();
+        let address = address::parse(address, scheme).map_err(|error| unavailable(error.to_string()))?;
         let mut client =
             self.channels.cell_client(&address).map_err(|error| unavailable(error.to_string()))?;
         match tokio::time::timeout(waited, client.status(StatusRequest {})).await {
@@ -257,7 +263,12 @@ impl Search<'_> {
     fn refused(self, repeat: Repeat, error: Error) -> Error {
         let ambiguous = matches!(
             error.refusal(),
-            Some(RefusalCode::GenerationMismatch | RefusalCode::NotFound | RefusalCode::AlreadyExists)
+            Some(
+                RefusalCode::GenerationMismatch
+                    | RefusalCode::NotFound
+                    | RefusalCode::AlreadyExists
+                    | RefusalCode::UnknownSession
+            )
         );
         if repeat == Repeat::Conditional && self.maybe_applied && ambiguous {
             let message = format!("an earlier attempt got no answer ({}), and then: {error}", self.last);
@@ -283,7 +294,7 @@ fn refusal_code(status: &Status) -> Option<RefusalCode> {
 
 fn named_master(status: &Status) -> Option<String> {
     let text = status.metadata().get(MASTER_KEY)?.to_str().ok()?;
-    address::parse(text).ok()
+    address::parse(text, Scheme::Any).ok()
 }
 
 /// Whether the connection was not even made.

@@ -27,6 +27,10 @@ pub(crate) struct Stream {
     outbound: mpsc::Sender<Result<wire::ServerFrame, Status>>,
     /// Whether KeepAlives are answered by the way, and with how long a lease.
     pub(crate) lease_ms: Option<u32>,
+    /// Whether the client may keep what it is answered.
+    pub(crate) cacheable: bool,
+    /// What the client has acknowledged.
+    pub(crate) notices_through: u64,
 }
 
 struct Service {
@@ -82,6 +86,7 @@ impl Stream {
                 let lease = wire::LeaseGranted { number: keep_alive.number, lease_ms };
                 self.send(wire::ServerFrame { lease: Some(lease), ..wire::ServerFrame::default() }).await;
             }
+            self.notices_through = self.notices_through.max(frame.notices_through);
             if frame.hello.is_some() || !frame.requests.is_empty() || frame.close.is_some() {
                 return frame;
             }
@@ -102,7 +107,7 @@ impl Stream {
 
     pub(crate) async fn reply(&self, number: u64, result: outcome::Result) {
         let outcome = Some(wire::Outcome { revision: 100, result: Some(result) });
-        let replies = vec![wire::Reply { number, outcome }];
+        let replies = vec![wire::Reply { number, outcome, cacheable: self.cacheable }];
         self.send(wire::ServerFrame { replies, ..wire::ServerFrame::default() }).await;
     }
 
@@ -111,20 +116,30 @@ impl Stream {
         self.lease_ms = Some(lease_ms);
         let frame = self.frame().await;
         assert!(matches!(frame.hello, Some(client_frame::Hello::Open(_))), "{frame:?}");
-        let opened =
-            wire::SessionOpened { session: 9, lease_ms, lease_length_ms: lease_ms, cell: Some(cell()) };
+        let opened = wire::SessionOpened {
+            session: 9,
+            lease_ms,
+            lease_length_ms: lease_ms,
+            cell: Some(cell(1)),
+            principal: "anonymous".to_owned(),
+        };
         self.hello(server_frame::Hello::Opened(opened)).await;
     }
 
     /// Takes the hello of a client and attaches its session.
     pub(crate) async fn attach(&mut self, lease_ms: u32) {
+        self.attach_at(1, lease_ms).await;
+    }
+
+    /// The same as master of a term.
+    pub(crate) async fn attach_at(&mut self, term: u64, lease_ms: u32) {
         self.lease_ms = Some(lease_ms);
         let frame = self.frame().await;
         let Some(client_frame::Hello::Attach(attach)) = frame.hello else {
             panic!("no attachment: {frame:?}")
         };
         let attachment = attach.attachment;
-        let attached = wire::SessionAttached { attachment, locks: Vec::new(), cell: Some(cell()) };
+        let attached = wire::SessionAttached { attachment, locks: Vec::new(), cell: Some(cell(term)) };
         self.hello(server_frame::Hello::Attached(attached)).await;
     }
 
@@ -160,14 +175,15 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(LIMIT, future).await.expect("it does not come")
 }
 
-fn cell() -> wire::CellInfo {
+fn cell(term: u64) -> wire::CellInfo {
     wire::CellInfo {
         name: "dev".to_owned(),
         cell_id: 77,
-        term: 1,
+        term,
         addresses: Vec::new(),
         requests_in_flight_max: 64,
         contents_bytes_max: 262_144,
+        reattach_spread_ms: 0,
     }
 }
 
@@ -180,7 +196,13 @@ impl CellService for Service {
         request: Request<Streaming<wire::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (outbound, frames) = mpsc::channel(64);
-        let stream = Stream { inbound: request.into_inner(), outbound, lease_ms: None };
+        let stream = Stream {
+            inbound: request.into_inner(),
+            outbound,
+            lease_ms: None,
+            cacheable: false,
+            notices_through: 0,
+        };
         self.streams.send(stream).await.map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(ReceiverStream::new(frames)))
     }
@@ -226,6 +248,13 @@ impl CellService for Service {
         &self,
         _: Request<wire::DeleteRequest>,
     ) -> Result<Response<wire::DeleteResponse>, Status> {
+        Err(Status::unimplemented("not in these tests"))
+    }
+
+    async fn set_acl(
+        &self,
+        _: Request<wire::SetAclRequest>,
+    ) -> Result<Response<wire::SetAclResponse>, Status> {
         Err(Status::unimplemented("not in these tests"))
     }
 

@@ -136,7 +136,7 @@ impl<'d> Show<'d> {
         let new = self.replicas.master().await?;
         self.timeline
             .says(&format!("replica {new}"), format!("is master; the cell served nobody for {outage}"));
-        self.timeline.claim("the lock is held as before", stat.lock_generation == before.generation)?;
+        self.timeline.claim("the lock is held as before", stat.lock.generation == before.generation)?;
         // Only a lease that the new master granted reaches so far.
         let renewed = killed_at + LEASE;
         let visit = self

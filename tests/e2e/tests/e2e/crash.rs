@@ -35,7 +35,7 @@ async fn all_that_was_acknowledged_survives_the_death_of_all_replicas_and_sessio
     let queued = session.open("/held", OpenOptions::new()).await.unwrap();
     let waiting = tokio::spawn(async move { queued.acquire(Mode::Exclusive).await });
     let temporary = session.open("/temporary", OpenOptions::new().create().ephemeral()).await.unwrap();
-    eventually("the other waits", async || (held.stat().await.ok()?.lock.waiting == 1).then_some(())).await;
+    eventually("the other waits", async || (held.lock_stat().await.ok()?.waiting == 1).then_some(())).await;
     let mut states = session.watch_state();
     states.mark_unchanged();
     let (stop, stopped) = tokio::sync::watch::channel(false);
@@ -64,7 +64,7 @@ async fn all_that_was_acknowledged_survives_the_death_of_all_replicas_and_sessio
     assert_eq!(session.state(), SessionState::Safe);
     assert!(lock.is_held());
     assert!(cell.check_sequencer(lock.sequencer()).await.unwrap().is_valid());
-    assert_eq!(held.stat().await.unwrap().lock_generation, lock.generation());
+    assert_eq!(held.lock_stat().await.unwrap().generation, lock.generation());
     assert!(temporary.stat().await.is_ok(), "the ephemeral file lives as long as its session");
     let generation = lock.generation();
     lock.release().await.unwrap();

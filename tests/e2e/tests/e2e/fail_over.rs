@@ -33,9 +33,9 @@ fn wait_in_line(handle: Handle, lock: usize, place: usize, grants: &Grants) -> J
     let grants = Arc::clone(grants);
     tokio::spawn(async move {
         let guard = handle.acquire(Mode::Exclusive).await.unwrap();
-        let stat = handle.stat().await.unwrap();
-        assert_eq!(stat.lock.holder_count, 1, "nobody else holds {}", handle.path());
-        assert_eq!(stat.lock_generation, guard.generation(), "the lock has not passed on meanwhile");
+        let lock = handle.lock_stat().await.unwrap();
+        assert_eq!(lock.holder_count, 1, "nobody else holds {}", handle.path());
+        assert_eq!(lock.generation, guard.generation(), "the lock has not passed on meanwhile");
         grants.lock().unwrap().entry(lock).or_default().push((place, guard.generation()));
         guard.release().await.unwrap();
     })
@@ -57,7 +57,7 @@ async fn take_places(cell: &Cell, grants: &Grants) -> (Vec<(Handle, Lock)>, Vec<
         for (handle, _) in &holders[..QUEUES] {
             let waiting = place as u64 + 1;
             eventually("the next waiter has its place", async || {
-                (handle.stat().await.ok()?.lock.waiting == waiting).then_some(())
+                (handle.lock_stat().await.ok()?.waiting == waiting).then_some(())
             })
             .await;
         }
@@ -76,9 +76,9 @@ async fn fifty_clients_keep_their_locks_and_their_places_when_the_master_is_kill
     cluster[first].kill().await;
     assert_ne!(cluster.master().await, first);
     for (handle, guard) in &holders {
-        let stat = within("a holder reads its lock", handle.stat()).await.unwrap();
-        assert_eq!(stat.lock_generation, guard.generation(), "{} was granted anew", handle.path());
-        assert_eq!(stat.lock.holder_count, 1);
+        let lock = within("a holder reads its lock", handle.lock_stat()).await.unwrap();
+        assert_eq!(lock.generation, guard.generation(), "{} was granted anew", handle.path());
+        assert_eq!(lock.holder_count, 1);
         assert!(cell.check_sequencer(guard.sequencer()).await.unwrap().is_valid());
         eventually("its guard holds", async || guard.is_held().then_some(())).await;
     }
@@ -156,7 +156,7 @@ async fn what_is_retried_across_the_deaths_of_masters_takes_effect_once() {
     }
     let writer = tokio::spawn(write_file(cell.session().open().await.unwrap(), stopped));
 
-    let children = async || cell.stat("/made").await.ok().map(|stat| stat.children);
+    let children = async || cell.stat("/made").await.ok().map(|node| node.stat.children);
     for _ in 0..3 {
         // Requests are under way when the master dies.
         let before = eventually("the cell answers", children).await;
@@ -204,7 +204,7 @@ async fn a_counter_under_a_lock_counts_right_while_replicas_die_in_turn() {
     for _ in 0..8 {
         counters.spawn(count_under_lock(cell.session().open().await.unwrap(), stopped.clone()));
     }
-    let generation = async || cell.stat("/counter").await.ok().map(|stat| stat.content_generation);
+    let generation = async || cell.stat("/counter").await.ok().map(|node| node.stat.content_generation);
     for round in 0..6 {
         let before = eventually("the counter is there", generation).await;
         eventually("the counter rises", async || generation().await.filter(|now| *now > before + 30)).await;
@@ -242,7 +242,7 @@ async fn a_master_that_stood_still_is_replaced_and_never_serves_from_the_past() 
     assert_eq!(read.bytes, "after");
     cluster.caught_up(old).await;
     assert_ne!(cluster.master().await, old);
-    assert_eq!(file.stat().await.unwrap().lock_generation, lock.generation());
+    assert_eq!(file.lock_stat().await.unwrap().generation, lock.generation());
     assert!(cell.check_sequencer(lock.sequencer()).await.unwrap().is_valid());
 }
 
@@ -269,5 +269,5 @@ async fn a_session_that_outlives_a_dead_cell_goes_through_jeopardy_and_keeps_its
     written.unwrap();
     within("the session is safe", states.wait_for(|state| *state == SessionState::Safe)).await.unwrap();
     assert!(lock.is_held());
-    assert_eq!(file.stat().await.unwrap().lock_generation, lock.generation());
+    assert_eq!(file.lock_stat().await.unwrap().generation, lock.generation());
 }

@@ -17,6 +17,7 @@ use holdfast_e2e::Programs;
 /// Where cargo has put the programs.
 const PROGRAMS: Programs = Programs {
     replica: env!("CARGO_BIN_EXE_e2e-replica"),
+    client: env!("CARGO_BIN_EXE_e2e-client"),
     holder: env!("CARGO_BIN_EXE_e2e-holder"),
     tied: env!("CARGO_BIN_EXE_e2e-tied"),
 };

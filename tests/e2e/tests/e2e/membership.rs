@@ -60,9 +60,9 @@ async fn a_wiped_replica_refuses_to_start_and_is_replaced_under_a_new_id_while_c
     let master = cluster.master().await;
     cluster[master].kill().await;
     let before =
-        eventually("the cell goes on", async || cell.stat("/work").await.ok()).await.content_generation;
+        eventually("the cell goes on", async || cell.stat("/work").await.ok()).await.stat.content_generation;
     eventually("the worker goes on", async || {
-        cell.stat("/work").await.ok().filter(|stat| stat.content_generation > before)
+        cell.stat("/work").await.ok().filter(|node| node.stat.content_generation > before)
     })
     .await;
     stop.send_replace(true);

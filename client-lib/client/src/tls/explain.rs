@@ -1,0 +1,104 @@
+//! What was wrong with a connection, in words that say whose certificate it was and what to do.
+//!
+//! Only texts: no caller decides anything by them.
+
+use rustls::{AlertDescription, CertificateError, Error};
+use std::io;
+
+/// The handshake failed, as seen from here.
+pub(super) fn handshake(error: io::Error, has_identity: bool) -> io::Error {
+    match rustls_error(&error) {
+        // Bytes that are no TLS: frames of HTTP/2, or an answer in HTTP/1.
+        Some(Error::InvalidMessage(_)) => io::Error::other(
+            "the replica speaks plain text, and TLS is configured here: use http://, or TLS there",
+        ),
+        Some(_) => connection(error, has_identity),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => io::Error::new(
+            error.kind(),
+            "the replica closed the connection during the TLS handshake: does it speak TLS at all?",
+        ),
+        None => error,
+    }
+}
+
+/// A connection failed during or after the handshake. In TLS 1.3 the server's verdict on the client's certificate
+/// comes only then.
+pub(super) fn connection(error: io::Error, has_identity: bool) -> io::Error {
+    let text = match rustls_error(&error) {
+        Some(Error::InvalidCertificate(reason)) => of_replica(reason),
+        Some(Error::AlertReceived(alert)) => of_client(*alert, has_identity),
+        _ => return error,
+    };
+    io::Error::new(error.kind(), text)
+}
+
+/// The answer to plain text was a TLS alert.
+pub(super) fn tls_expected() -> io::Error {
+    io::Error::other("the replica speaks TLS, and none is configured here: give a CA certificate")
+}
+
+/// The connection was closed before a byte came.
+pub(super) fn closed_at_once() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "the replica closed the connection without a word: it is stopping, or it speaks TLS only",
+    )
+}
+
+fn rustls_error(error: &io::Error) -> Option<&Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+/// What is wrong with the replica's certificate.
+fn of_replica(reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the replica's certificate has expired".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the replica's certificate is not valid yet: compare this machine's clock with the replica's"
+                .to_owned()
+        }
+        CertificateError::UnknownIssuer => {
+            "the replica's certificate is signed by a CA that is not trusted here".to_owned()
+        }
+        CertificateError::NotValidForName => "the replica's certificate is for another host".to_owned(),
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "the replica's certificate is for {}, and not for {:?}: use that name in the address, or set the TLS \
+             server name",
+            if presented.is_empty() { "no host at all".to_owned() } else { presented.join(", ") },
+            expected.to_str(),
+        ),
+        other => format!("the replica's certificate cannot be trusted: {other}"),
+    }
+}
+
+/// What the replica holds against this client.
+fn of_client(alert: AlertDescription, has_identity: bool) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => {
+            "the replica wants a client certificate, and none is configured here".to_owned()
+        }
+        // How TLS 1.2 says the same, among other things.
+        AlertDescription::HandshakeFailure if !has_identity => {
+            "the replica refused the handshake: it may want a client certificate, and none is configured here"
+                .to_owned()
+        }
+        AlertDescription::UnknownCA => {
+            "the replica rejected this client's certificate: it does not trust the CA that signed it"
+                .to_owned()
+        }
+        AlertDescription::CertificateExpired => {
+            "the replica rejected this client's certificate: it has expired, or is not valid yet".to_owned()
+        }
+        AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::AccessDenied
+        | AlertDescription::DecryptError => {
+            format!("the replica rejected this client's certificate ({alert:?})")
+        }
+        other => format!("the replica broke the TLS connection off ({other:?})"),
+    }
+}
