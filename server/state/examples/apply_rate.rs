@@ -68,8 +68,10 @@ fn apply_all(state: &mut State, batches: Vec<bytes::Bytes>) -> std::time::Durati
 
 fn open(state: &mut State, index: u64, effects: &mut Vec<Effect>) {
     let secret = format!("secret of session {index:08}").into_bytes().into();
-    let open = OpenSession { secret, lease_ms: 12_000, client: format!("client-{index}") };
-    state.apply(Command { tag: 0, kind: Some(Kind::OpenSession(open)) }, effects).expect("a known command");
+    let open =
+        OpenSession { secret, lease_ms: 12_000, client: format!("client-{index}"), ..Default::default() };
+    let command = Command { kind: Some(Kind::OpenSession(open)), ..Command::default() };
+    state.apply(command, effects).expect("a known command");
     let Some(Effect::SessionOpened { session, .. }) = effects.pop() else { panic!("a session is opened") };
     let open = Open { path: format!("/lock-{index:08}"), creation: Creation::May.into(), ..Open::default() };
     state.apply(request(session.0, 1, Operation::Open(open)), effects).expect("a known command");

@@ -207,7 +207,8 @@ impl State {
     pub(crate) fn check_list(&self, path: &NodePath, contents: &[u8]) -> Result<(), Refusal> {
         let Some(name) = list_name(path) else { return Ok(()) };
         let bad = |what: String| refusal::new(RefusalCode::BadAcl, format!("{path}: {what}"));
-        let text = std::str::from_utf8(contents).map_err(|error| bad(format!("it is no UTF-8 text: {error}")))?;
+        let text =
+            std::str::from_utf8(contents).map_err(|error| bad(format!("it is no UTF-8 text: {error}")))?;
         for (line, entry) in entries(text) {
             let wrong = match entry {
                 Entry::Everyone => None,
@@ -276,12 +277,14 @@ impl State {
     /// Whether every list is well-formed, and none leads back to itself.
     pub(crate) fn verify_lists(&self) -> Result<(), String> {
         let directory = NodePath::from_canonical(DIRECTORY).expect("the directory's name is canonical");
-        let found = self.tree.get(&directory).is_some_and(|node| node.kind == Kind::Directory && !node.ephemeral);
+        let found =
+            self.tree.get(&directory).is_some_and(|node| node.kind == Kind::Directory && !node.ephemeral);
         if !found {
             return Err(format!("there is no directory {DIRECTORY}"));
         }
         for (name, node) in self.tree.children(&directory, "") {
-            let checked = self.check_new_list(&directory.child(name), node.kind, node.ephemeral, &node.contents);
+            let checked =
+                self.check_new_list(&directory.child(name), node.kind, node.ephemeral, &node.contents);
             checked.map_err(|refusal| refusal.message)?;
         }
         Ok(())

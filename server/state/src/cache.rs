@@ -103,6 +103,12 @@ impl State {
         own.any(|holder| self.cacheable(session, holder.handle).is_some()).then_some(parent)
     }
 
+    /// The path that an Open of the session names, if it names one.
+    #[must_use]
+    pub fn path_of_open(&self, session: SessionId, open: &Open) -> Option<NodePath> {
+        self.opened_path(session, open, Self::parse_path).ok()
+    }
+
     fn touched_by_request(&self, command: &SessionRequest, is_barred: &dyn Fn(&NodePath) -> bool) -> Touched {
         let session = SessionId(command.session);
         match command.request.as_ref().and_then(|request| request.operation.as_ref()) {

@@ -100,10 +100,12 @@ impl State {
 
     /// Tells those who hold a node's lock and asked for it that somebody else wants the lock.
     pub(crate) fn tell_holders(&self, node: &Node, effects: &mut Vec<Effect>) {
-        for holder in &node.watchers {
-            if node.lock.holds(*holder) {
-                self.tell_one(*holder, node, EventKind::ConflictingRequest, None, effects);
-            }
+        let mut tell = |holder| self.tell_one(holder, node, EventKind::ConflictingRequest, None, effects);
+        // The shorter list is walked, and the other one asked: a node can have very many of either.
+        if node.lock.holder_count() <= node.watchers.len() as u64 {
+            node.lock.holders().filter(|holder| node.watchers.contains(holder)).for_each(&mut tell);
+        } else {
+            node.watchers.iter().copied().filter(|holder| node.lock.holds(*holder)).for_each(&mut tell);
         }
     }
 
@@ -138,7 +140,12 @@ impl State {
 
     /// What happened to the node of a handle since the handle was opened, when the node was as `stat` says.
     #[must_use]
-    pub fn change_since_open(&self, session: SessionId, handle: HandleId, stat: &Stat) -> Option<HandleEvent> {
+    pub fn change_since_open(
+        &self,
+        session: SessionId,
+        handle: HandleId,
+        stat: &Stat,
+    ) -> Option<HandleEvent> {
         let seen = Seen {
             handle: handle.0,
             content_generation: stat.content_generation,

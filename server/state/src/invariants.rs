@@ -53,9 +53,13 @@ impl State {
 
     /// Checks all invariants; the error is a sentence.
     pub(crate) fn verify(&self) -> Result<(), String> {
-        hold!(settings::complete(self.settings.clone()).as_ref() == Ok(&self.settings), "the settings are out of their ranges");
+        hold!(
+            settings::complete(self.settings.clone()).as_ref() == Ok(&self.settings),
+            "the settings are out of their ranges"
+        );
         let (granted, promised) = (self.settings.lease_ms_max, self.lease_promised_ms);
         hold!(granted <= promised, "leases of {granted} ms may be granted, and {promised} ms are promised");
+        hold!(LEASE_MS.contains(&promised), "leases of {promised} ms are promised");
         for id in self.members.keys() {
             hold!(!self.removed.contains(id), "replica {id} is a member and removed");
         }
@@ -63,7 +67,8 @@ impl State {
         for (id, session) in self.sessions.iter_after(None) {
             self.verify_session(id, session, &mut claims).map_err(|why| format!("session {id}: {why}"))?;
         }
-        let caching = self.sessions.iter_after(None).filter(|(_, session)| session.caches()).map(|(id, _)| id);
+        let caching =
+            self.sessions.iter_after(None).filter(|(_, session)| session.caches()).map(|(id, _)| id);
         hold!(caching.eq(self.sessions.caching()), "the index of caching sessions is wrong");
         self.verify_lists()?;
         self.verify_tree(&claims)
@@ -141,8 +146,14 @@ impl State {
             hold!(node.open_handles == open, "node {path}: {} handles, counted {open}", node.open_handles);
             let counted = |of: &BTreeMap<Revision, u64>| of.get(&node.instance).copied().unwrap_or(0);
             let (watching, caching) = (counted(&claims.watching), counted(&claims.caching));
-            hold!(node.watchers.len() as u64 == watching, "node {path}: it is not watched by {watching} handles");
-            hold!(node.cachers.len() as u64 == caching, "node {path}: it is not cached through {caching} handles");
+            hold!(
+                node.watchers.len() as u64 == watching,
+                "node {path}: it is not watched by {watching} handles"
+            );
+            hold!(
+                node.cachers.len() as u64 == caching,
+                "node {path}: it is not cached through {caching} handles"
+            );
             holding += node.lock.holder_count();
             waiting += node.lock.waiter_count();
             orphans += usize::from(node.is_orphan());

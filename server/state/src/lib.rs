@@ -183,6 +183,11 @@ impl State {
         self.sessions.iter_after(None)
     }
 
+    /// The sessions with greater ids than `after`, by id.
+    pub fn sessions_after(&self, after: SessionId) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.iter_after(Some(after))
+    }
+
     /// How many sessions there are.
     #[must_use]
     pub fn session_count(&self) -> usize {

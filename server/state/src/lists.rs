@@ -7,9 +7,9 @@ use holdfast_proto::client::v1::{
 };
 use holdfast_types::{HandleId, NodePath, SessionId};
 
+use crate::State;
 use crate::locking::wire_mode;
 use crate::session::{Handle, Session};
-use crate::State;
 
 /// The most handles of a page.
 const PAGE_HANDLES_MAX: usize = 1000;
@@ -70,7 +70,8 @@ impl State {
         let sessions = self.sessions.iter_from(first).take_while(move |(id, _)| only == 0 || id.0 == only);
         sessions.flat_map(move |(id, session)| {
             let handles = session.handles().filter(move |(handle, _)| (id, *handle) > after);
-            let handles = handles.filter(move |(_, handle)| path.is_none_or(|path| handle.key.path() == path));
+            let handles =
+                handles.filter(move |(_, handle)| path.is_none_or(|path| handle.key.path() == path));
             handles.map(move |(handle_id, handle)| self.handle_info(id, session, handle_id, handle))
         })
     }
@@ -88,7 +89,10 @@ impl State {
             match claim.ticket {
                 None => holds = node.lock.mode().map_or(LockMode::Unspecified, wire_mode),
                 Some(ticket) => {
-                    waits = node.lock.waiter(ticket).map_or(LockMode::Unspecified, |waiter| wire_mode(waiter.mode));
+                    waits = node
+                        .lock
+                        .waiter(ticket)
+                        .map_or(LockMode::Unspecified, |waiter| wire_mode(waiter.mode));
                 }
             }
         }
@@ -105,7 +109,10 @@ impl State {
             lock_delay_ms: handle.lock_delay_ms,
             holds: holds.into(),
             waits: waits.into(),
-            sequencer: handle.sequencer.as_ref().map_or_else(String::new, |sequencer| sequencer.text.to_string()),
+            sequencer: handle
+                .sequencer
+                .as_ref()
+                .map_or_else(String::new, |sequencer| sequencer.text.to_string()),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! holder, a waiter or a delay away runs [`State::settle`] on the node in the same command.
 
 use holdfast_proto::client::v1::{
-    Acquire, Cancel, Cancelled, EventKind, Granted, LockGrant, LockMode, Queued, Refusal, Release, Released, outcome,
+    Acquire, Cancel, Cancelled, EventKind, Granted, LockGrant, LockMode, Queued, Refusal, Release, Released,
+    outcome,
 };
 use holdfast_types::{HandleId, Mode, RequestNumber, Revision, SessionId};
 

@@ -123,7 +123,10 @@ pub fn is_root() -> Refusal {
 /// The directory of the access control lists, which stays.
 #[must_use]
 pub fn is_directory_of_lists() -> Refusal {
-    new(RefusalCode::PermissionDenied, "the directory /acl cannot be deleted: the cell's access control lists are in it")
+    new(
+        RefusalCode::PermissionDenied,
+        "the directory /acl cannot be deleted: the cell's access control lists are in it",
+    )
 }
 
 /// A lock that is not at rest.
@@ -176,14 +179,19 @@ pub fn permission_denied(principal: &Principal, verb: &str, path: &NodePath, lis
 pub fn other_principal(session: SessionId, opened_by: &Principal, principal: &Principal) -> Refusal {
     new(
         RefusalCode::PermissionDenied,
-        format!("session {session} was opened by {opened_by}, not by {principal}: open a session of your own"),
+        format!(
+            "session {session} was opened by {opened_by}, not by {principal}: open a session of your own"
+        ),
     )
 }
 
 /// A handle that was not opened for what is asked of it.
 #[must_use]
 pub fn wrong_use(handle: HandleId, needed: &str) -> Refusal {
-    new(RefusalCode::WrongUse, format!("handle {handle} was not opened to {needed}: open the node for that use"))
+    new(
+        RefusalCode::WrongUse,
+        format!("handle {handle} was not opened to {needed}: open the node for that use"),
+    )
 }
 
 /// A handle that depends on a sequencer which is not valid.

@@ -5,8 +5,8 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    AclNames, AclSet, Close, Closed, Delete, Deleted, EventKind, Outcome, Refusal, Request, SetAcl, SetContents,
-    Written, outcome,
+    AclNames, AclSet, Close, Closed, Delete, Deleted, EventKind, Outcome, Refusal, Request, SetAcl,
+    SetContents, Written, outcome,
 };
 use holdfast_proto::log::v1::SessionRequest;
 use holdfast_types::{HandleId, Mode, RequestNumber, SessionId};

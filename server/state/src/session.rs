@@ -14,8 +14,8 @@ use crate::acl::Permission;
 use crate::events::EventSet;
 use crate::exactly_once::{Recorded, Window};
 use crate::lock::Holder;
-use crate::sequencer::CellSequencer;
 use crate::refusal;
+use crate::sequencer::CellSequencer;
 use crate::tree::{NodeKey, Tree};
 
 /// A session.

@@ -73,7 +73,11 @@ fn check(settings: &Settings) -> Result<(), Refusal> {
         ("handles_per_session_max", settings.handles_per_session_max, 1..=u64::MAX),
         ("nodes_max", settings.nodes_max, 1..=u64::MAX),
         ("requests_in_flight_max", settings.requests_in_flight_max.into(), 1..=64 * 1024),
-        ("lease_ms_max", settings.lease_ms_max.into(), u64::from(*LEASE_MS.start())..=u64::from(*LEASE_MS.end())),
+        (
+            "lease_ms_max",
+            settings.lease_ms_max.into(),
+            u64::from(*LEASE_MS.start())..=u64::from(*LEASE_MS.end()),
+        ),
     ];
     for (name, value, range) in ranges {
         if !range.contains(&value) {

@@ -278,7 +278,9 @@ fn an_operation_that_is_not_understood_is_refused_and_recorded() {
             request: Some(request(operation)),
             acknowledged: None,
         });
-        state.apply(Command { tag: 0, kind: Some(kind), ..Command::default() }, &mut Vec::new()).expect("a known command");
+        state
+            .apply(Command { tag: 0, kind: Some(kind), ..Command::default() }, &mut Vec::new())
+            .expect("a known command");
     }
     let recorded = state.session(session).expect("it is there").recorded(RequestNumber(1));
     let Recorded::Outcome(outcome) = recorded else { panic!("recorded, not {recorded:?}") };

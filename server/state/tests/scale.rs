@@ -16,7 +16,9 @@ fn genesis() -> State {
 
 fn apply(state: &mut State, kind: Kind) -> Vec<Effect> {
     let mut effects = Vec::new();
-    state.apply(Command { tag: 0, kind: Some(kind), ..Command::default() }, &mut effects).expect("a known command");
+    state
+        .apply(Command { tag: 0, kind: Some(kind), ..Command::default() }, &mut effects)
+        .expect("a known command");
     effects
 }
 
@@ -29,7 +31,12 @@ fn write(state: &mut State, path: String, contents: String) {
 }
 
 fn open_session(state: &mut State, name: u8) -> SessionId {
-    let open = OpenSession { secret: vec![name; 32].into(), lease_ms: 12_000, client: name.to_string(), ..OpenSession::default() };
+    let open = OpenSession {
+        secret: vec![name; 32].into(),
+        lease_ms: 12_000,
+        client: name.to_string(),
+        ..OpenSession::default()
+    };
     apply(state, Kind::OpenSession(open));
     state.session_by_secret(&[name; 32]).expect("it was opened")
 }

@@ -4,17 +4,37 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    Acknowledged, Acquire, Cancel, Close, Delete, DeleteRequest, GetStat, NumberRange, Open, Release,
-    Request, SetContents, SetContentsRequest, Settings,
+    Acknowledged, AclNames, Acquire, Cancel, Close, Delete, DeleteRequest, GetStat, NumberRange, Open,
+    Release, Request, SetAcl, SetAclRequest, SetContents, SetContentsRequest, SetSequencer, Settings, Uses,
 };
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_proto::log::v1::{
-    Command, EndLockDelay, EndSession, OpenSession, RaiseVersion, ReapNode, SessionRequest,
+    Command, EndLockDelay, EndSession, LowerLeasePromise, OpenSession, RaiseVersion, ReapNode, SessionRequest,
 };
 use proptest::prelude::*;
 
-const PATHS: [&str; 11] =
-    ["/", "/a", "/b", "/a/b", "/a/c", "/ls/dev/a", "/ls/local/b", "/ls", "/ls/x/a", "/a/", "//"];
+const PATHS: [&str; 18] = [
+    "/",
+    "/a",
+    "/b",
+    "/a/b",
+    "/a/c",
+    "/ls/dev/a",
+    "/ls/local/b",
+    "/ls",
+    "/ls/x/a",
+    "/a/",
+    "//",
+    "/acl",
+    "/acl/x",
+    "/acl/y",
+    "/acl/admin",
+    "/acl/*",
+    "b",
+    "",
+];
+const LISTS: [&str; 9] = ["", "ann", "@x", "@y", "*", "@x\n@y", "# none\n bob", "@admin", "@"];
+const NAMES: [&str; 9] = ["", "", "*", "x", "y", "admin", "nobody", "a/b", ".."];
 
 /// Small numbers mostly, so that they meet.
 fn number() -> impl Strategy<Value = u64> {
@@ -34,19 +54,77 @@ fn path() -> BoxedStrategy<String> {
     prop_oneof![20 => known, 1 => ".{0,12}", 1 => "/[a-c/]{0,8}"].boxed()
 }
 
+fn name() -> BoxedStrategy<String> {
+    let known = prop::sample::select(&NAMES[..]).prop_map(str::to_owned);
+    prop_oneof![20 => known, 1 => ".{0,12}"].boxed()
+}
+
+fn acl() -> BoxedStrategy<Option<AclNames>> {
+    let names = (name(), name(), name()).prop_map(|(read, write, change)| AclNames { read, write, change });
+    prop::option::weighted(0.5, names).boxed()
+}
+
+fn principal() -> BoxedStrategy<String> {
+    let known = prop::sample::select(&["", "ann", "bob", "anonymous"][..]).prop_map(str::to_owned);
+    prop_oneof![20 => known, 1 => ".{0,300}"].boxed()
+}
+
+fn sequencer() -> BoxedStrategy<String> {
+    let known =
+        (0_u64..40, 0_u64..40).prop_map(|(lock, of)| format!("holdfast:1:exclusive:{lock}:{of}:/ls/dev/a"));
+    prop_oneof![4 => known, 1 => Just(String::new()), 1 => ".{0,40}"].boxed()
+}
+
+fn contents() -> BoxedStrategy<bytes::Bytes> {
+    prop_oneof![1 => bytes(), 1 => prop::sample::select(&LISTS[..]).prop_map(Into::into)].boxed()
+}
+
+fn open() -> BoxedStrategy<Operation> {
+    let uses = prop::option::weighted(
+        0.5,
+        any::<[bool; 3]>().prop_map(|[read, write, change_acl]| Uses { read, write, change_acl }),
+    );
+    let events = prop::collection::vec(prop_oneof![12 => 1..9, 1 => any::<i32>()], 0..4);
+    let node = (path(), enumeration(), enumeration(), any::<bool>(), contents(), acl());
+    let directory = prop_oneof![3 => Just(0_u64), 1 => number()];
+    let handle = (small(), directory, uses, events, any::<bool>());
+    (node, handle)
+        .prop_map(
+            |(
+                (path, creation, kind, ephemeral, contents, acl),
+                (lock_delay_ms, directory, uses, events, caching),
+            )| {
+                Operation::Open(Open {
+                    path,
+                    creation,
+                    kind,
+                    ephemeral,
+                    contents,
+                    lock_delay_ms,
+                    directory,
+                    uses,
+                    events,
+                    caching,
+                    acl,
+                })
+            },
+        )
+        .boxed()
+}
+
 fn bytes() -> BoxedStrategy<bytes::Bytes> {
     prop::collection::vec(any::<u8>(), 0..70).prop_map(Into::into).boxed()
 }
 
 fn operation() -> BoxedStrategy<Operation> {
     prop_oneof![
-        4 => (path(), enumeration(), enumeration(), any::<bool>(), bytes(), small()).prop_map(
-            |(path, creation, kind, ephemeral, contents, lock_delay_ms)| Operation::Open(Open {
-                path, creation, kind, ephemeral, contents, lock_delay_ms
-            })
-        ),
+        4 => open(),
+        1 => (number(), acl(), prop::option::of(number()))
+            .prop_map(|(handle, acl, if_generation)| Operation::SetAcl(SetAcl { handle, acl, if_generation })),
+        1 => (number(), sequencer())
+            .prop_map(|(handle, sequencer)| Operation::SetSequencer(SetSequencer { handle, sequencer })),
         1 => number().prop_map(|handle| Operation::Close(Close { handle })),
-        1 => (number(), bytes(), prop::option::of(number())).prop_map(|(handle, contents, if_generation)| {
+        1 => (number(), contents(), prop::option::of(number())).prop_map(|(handle, contents, if_generation)| {
             Operation::SetContents(SetContents { handle, contents, if_generation })
         }),
         1 => number().prop_map(|handle| Operation::Delete(Delete { handle })),
@@ -73,8 +151,10 @@ fn acknowledged() -> BoxedStrategy<Option<Acknowledged>> {
 }
 
 fn settings() -> BoxedStrategy<Settings> {
-    (number(), small(), small(), number(), number(), number(), small())
-        .prop_map(|(contents, name, path, sessions, handles, nodes, requests)| Settings {
+    let lease = prop_oneof![4 => Just(0), 2 => 100_u32..60_000, 1 => small()];
+    let bootstrap = prop_oneof![8 => Just(String::new()), 1 => principal()];
+    (number(), small(), small(), number(), number(), number(), small(), lease, bootstrap)
+        .prop_map(|(contents, name, path, sessions, handles, nodes, requests, lease, bootstrap)| Settings {
             contents_bytes_max: contents,
             name_bytes_max: name,
             path_bytes_max: path,
@@ -82,6 +162,8 @@ fn settings() -> BoxedStrategy<Settings> {
             handles_per_session_max: handles,
             nodes_max: nodes,
             requests_in_flight_max: requests,
+            lease_ms_max: lease,
+            bootstrap_principal: bootstrap,
         })
         .boxed()
 }
@@ -89,31 +171,37 @@ fn settings() -> BoxedStrategy<Settings> {
 fn kind() -> impl Strategy<Value = Kind> {
     let secret = prop_oneof![6 => (0_u8..5).prop_map(|byte| vec![byte; 16].into()), 1 => bytes()];
     prop_oneof![
-        4 => (secret, prop_oneof![Just(12_000), small()], ".{0,300}").prop_map(|(secret, lease_ms, client)| {
-            Kind::OpenSession(OpenSession { secret, lease_ms, client })
-        }),
-        1 => (number(), enumeration())
+        4 => (secret, prop_oneof![Just(12_000), small()], ".{0,300}", principal()).prop_map(
+            |(secret, lease_ms, client, principal)| {
+                Kind::OpenSession(OpenSession { secret, lease_ms, client, principal })
+            }
+        ),
+        1 => (number(), prop_oneof![4 => 1..5, 1 => enumeration()])
             .prop_map(|(session, reason)| Kind::EndSession(EndSession { session, reason })),
-        20 => (prop_oneof![9 => 2_u64..5, 1 => number()], request(), acknowledged()).prop_map(
+        20 => (prop_oneof![9 => 3_u64..6, 1 => number()], request(), acknowledged()).prop_map(
             |(session, request, acknowledged)| Kind::Request(SessionRequest { session, request, acknowledged })
         ),
-        2 => (path(), bytes(), prop::option::of(number()), any::<bool>(), enumeration()).prop_map(
+        2 => (path(), contents(), prop::option::of(number()), any::<bool>(), enumeration()).prop_map(
             |(path, contents, if_generation, create, kind)| {
                 Kind::SetContents(SetContentsRequest { path, contents, if_generation, create, kind })
             }
         ),
         2 => (path(), prop::option::of(number()))
             .prop_map(|(path, if_instance)| Kind::Delete(DeleteRequest { path, if_instance })),
+        2 => (path(), acl(), prop::option::of(number()))
+            .prop_map(|(path, acl, if_generation)| Kind::SetAcl(SetAclRequest { path, acl, if_generation })),
         2 => (path(), number()).prop_map(|(path, loss)| Kind::EndLockDelay(EndLockDelay { path, loss })),
         2 => (path(), number()).prop_map(|(path, instance)| Kind::ReapNode(ReapNode { path, instance })),
         1 => settings().prop_map(Kind::ChangeSettings),
+        1 => (0_u32..70_000).prop_map(|lease_ms| Kind::LowerLeasePromise(LowerLeasePromise { lease_ms })),
         1 => small().prop_map(|version| Kind::RaiseVersion(RaiseVersion { version })),
     ]
 }
 
 /// Any command.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
-    (any::<u64>(), prop::option::weighted(0.99, kind())).prop_map(|(tag, kind)| Command { tag, kind })
+    (any::<u64>(), prop::option::weighted(0.99, kind()), principal())
+        .prop_map(|(tag, kind, principal)| Command { tag, kind, principal })
 }
 
 /// Some operation, out of a few bytes.

@@ -1,29 +1,30 @@
 //! The runner of the golden transcripts: turns lines into commands, and outcomes and effects into lines.
 
+mod asks;
 mod show;
 
 use std::collections::BTreeMap;
 use std::error::Error;
 
 use goldenscript::{ArgumentConsumer, Context};
-use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    Acknowledged, Acquire, Cancel, Close, Creation, Delete, DeleteRequest, EndReason, GetContents, GetStat,
-    LockMode, NodeKind, NumberRange, Open, ReadDir, Release, Request, SetContents, SetContentsRequest,
-    Settings,
+    DeleteRequest, EndReason, Outcome, Request, SetAclRequest, SetContentsRequest, outcome,
 };
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_proto::log::v1::{
-    Batch, Command, EndLockDelay, EndSession, OpenSession, RaiseVersion, ReapNode, SessionRequest,
+    Batch, Command, EndLockDelay, EndSession, LowerLeasePromise, OpenSession, RaiseVersion, ReapNode,
+    SessionRequest,
 };
-use holdfast_state::{Genesis, SnapshotReader, State, settings};
-use holdfast_types::{SessionId, Term};
+use holdfast_state::{Effect, Genesis, Recorded, SnapshotReader, State, settings};
+use holdfast_types::{HandleId, NodePath, RequestNumber, SessionId, Term};
 use prost::Message;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The term of the master whose entries these are.
 const TERM: u64 = 7;
+/// The tag of every command.
+const TAG: u64 = 5;
 
 /// A cell with one replica and no raft.
 pub(crate) struct Cell {
@@ -44,12 +45,20 @@ impl Cell {
     }
 
     /// Applies a command as the one of its batch, and shows what came of it.
-    fn apply(&mut self, kind: Kind, context: &Context) -> Result<String> {
+    fn apply(&mut self, kind: Kind, principal: String, context: &Context) -> Result<String> {
+        if context.tags.contains("touched") || context.tags.contains("barred") {
+            let barred = context.tags.contains("barred");
+            return Ok(show::touched(&self.state.touched(&kind, &|_| barred)));
+        }
         let term = if context.tags.contains("deposed") { TERM - 1 } else { TERM };
-        let batch = Batch { term, commands: vec![Command { tag: 0, kind: Some(kind), ..Command::default() }] };
+        let reaps = usize::from(matches!(kind, Kind::ReapNode(_)) && term == TERM);
+        let batch = Batch { term, commands: vec![Command { tag: TAG, kind: Some(kind), principal }] };
         let mut effects = Vec::new();
         let before = self.state.revision();
         self.state.apply_batch(Term(TERM), batch.encode_to_vec().into(), &mut effects)?;
+        let commands = effects.len();
+        effects.retain(|effect| *effect != Effect::Reaped { tag: TAG });
+        assert_eq!(commands - effects.len(), reaps, "the master is told of each reaping, void or not");
         if effects.is_empty() {
             let unchanged = before == self.state.revision();
             return Ok(if unchanged { "void".to_owned() } else { format!("{}", self.state.revision()) });
@@ -73,12 +82,15 @@ impl Cell {
                 secret: key(&mut args, "secret", default)?.into_bytes().into(),
                 lease_ms: key(&mut args, "lease_ms", 12_000)?,
                 client: key(&mut args, "client", name.clone())?,
+                principal: key(&mut args, "principal", String::new())?,
             })
         } else {
             let reason: String = key(&mut args, "reason", "closed".to_owned())?;
             let reason = match reason.as_str() {
                 "expired" => EndReason::Expired.into(),
                 "closed" => EndReason::Closed.into(),
+                "idle" => EndReason::Idle.into(),
+                "killed" => EndReason::Killed.into(),
                 number => number.parse()?,
             };
             Kind::EndSession(EndSession { session: self.session_id(&name)?.0, reason })
@@ -88,7 +100,7 @@ impl Cell {
             Kind::OpenSession(open) => Some(open.secret.clone()),
             _ => None,
         };
-        let shown = self.apply(kind, context)?;
+        let shown = self.apply(kind, String::new(), context)?;
         if let Some(session) = secret.and_then(|secret| self.state.session_by_secret(&secret)) {
             self.sessions.insert(name, session);
         }
@@ -98,16 +110,17 @@ impl Cell {
     fn request(&mut self, session: &str, line: &goldenscript::Command, context: &Context) -> Result<String> {
         let mut args = line.consume_args();
         let session = self.session_id(session)?;
-        if let Some(operation) = read_operation(&line.name, &mut args)? {
+        if let Some(operation) = asks::read(&line.name, &mut args)? {
             args.reject_next()?;
             return Ok(show::outcome(&self.state.read(session, &operation)));
         }
         let number = next(&mut args)?;
-        let acknowledged = acknowledged(&mut args)?;
-        let operation = operation(&line.name, &mut args)?;
+        let acknowledged = asks::acknowledged(&mut args)?;
+        let operation = asks::operation(&line.name, &mut args)?;
         args.reject_next()?;
         let request = Some(Request { number, operation });
-        self.apply(Kind::Request(SessionRequest { session: session.0, request, acknowledged }), context)
+        let kind = Kind::Request(SessionRequest { session: session.0, request, acknowledged });
+        self.apply(kind, String::new(), context)
     }
 
     fn command(&mut self, line: &goldenscript::Command, context: &Context) -> Result<String> {
@@ -118,51 +131,123 @@ impl Cell {
                 contents: args.next_pos().unwrap_or_default().as_bytes().to_vec().into(),
                 if_generation: args.take_key("if").map(str::parse).transpose()?,
                 create: key(&mut args, "create", false)?,
-                kind: kind(&mut args)?,
+                kind: asks::kind(&mut args)?,
             }),
             "rm" => Kind::Delete(DeleteRequest {
                 path: next(&mut args)?,
                 if_instance: args.take_key("if").map(str::parse).transpose()?,
             }),
+            "set-acl" => Kind::SetAcl(SetAclRequest {
+                path: next(&mut args)?,
+                acl: asks::acl(&mut args),
+                if_generation: args.take_key("if").map(str::parse).transpose()?,
+            }),
             "end-delay" => {
                 Kind::EndLockDelay(EndLockDelay { path: next(&mut args)?, loss: next(&mut args)? })
             }
             "reap" => Kind::ReapNode(ReapNode { path: next(&mut args)?, instance: next(&mut args)? }),
-            "settings" => Kind::ChangeSettings(change(&mut args)?),
+            "settings" => Kind::ChangeSettings(asks::settings(&mut args)?),
             "version" => Kind::RaiseVersion(RaiseVersion { version: next(&mut args)? }),
+            "lower-promise" => Kind::LowerLeasePromise(LowerLeasePromise { lease_ms: next(&mut args)? }),
             name => return Err(format!("no command is called {name}").into()),
         };
+        let by = key(&mut args, "by", String::new())?;
         args.reject_next()?;
-        self.apply(kind, context)
+        self.apply(kind, by, context)
     }
 
     /// What looks at the state, and applies nothing.
     fn look(&mut self, line: &goldenscript::Command) -> Result<Option<String>> {
         let mut args = line.consume_args();
+        let state = &self.state;
         let shown = match line.name.as_str() {
-            "cat" => self.state.read_contents(&next::<String>(&mut args)?).map(|file| show::contents(&file)),
-            "stat" => self.state.read_stat(&next::<String>(&mut args)?).map(|stat| show::stat(&stat)),
-            "ls" => {
-                let path: String = next(&mut args)?;
-                let (after, limit) = (key(&mut args, "after", String::new())?, key(&mut args, "limit", 0)?);
-                self.state.read_dir(&path, &after, limit).map(|directory| show::directory(&directory))
+            "cat" => {
+                let by = asks::principal(&mut args)?;
+                state.read_contents(&by, &next::<String>(&mut args)?).map(|file| show::contents(&file))
             }
-            "check" => self.state.check_sequencer(&next::<String>(&mut args)?).map(|valid| match valid {
+            "stat" => {
+                let by = asks::principal(&mut args)?;
+                state.read_stat(&by, &next::<String>(&mut args)?).map(|stat| show::stat(&stat))
+            }
+            "ls" => {
+                let (by, path) = (asks::principal(&mut args)?, next::<String>(&mut args)?);
+                let (after, limit) = (key(&mut args, "after", String::new())?, key(&mut args, "limit", 0)?);
+                state.read_dir(&by, &path, &after, limit).map(|directory| show::directory(&directory))
+            }
+            "check" => state.check_sequencer(&next::<String>(&mut args)?).map(|valid| match valid {
                 Ok(()) => "valid".to_owned(),
                 Err(reason) => format!("invalid: {reason}"),
             }),
             "held" => {
                 let session = self.session_id(&next::<String>(&mut args)?)?;
-                Ok(show::lines(self.state.locks_of(session).iter().map(show::grant)))
+                Ok(show::lines(state.locks_of(session).iter().map(show::grant)))
             }
             "orphans" => {
-                Ok(show::lines(self.state.orphans().map(|(path, instance)| format!("{path} {instance}"))))
+                Ok(show::lines(state.orphans().map(|(path, instance)| format!("{path} {instance}"))))
             }
-            "delays" => Ok(show::lines(self.state.delays().map(|delay| show::delay(&delay)))),
-            _ => return Ok(None),
+            "delays" => Ok(show::lines(state.delays().map(|delay| show::delay(&delay)))),
+            "administers" => {
+                let by = asks::principal(&mut args)?;
+                state.may_administer(&by).map(|()| format!("{by} may administer the cell"))
+            }
+            "promised" => Ok(format!("{} ms", state.lease_promised_ms())),
+            "info" => Ok(show::info(state.session_info(self.session_id(&next::<String>(&mut args)?)?))),
+            "handles" => {
+                let list = asks::list(&mut args, |name| self.session_id(name))?;
+                state.list_handles(&list).map(|handles| show::handles(&handles))
+            }
+            _ => return self.look_at_caches(line),
         };
         args.reject_next()?;
         Ok(Some(shown.unwrap_or_else(|refusal| show::refusal(&refusal))))
+    }
+
+    /// What a master asks about clients that watch and cache.
+    fn look_at_caches(&mut self, line: &goldenscript::Command) -> Result<Option<String>> {
+        let mut args = line.consume_args();
+        let state = &self.state;
+        let shown = match line.name.as_str() {
+            "caching" => match args.next_pos() {
+                Some(path) => {
+                    let path = state.parse_path(path).map_err(|refusal| refusal.message)?;
+                    show::lines(state.caching_sessions(&path).map(|session| self.name(session)))
+                }
+                None => show::lines(state.sessions_that_cache().map(|session| self.name(session))),
+            },
+            "cacheable" => {
+                let (session, handle) = (next::<String>(&mut args)?, HandleId(next(&mut args)?));
+                show::lines(
+                    state.cacheable(self.session_id(&session)?, handle).iter().map(NodePath::to_string),
+                )
+            }
+            "absence" => {
+                let (session, path) = (next::<String>(&mut args)?, next::<String>(&mut args)?);
+                let path = state.parse_path(&path).map_err(|refusal| refusal.message)?;
+                let under = state.caches_parent(self.session_id(&session)?, &path);
+                show::lines(under.iter().map(|parent| format!("under {parent}")))
+            }
+            "changes" => {
+                let session = self.session_id(&next::<String>(&mut args)?)?;
+                let seen = asks::seen(&mut args)?;
+                show::lines(state.changes_since(session, &seen).iter().map(show::event))
+            }
+            "since-open" => {
+                let (session, number) = (self.session_id(&next::<String>(&mut args)?)?, next(&mut args)?);
+                let recorded = state.session(session).map(|session| session.recorded(RequestNumber(number)));
+                let Some(Recorded::Outcome(Outcome {
+                    result: Some(outcome::Result::Opened(opened)), ..
+                })) = recorded
+                else {
+                    return Err("that request opened nothing".into());
+                };
+                let stat = opened.stat.as_ref().ok_or("an open gives a stat")?;
+                let event = state.change_since_open(session, HandleId(number), stat);
+                show::lines(event.iter().map(show::event))
+            }
+            _ => return Ok(None),
+        };
+        args.reject_next()?;
+        Ok(Some(shown))
     }
 }
 
@@ -208,88 +293,4 @@ where
     T::Err: Error + 'static,
 {
     Ok(args.take_key(name).map(str::parse).transpose()?.unwrap_or(default))
-}
-
-fn kind(args: &mut ArgumentConsumer<'_>) -> Result<i32> {
-    Ok(match args.take_key("kind") {
-        None => NodeKind::Unspecified.into(),
-        Some("file") => NodeKind::File.into(),
-        Some("directory") => NodeKind::Directory.into(),
-        Some(number) => number.parse()?,
-    })
-}
-
-/// `through=3 ranges=5-6,8-8`
-fn acknowledged(args: &mut ArgumentConsumer<'_>) -> Result<Option<Acknowledged>> {
-    let through = args.take_key("through");
-    let ranges = args.take_key("ranges");
-    if through.is_none() && ranges.is_none() {
-        return Ok(None);
-    }
-    let mut acknowledged = Acknowledged { through: through.unwrap_or("0").parse()?, ranges: Vec::new() };
-    for range in ranges.into_iter().flat_map(|ranges| ranges.split(',')) {
-        let (first, last) = range.split_once('-').ok_or("a range is written 5-6")?;
-        acknowledged.ranges.push(NumberRange { first: first.parse()?, last: last.parse()? });
-    }
-    Ok(Some(acknowledged))
-}
-
-fn read_operation(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Operation>> {
-    Ok(Some(match name {
-        "cat" => Operation::GetContents(GetContents { handle: next(args)? }),
-        "stat" => Operation::GetStat(GetStat { handle: next(args)? }),
-        "ls" => Operation::ReadDir(ReadDir { handle: next(args)?, ..ReadDir::default() }),
-        _ => return Ok(None),
-    }))
-}
-
-fn operation(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Operation>> {
-    Ok(Some(match name {
-        "open" => Operation::Open(Open {
-            path: next(args)?,
-            creation: match args.take_key("create") {
-                None => Creation::Unspecified.into(),
-                Some("may") => Creation::May.into(),
-                Some("must") => Creation::Must.into(),
-                Some(number) => number.parse()?,
-            },
-            kind: kind(args)?,
-            ephemeral: key(args, "ephemeral", false)?,
-            contents: key(args, "contents", String::new())?.into_bytes().into(),
-            lock_delay_ms: key(args, "delay_ms", 0)?,
-        }),
-        "close" => Operation::Close(Close { handle: next(args)? }),
-        "write" => Operation::SetContents(SetContents {
-            handle: next(args)?,
-            contents: next::<String>(args)?.into_bytes().into(),
-            if_generation: args.take_key("if").map(str::parse).transpose()?,
-        }),
-        "delete" => Operation::Delete(Delete { handle: next(args)? }),
-        "acquire" => Operation::Acquire(Acquire {
-            handle: next(args)?,
-            mode: match args.next_pos() {
-                None | Some("exclusive") => LockMode::Exclusive.into(),
-                Some("shared") => LockMode::Shared.into(),
-                Some(number) => number.parse()?,
-            },
-            try_only: key(args, "try", false)?,
-        }),
-        "release" => Operation::Release(Release { handle: next(args)? }),
-        "cancel" => Operation::Cancel(Cancel { number: next(args)?, handle: key(args, "handle", 0)? }),
-        "logged-read" => Operation::GetStat(GetStat { handle: next(args)? }),
-        "nothing" => return Ok(None),
-        name => return Err(format!("no request is called {name}").into()),
-    }))
-}
-
-fn change(args: &mut ArgumentConsumer<'_>) -> Result<Settings> {
-    Ok(Settings {
-        contents_bytes_max: key(args, "contents_bytes_max", 0)?,
-        name_bytes_max: key(args, "name_bytes_max", 0)?,
-        path_bytes_max: key(args, "path_bytes_max", 0)?,
-        sessions_max: key(args, "sessions_max", 0)?,
-        handles_per_session_max: key(args, "handles_per_session_max", 0)?,
-        nodes_max: key(args, "nodes_max", 0)?,
-        requests_in_flight_max: key(args, "requests_in_flight_max", 0)?,
-    })
 }

@@ -1,15 +1,16 @@
 //! Outcomes and effects, as a line each.
 
 use holdfast_proto::client::v1::{
-    Contents, Directory, Granted, LockGrant, LockMode, NodeKind, Outcome, Refusal, Stat, outcome,
+    AclNames, Contents, Directory, EventKind, Granted, HandleEvent, HandleInfo, ListHandlesResponse,
+    LockGrant, LockMode, NodeKind, Outcome, Refusal, SessionInfo, Stat, Uses, outcome,
 };
-use holdfast_state::{Effect, LockDelay};
+use holdfast_state::{Effect, LockDelay, Opens, Touched};
 use holdfast_types::SessionId;
 
 use super::Cell;
 
 impl Cell {
-    fn name(&self, session: SessionId) -> String {
+    pub(super) fn name(&self, session: SessionId) -> String {
         let named = self.sessions.iter().find(|(_, id)| **id == session);
         named.map_or_else(|| session.to_string(), |(name, _)| name.clone())
     }
@@ -25,6 +26,11 @@ impl Cell {
             Effect::SessionEnded { session, reason } => {
                 format!("{} ended: {}", self.name(*session), reason.as_str_name())
             }
+            Effect::SessionKept { session } => format!("{} goes on: it is not idle", self.name(*session)),
+            Effect::Notify { session, event: what } => {
+                format!("-> {} is told: {}", self.name(*session), event(what))
+            }
+            Effect::Reaped { tag } => format!("-> reaped, tag {tag}"),
             Effect::LockGranted { session, grant: granted } => {
                 format!("-> {} is granted {}", self.name(*session), grant(granted))
             }
@@ -75,6 +81,11 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
         Some(outcome::Result::Queued(queued)) => format!("queued behind {}", queued.ahead),
         Some(outcome::Result::Released(_)) => "released".to_owned(),
         Some(outcome::Result::Cancelled(_)) => "cancelled".to_owned(),
+        Some(outcome::Result::AclSet(set)) => format!("lists set, ACL generation {}", set.acl_generation),
+        Some(outcome::Result::SequencerSet(_)) => "sequencer set".to_owned(),
+        Some(outcome::Result::Sequencer(of)) => of.sequencer.clone(),
+        Some(outcome::Result::SequencerChecked(checked)) if checked.valid => "valid".to_owned(),
+        Some(outcome::Result::SequencerChecked(checked)) => format!("invalid: {}", checked.reason),
     };
     format!("r{}: {result}", outcome.revision)
 }
@@ -134,6 +145,88 @@ pub(super) fn stat(stat: &Stat) -> String {
     if lock.holder_count > 0 {
         let holders: Vec<_> = lock.holders.iter().map(|holder| holder.client.as_str()).collect();
         line.push_str(&format!(", held {} by {}", mode(lock.mode()), holders.join(" ")));
+    }
+    let AclNames { read, write, change } = stat.acl.as_ref().expect("a stat has access control names");
+    if [read, write, change] != ["*", "*", "admin"] {
+        line.push_str(&format!(", lists read={read} write={write} change={change}"));
+    }
+    line
+}
+
+/// What was told, and the generations that are not 0.
+pub(super) fn event(event: &HandleEvent) -> String {
+    let kinds: Vec<_> = event.kinds().map(kind).collect();
+    let mut line = format!("h{} {}", event.handle, kinds.join(" "));
+    let generations = [
+        ("content", event.content_generation),
+        ("children", event.children_generation),
+        ("acl", event.acl_generation),
+        ("lock", event.lock_generation),
+    ];
+    for (name, generation) in generations.into_iter().filter(|(_, generation)| *generation > 0) {
+        line.push_str(&format!(" {name}={generation}"));
+    }
+    for child in &event.children {
+        line.push_str(&format!(", {} {}", child.name, kind(child.kind())));
+    }
+    if event.more_children {
+        line.push_str(", and other children");
+    }
+    line
+}
+
+fn kind(kind: EventKind) -> String {
+    kind.as_str_name().trim_start_matches("EVENT_KIND_").to_lowercase().replace('_', "-")
+}
+
+pub(super) fn touched(touched: &Touched) -> String {
+    match touched {
+        Touched::Unknown(handle) => format!("unknown: {handle}"),
+        Touched::Nodes(touched) => {
+            let mut words: Vec<_> = touched.nodes.iter().map(ToString::to_string).collect();
+            match &touched.opens {
+                Opens::None => {}
+                Opens::Node(path) => words.push(format!("and opens of {path}")),
+                Opens::All => words.push("and all opens".to_owned()),
+            }
+            if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }
+        }
+    }
+}
+
+pub(super) fn info(info: Option<SessionInfo>) -> String {
+    let Some(info) = info else { return "none".to_owned() };
+    let SessionInfo { session, client, principal, lease_ms, handles, locks_held, locks_waited_for, .. } =
+        info;
+    format!(
+        "s{session} {client} of {principal}, lease {lease_ms} ms, handles={handles} held={locks_held} \
+         waited for={locks_waited_for}"
+    )
+}
+
+pub(super) fn handles(list: &ListHandlesResponse) -> String {
+    let more = if list.more { "and more" } else { "and no more" };
+    lines(list.handles.iter().map(handle).chain([more.to_owned()]))
+}
+
+fn handle(handle: &HandleInfo) -> String {
+    let mut line = format!("{} h{} on {} {}", handle.client, handle.handle, handle.path, handle.instance);
+    let Uses { read, write, change_acl } = handle.uses.expect("a handle has uses");
+    for (used, name) in [(read, "read"), (write, "write"), (change_acl, "acl")] {
+        line.push_str(&if used { format!(" {name}") } else { String::new() });
+    }
+    let events: Vec<_> = handle.events().map(kind).collect();
+    let notes = [
+        (handle.gone, "gone".to_owned()),
+        (!events.is_empty(), format!("told of {}", events.join(" "))),
+        (handle.caching, "caching".to_owned()),
+        (handle.lock_delay_ms > 0, format!("delay {} ms", handle.lock_delay_ms)),
+        (handle.holds() != LockMode::Unspecified, format!("holds {}", mode(handle.holds()))),
+        (handle.waits() != LockMode::Unspecified, format!("waits {}", mode(handle.waits()))),
+        (!handle.sequencer.is_empty(), format!("depends on {}", handle.sequencer)),
+    ];
+    for (_, note) in notes.into_iter().filter(|(is, _)| *is) {
+        line.push_str(&format!(", {note}"));
     }
     line
 }

@@ -7,18 +7,26 @@ use std::collections::BTreeMap;
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    Acknowledged, Acquire, Cancel, Close, Delete, DeleteRequest, NumberRange, Open, Release, Request,
-    SetContents, SetContentsRequest, Settings,
+    Acknowledged, AclNames, Acquire, Cancel, Close, Delete, DeleteRequest, EndReason, NumberRange, Open,
+    Release, Request, SetAcl, SetAclRequest, SetContents, SetContentsRequest, SetSequencer, Settings, Uses,
 };
 use holdfast_proto::log::v1::command::Kind;
-use holdfast_proto::log::v1::{Command, EndLockDelay, EndSession, OpenSession, ReapNode, SessionRequest};
+use holdfast_proto::log::v1::{
+    Command, EndLockDelay, EndSession, LowerLeasePromise, OpenSession, ReapNode, SessionRequest,
+};
 use holdfast_state::{Genesis, SnapshotReader, State, settings};
 use holdfast_types::{HandleId, SessionId};
 
 /// Eight bytes of chance.
 pub(crate) type Step = [u8; 8];
 
-const PATHS: [&str; 7] = ["/a", "/b", "/d", "/d/a", "/d/b", "/d/e", "/d/e/a"];
+pub(crate) const PATHS: [&str; 11] =
+    ["/a", "/b", "/d", "/d/a", "/d/b", "/d/e", "/d/e/a", "/acl/x", "/acl/y", "/acl/admin", "/acl"];
+/// What is written; some of it are access control lists.
+const CONTENTS: [&str; 8] = ["", "*", "ann", "bob", "@y", "@x", "ann\n@y", "not a list"];
+/// Who clients are. Nobody's name is anonymous: the bootstrap principal of these cells.
+pub(crate) const PRINCIPALS: [&str; 4] = ["", "ann", "bob", "eve"];
+const LISTS: [&str; 6] = ["", "*", "*", "x", "y", "nobody"];
 const DELAYS_MS: [u32; 4] = [0, 100, 500, 60_000];
 
 /// A new cell.
@@ -29,7 +37,7 @@ pub(crate) fn genesis() -> State {
         members: Vec::new(),
         settings: Settings {
             sessions_max: 6,
-            nodes_max: 7,
+            nodes_max: 11,
             handles_per_session_max: 8,
             ..settings::defaults()
         },
@@ -65,9 +73,12 @@ impl Workload {
                 secret: vec![who % 12; 16].into(),
                 lease_ms: 12_000,
                 client: format!("client {who}"),
+                principal: PRINCIPALS[usize::from(who % 12) % PRINCIPALS.len()].to_owned(),
             }),
             (3 | 12, Some(session)) => {
-                Kind::EndSession(EndSession { session: session.0, reason: 1 + i32::from(mode % 3 == 0) })
+                let reasons = [EndReason::Expired, EndReason::Closed, EndReason::Idle, EndReason::Killed];
+                let reason = reasons[usize::from(mode) % reasons.len()].into();
+                Kind::EndSession(EndSession { session: session.0, reason })
             }
             (4..=5, _) => match pick(state.delays(), what) {
                 Some(delay) => {
@@ -84,17 +95,29 @@ impl Workload {
             (9, _) => Kind::Delete(DeleteRequest { path, if_instance: None }),
             (10, _) => Kind::SetContents(SetContentsRequest {
                 path,
-                contents: vec![what; usize::from(more % 4)].into(),
+                contents: CONTENTS[usize::from(what) % CONTENTS.len()].into(),
                 if_generation: (mode % 4 == 0).then_some(0),
                 create: mode % 2 == 0,
                 kind: i32::from(mode % 4 == 0) * 2 * i32::from(more % 4 == 0),
             }),
-            (11, _) => {
-                Kind::ChangeSettings(Settings { nodes_max: 4 + u64::from(what % 8), ..Settings::default() })
+            (11, _) if mode % 4 == 0 => {
+                Kind::LowerLeasePromise(LowerLeasePromise { lease_ms: 100 * u32::from(what) })
             }
+            (11, _) => Kind::ChangeSettings(Settings {
+                nodes_max: 8 + u64::from(what % 8),
+                lease_ms_max: if more % 4 == 0 { 100 * (1 + u32::from(what)) } else { 0 },
+                bootstrap_principal: if more % 16 == 1 {
+                    PRINCIPALS[usize::from(what) % 4].to_owned()
+                } else {
+                    String::new()
+                },
+                ..Settings::default()
+            }),
+            (13, _) => Kind::SetAcl(SetAclRequest { path, acl: Some(acl(mode, more)), if_generation: None }),
             (_, Some(session)) => Kind::Request(self.request(state, session, step, path)),
         };
-        Command { tag: u64::from(more), kind: Some(kind) }
+        let principal = PRINCIPALS[usize::from(what / 16) % PRINCIPALS.len()].to_owned();
+        Command { tag: u64::from(more), kind: Some(kind), principal }
     }
 
     fn request(&mut self, state: &State, session: SessionId, step: Step, path: String) -> SessionRequest {
@@ -110,27 +133,44 @@ impl Workload {
         let known = state.session(session).expect("a session of the state");
         let open = (1..=number).map(HandleId).filter(|handle| known.has_handle(*handle));
         let handle = pick(open, handle).map_or(u64::from(handle), |handle| handle.0);
-        let operation = match what % 16 {
-            0..=3 => Operation::Open(Open {
-                path,
+        let kind = i32::from(more % 3);
+        let operation = match what % 20 {
+            0..=4 => Operation::Open(Open {
+                // Relative to a directory, where the handle is one.
+                directory: if more % 8 == 3 { handle } else { 0 },
+                path: if more % 8 == 3 { "e".to_owned() } else { path },
                 creation: i32::from(mode % 3),
-                kind: i32::from(more % 3),
+                kind,
                 ephemeral: mode % 2 == 0,
                 lock_delay_ms: DELAYS_MS[usize::from(more / 64)],
-                ..Open::default()
+                uses: (ack % 4 == 1).then_some(Uses {
+                    read: true,
+                    write: ack % 8 == 1,
+                    change_acl: mode % 3 == 0,
+                }),
+                events: (1..9).filter(|kind| u64::from(ack) >> (kind % 8) & 1 == 1).collect(),
+                caching: ack % 3 == 0,
+                acl: (ack % 5 == 0).then(|| acl(mode, more)),
+                contents: if kind == 2 {
+                    bytes::Bytes::new()
+                } else {
+                    CONTENTS[usize::from(ack) % CONTENTS.len()].into()
+                },
             }),
-            4 => Operation::Close(Close { handle }),
-            5 => Operation::SetContents(SetContents {
+            5 => Operation::Close(Close { handle }),
+            6 => Operation::SetContents(SetContents {
                 handle,
-                contents: vec![what].into(),
+                contents: CONTENTS[usize::from(mode) % CONTENTS.len()].into(),
                 if_generation: None,
             }),
-            6 => Operation::Delete(Delete { handle }),
-            7..=11 => {
+            7 => Operation::Delete(Delete { handle }),
+            8 => Operation::SetAcl(SetAcl { handle, acl: Some(acl(mode, more)), if_generation: None }),
+            9 => Operation::SetSequencer(SetSequencer { handle, sequencer: sequencer(state, mode) }),
+            10..=14 => {
                 let mode = 1 + i32::from(mode % 2);
                 Operation::Acquire(Acquire { handle, mode, try_only: more % 8 == 2 })
             }
-            12..=13 => Operation::Release(Release { handle }),
+            15..=16 => Operation::Release(Release { handle }),
             _ => {
                 let withdrawn = number.saturating_sub(u64::from(mode % 4));
                 Operation::Cancel(Cancel {
@@ -154,6 +194,29 @@ impl Workload {
             request: Some(Request { number, operation: Some(operation) }),
             acknowledged,
         }
+    }
+}
+
+/// Names of access control lists; what is empty stays, or is inherited.
+fn acl(mode: u8, more: u8) -> AclNames {
+    let name = |chance: u8| LISTS[usize::from(chance) % LISTS.len()].to_owned();
+    AclNames { read: name(mode), write: name(more), change: name(mode / 8) }
+}
+
+/// The sequencer of some lock that is held, or none.
+fn sequencer(state: &State, chance: u8) -> String {
+    let held = state.sessions().flat_map(|(id, session)| {
+        state
+            .locks_of(id)
+            .into_iter()
+            .map(move |grant| (session.handle_path(HandleId(grant.handle)), grant.granted))
+    });
+    match pick(held, chance) {
+        Some((Some(path), Some(granted))) => {
+            let mode = if granted.mode == 1 { "exclusive" } else { "shared" };
+            format!("holdfast:1:{mode}:{}:{}:/ls/dev{path}", granted.lock_generation, granted.instance)
+        }
+        _ => String::new(),
     }
 }
 
