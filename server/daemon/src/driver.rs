@@ -14,7 +14,7 @@ use std::sync::Arc;
 use holdfast_proto::client::v1::{Refusal, ServerFrame, StatusResponse};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Fault, Input, Output, Persist, Replica, StateAt};
-use holdfast_types::{ConnectionId, Duration, ReplicaId, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Time};
 use prost::Message;
 use slog::{Logger, info, warn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -260,7 +260,8 @@ impl Driver {
                 let call = CallId(self.next_call);
                 self.next_call += 1;
                 self.calls.insert(call, PendingCall { reply, _permit: permit });
-                self.replica.handle(now, Input::Call { call, request })
+                let principal = Principal::anonymous();
+                self.replica.handle(now, Input::Call { call, principal, request })
             }
             CoreInput::Status { reply } => {
                 // Whoever asked may have left.

@@ -1,4 +1,7 @@
 //! What applied commands mean for the master: its effects become replies, events, leases and timers.
+//!
+//! Effects come in the order in which they came about, when the whole batch is applied: the state may be ahead of the
+//! effect that is being acted on, and never behind it. Nothing here decides anything.
 
 use holdfast_proto::client::v1 as client;
 use holdfast_state::{Effect, State};
@@ -9,33 +12,54 @@ use crate::Master;
 impl Master {
     pub(crate) fn handle_applied(&mut self, state: &State, effect: Effect) {
         match effect {
-            Effect::Replied { session, number, outcome, .. } => self.handle_replied(session, number, outcome),
-            Effect::Decided { tag, outcome } => self.handle_decided(state, tag, outcome),
+            Effect::Replied { session, number, outcome, tag } => {
+                self.bars.applied(tag);
+                self.handle_replied(state, session, number, outcome);
+            }
+            Effect::Decided { tag, outcome } => {
+                self.bars.applied(tag);
+                self.handle_decided(state, tag, outcome);
+            }
+            Effect::Reaped { tag } => self.bars.applied(tag),
             Effect::SessionOpened { tag, session, repeated } => {
                 self.handle_opened(state, tag, session, repeated);
             }
             Effect::OpenRefused { tag, refusal } => self.handle_open_refused(tag, refusal),
-            Effect::SessionEnded { session, reason } => self.handle_ended(session, reason),
+            Effect::SessionEnded { session, reason } => self.handle_ended(state, session, reason),
+            Effect::SessionKept { session } => self.handle_kept(state, session),
             Effect::LockGranted { session, grant } => self.handle_lock_granted(session, grant),
+            Effect::Notify { session, event } => self.push_event(session, event),
             Effect::DelayStarted(delay) => self.delays.start(self.now, delay),
             // The timer proposed it, or will propose once more and be void.
             Effect::DelayEnded { .. } => {}
-            Effect::SessionKept { .. } | Effect::Notify { .. } | Effect::Reaped { .. } => {}
-            Effect::Orphaned { path, instance } => self.reap(&path, instance),
+            Effect::Orphaned { path, instance } => self.reap(state, &path, instance),
         }
-    }
-
-    fn handle_ended(&mut self, session: SessionId, reason: client::EndReason) {
-        self.leases.remove(session);
-        let Some(entry) = self.sessions.remove(session) else { return };
-        let Some(connection) = entry.connection else { return };
-        let ended = client::SessionEnded { reason: reason.into() };
-        self.connections.end(connection, &mut self.outputs, |frame| frame.ended = Some(ended));
     }
 
     fn handle_lock_granted(&mut self, session: SessionId, grant: client::LockGrant) {
         let Some(connection) = self.sessions.connection(session) else { return };
         let event = client::Event { event: Some(client::event::Event::LockGranted(grant)) };
         self.connections.say(connection, 64, &mut self.outputs, |frame| frame.events.push(event));
+    }
+
+    /// Something happened to a node that the session watches. Nothing is kept for a session without a stream: what it
+    /// has seen is compared when it comes back.
+    pub(crate) fn push_event(&mut self, session: SessionId, event: client::HandleEvent) {
+        let Some(entry) = self.sessions.get(session) else { return };
+        if entry.connection.is_some() {
+            entry.notices.push_event(event);
+            if entry.notices.has_events_to_send() {
+                self.eventful.insert(session);
+            }
+        }
+    }
+
+    /// Sends the events that have come together in this turn.
+    pub(crate) fn send_events(&mut self) {
+        while let Some(session) = self.eventful.pop_first() {
+            let Some(entry) = self.sessions.get(session) else { continue };
+            let (Some(connection), notices) = (entry.connection, &mut entry.notices) else { continue };
+            self.connections.say(connection, 64, &mut self.outputs, |frame| notices.send_events(frame));
+        }
     }
 }

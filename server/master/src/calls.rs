@@ -1,14 +1,22 @@
-//! Unary calls: the simple things, for clients without a session. Reads wait for a round, writes for their
-//! command.
+//! Unary calls: the simple things, for clients without a session, and what operators ask for.
+//!
+//! Reads wait for a round, writes for their command, which may be held like any other change. Whom the access control
+//! lists let do what, the state decides: for changes when they are applied, for reads here. Invariant: each call is
+//! answered once, or listed when the master leaves office.
 
 use std::collections::BTreeMap;
 
 use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::State;
+use holdfast_types::{Principal, SessionId};
 
+use crate::held::Change;
 use crate::interface::{CallAnswer, CallId, CallRequest, Output};
 use crate::{Master, Waiter, refusal};
+
+/// The most sessions of a page.
+const PAGE_SESSIONS_MAX: usize = 1000;
 
 /// Calls whose command is proposed, by its tag.
 #[derive(Debug, Default)]
@@ -17,28 +25,38 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
+    /// The call's command is proposed under this tag.
+    pub(crate) fn proposed(&mut self, tag: u64, call: CallId) {
+        self.proposed.insert(tag, call);
+    }
+
     pub(crate) fn into_ids(self) -> Vec<CallId> {
         self.proposed.into_values().collect()
     }
 }
 
 impl Master {
-    pub(crate) fn handle_call(&mut self, call: CallId, request: CallRequest) {
-        match request {
-            CallRequest::SetContents(write) => self.propose_call(call, Kind::SetContents(write)),
-            CallRequest::Delete(delete) => self.propose_call(call, Kind::Delete(delete)),
-            CallRequest::ChangeSettings(settings) => self.propose_call(call, Kind::ChangeSettings(settings)),
+    pub(crate) fn handle_call(
+        &mut self,
+        state: &State,
+        call: CallId,
+        principal: Principal,
+        request: CallRequest,
+    ) {
+        let kind = match request {
+            CallRequest::SetContents(write) => Kind::SetContents(write),
+            CallRequest::Delete(delete) => Kind::Delete(delete),
+            CallRequest::SetAcl(change) => Kind::SetAcl(change),
+            CallRequest::ChangeSettings(settings) => Kind::ChangeSettings(settings),
             CallRequest::AddMember(_) | CallRequest::PromoteMember(_) | CallRequest::RemoveMember(_) => {
                 let message = "membership is changed by the replica, not by the master";
-                self.answer(call, Err(refusal(RefusalCode::Protocol, message)));
+                return self.answer(call, Err(refusal(RefusalCode::Protocol, message)));
             }
-            read => self.rounds.wait(Waiter::Call { call, request: read }),
-        }
-    }
-
-    fn propose_call(&mut self, call: CallId, kind: Kind) {
-        let tag = self.propose(kind);
-        self.calls.proposed.insert(tag, call);
+            request => return self.rounds.wait(Waiter::Call { call, principal, request }),
+        };
+        let mut change = Change { call: Some(call), ..Change::of_master(kind) };
+        change.command.principal = principal.as_str().to_owned();
+        self.plan(state, change);
     }
 
     /// A command without a session was applied.
@@ -50,25 +68,38 @@ impl Master {
                 Ok(CallAnswer::SetContents(client::SetContentsResponse { written: Some(written), revision }))
             }
             Some(outcome::Result::Deleted(_)) => Ok(CallAnswer::Delete(client::DeleteResponse { revision })),
+            Some(outcome::Result::AclSet(client::AclSet { acl_generation })) => {
+                Ok(CallAnswer::SetAcl(client::SetAclResponse { acl_generation, revision }))
+            }
             Some(outcome::Result::Refusal(refusal)) => Err(refusal),
             // A change of the settings has no result of its own: they are in the state.
-            _ => Ok(CallAnswer::Settings(state.settings().clone())),
+            _ => {
+                self.set_promise_timer(state);
+                Ok(CallAnswer::Settings(state.settings().clone()))
+            }
         };
         self.answer(call, answer);
     }
 
-    /// A round has confirmed a unary read.
-    pub(crate) fn answer_call(&mut self, state: &State, call: CallId, request: &CallRequest) {
-        let (revision, anyone) = (state.revision().0, holdfast_types::Principal::anonymous());
+    /// A round has confirmed that this is the master: a call is answered that needs no command, or taken up that needs
+    /// a session's end.
+    pub(crate) fn answer_call(
+        &mut self,
+        state: &State,
+        call: CallId,
+        principal: &Principal,
+        request: &CallRequest,
+    ) {
+        let revision = state.revision().0;
         let answer = match request {
-            CallRequest::GetContents(read) => state.read_contents(&anyone, &read.path).map(|contents| {
+            CallRequest::GetContents(read) => state.read_contents(principal, &read.path).map(|contents| {
                 CallAnswer::GetContents(client::GetContentsResponse { contents: Some(contents), revision })
             }),
             CallRequest::GetStat(read) => state
-                .read_stat(&anyone, &read.path)
+                .read_stat(principal, &read.path)
                 .map(|stat| CallAnswer::GetStat(client::GetStatResponse { stat: Some(stat), revision })),
             CallRequest::ReadDir(read) => {
-                state.read_dir(&anyone, &read.path, &read.after, read.limit).map(|directory| {
+                state.read_dir(principal, &read.path, &read.after, read.limit).map(|directory| {
                     CallAnswer::ReadDir(client::ReadDirResponse { directory: Some(directory), revision })
                 })
             }
@@ -80,12 +111,42 @@ impl Master {
                 CallAnswer::CheckSequencer(client::CheckSequencerResponse { valid, reason, revision })
             }),
             CallRequest::GetSettings => Ok(CallAnswer::Settings(state.settings().clone())),
+            CallRequest::ListSessions(list) => {
+                state.may_administer(principal).map(|()| self.list_sessions(state, *list))
+            }
+            CallRequest::ListHandles(list) => state
+                .may_administer(principal)
+                .and_then(|()| state.list_handles(list))
+                .map(CallAnswer::ListHandles),
+            CallRequest::KillSession(kill) => match state.may_administer(principal) {
+                Ok(()) => return self.kill(state, call, SessionId(kill.session)),
+                Err(refusal) => Err(refusal),
+            },
             change => Err(refusal(RefusalCode::Protocol, format!("{change:?} is no read"))),
         };
         self.answer(call, answer);
     }
 
-    fn answer(&mut self, call: CallId, answer: Result<CallAnswer, client::Refusal>) {
+    fn list_sessions(&self, state: &State, list: client::ListSessionsRequest) -> CallAnswer {
+        let count = match list.limit {
+            0 => PAGE_SESSIONS_MAX,
+            limit => PAGE_SESSIONS_MAX.min(limit as usize),
+        };
+        let mut ids = state.sessions_after(SessionId(list.after)).map(|(id, _)| id);
+        let infos = ids.by_ref().take(count).filter_map(|id| {
+            let lease_left_ms = self.leases.left(self.now, id).as_millis();
+            Some(client::SessionInfo {
+                lease_left_ms: u32::try_from(lease_left_ms).unwrap_or(u32::MAX),
+                attached: self.sessions.connection(id).is_some(),
+                ..state.session_info(id)?
+            })
+        });
+        let sessions = infos.collect();
+        let (more, revision) = (ids.next().is_some(), state.revision().0);
+        CallAnswer::ListSessions(client::ListSessionsResponse { sessions, more, revision })
+    }
+
+    pub(crate) fn answer(&mut self, call: CallId, answer: Result<CallAnswer, client::Refusal>) {
         self.outputs.push_back(Output::Answer { call, answer });
     }
 }

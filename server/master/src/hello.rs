@@ -1,12 +1,16 @@
 //! The first frame of a stream: a session is opened, or an attachment made (design.md §4, §5).
+//!
+//! Owns the decision who may attach: whoever knows the secret, as the principal that opened the session, under a number
+//! that is newer than the last. Invariant: who attaches caches nothing, so all that waited for the session to drop
+//! something goes on.
 
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, server_frame};
 use holdfast_proto::log::v1::{OpenSession, command::Kind};
 use holdfast_state::State;
-use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, SessionId};
+use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, Principal, SessionId};
 
 use crate::connections::Stage;
-use crate::{Master, Waiter, refusal};
+use crate::{Master, Waiter, load, refusal};
 
 /// The lease length of a session that asks for none.
 const LEASE_MS_DEFAULT: u32 = 12_000;
@@ -21,20 +25,26 @@ pub(crate) struct Opening {
     pub(crate) connection: ConnectionId,
     /// The number of the attachment that the stream will be.
     pub(crate) attachment: u64,
+    /// Who wants to open it.
+    pub(crate) principal: Principal,
 }
+
+/// Why a stream is not taken: a code and a text.
+type Refused = (RefusalCode, String);
 
 impl Master {
     pub(crate) fn handle_frame(
         &mut self,
         state: &State,
         connection: ConnectionId,
+        principal: Principal,
         mut frame: client::ClientFrame,
     ) {
         let hello = frame.hello.take();
         match (self.connections.stage(connection), hello) {
             (None, Some(hello)) => {
                 self.connections.add(connection, frame);
-                self.handle_hello(state, connection, hello);
+                self.handle_hello(state, connection, principal, hello);
             }
             // What follows on a stream that was ended concerns nobody. That a stream begins with a hello is seen
             // to by the front.
@@ -65,7 +75,13 @@ impl Master {
         self.connections.remove(connection);
     }
 
-    fn handle_hello(&mut self, state: &State, connection: ConnectionId, hello: client_frame::Hello) {
+    fn handle_hello(
+        &mut self,
+        state: &State,
+        connection: ConnectionId,
+        principal: Principal,
+        hello: client_frame::Hello,
+    ) {
         let cell = match &hello {
             client_frame::Hello::Open(open) => &open.cell,
             client_frame::Hello::Attach(attach) => &attach.cell,
@@ -76,31 +92,41 @@ impl Master {
             return;
         }
         match hello {
-            client_frame::Hello::Open(open) => self.handle_open_session(connection, open),
+            client_frame::Hello::Open(open) => self.handle_open_session(connection, principal, open),
             client_frame::Hello::Attach(attach) => {
                 if state.session(SessionId(attach.session)).is_some() {
-                    self.decide_attach(state, connection, &attach);
+                    self.decide_attach(state, connection, &principal, &attach);
                 } else {
                     // A master that was deposed and does not know it yet may not have heard of a session that
                     // is alive and well. Only a confirmed one may say that there is none.
-                    self.rounds.wait(Waiter::Attach { connection, attach });
+                    self.rounds.wait(Waiter::Attach { connection, principal, attach });
                 }
             }
         }
     }
 
-    fn handle_open_session(&mut self, connection: ConnectionId, open: client::OpenSession) {
+    fn handle_open_session(
+        &mut self,
+        connection: ConnectionId,
+        principal: Principal,
+        open: client::OpenSession,
+    ) {
         let lease_ms = if open.lease_ms == 0 { LEASE_MS_DEFAULT } else { open.lease_ms };
-        let command = OpenSession { secret: open.secret, lease_ms, client: open.client, ..OpenSession::default() };
+        let command = OpenSession {
+            secret: open.secret,
+            lease_ms,
+            client: open.client,
+            principal: principal.as_str().to_owned(),
+        };
         let tag = self.propose(Kind::OpenSession(command));
-        self.openings.insert(tag, Opening { connection, attachment: open.attachment });
+        self.openings.insert(tag, Opening { connection, attachment: open.attachment, principal });
     }
 
     /// The opening was applied. Its commit in this term stands for a round, so the lease begins with it; a
     /// repeated opening found a session whose lease began earlier, and is told of no lease.
     pub(crate) fn handle_opened(&mut self, state: &State, tag: u64, session: SessionId, repeated: bool) {
         let opening = self.openings.remove(&tag);
-        let Some(lease_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else {
+        let Some(replicated) = state.session(session) else {
             // A session that was found again, and ended in the same batch.
             if let Some(Opening { connection, .. }) = opening {
                 let message = "the session ended while it was being opened again: try once more";
@@ -108,11 +134,13 @@ impl Master {
             }
             return;
         };
+        let lease_ms = replicated.lease_ms();
         if !repeated {
             self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         }
-        let Some(Opening { connection, attachment }) = opening else { return };
-        if !self.may_attach(connection, session, attachment) {
+        let Some(Opening { connection, attachment, principal }) = opening else { return };
+        let checked = check_principal(replicated, &principal, session);
+        if !self.may_attach(connection, session, attachment, checked) {
             return;
         }
         let opened = client::SessionOpened {
@@ -120,7 +148,7 @@ impl Master {
             lease_ms: if repeated { 0 } else { lease_ms },
             lease_length_ms: lease_ms,
             cell: Some(self.cell_info(state)),
-            principal: String::new(),
+            principal: principal.as_str().to_owned(),
         };
         self.attach(state, connection, session, attachment, server_frame::Hello::Opened(opened));
     }
@@ -137,6 +165,7 @@ impl Master {
         &mut self,
         state: &State,
         connection: ConnectionId,
+        principal: &Principal,
         attach: &client::AttachSession,
     ) {
         let id = SessionId(attach.session);
@@ -150,7 +179,8 @@ impl Master {
             self.refuse_stream(connection, refusal(RefusalCode::WrongSecret, message));
             return;
         }
-        if !self.may_attach(connection, id, attach.attachment) {
+        let checked = check_principal(session, principal, id);
+        if !self.may_attach(connection, id, attach.attachment, checked) {
             return;
         }
         let attached = client::SessionAttached {
@@ -159,11 +189,25 @@ impl Master {
             cell: Some(self.cell_info(state)),
         };
         self.attach(state, connection, id, attach.attachment, server_frame::Hello::Attached(attached));
+        for event in state.changes_since(id, &attach.seen) {
+            self.push_event(id, event);
+        }
     }
 
-    /// Whether the attachment is newer than what the session has. Refuses the stream if not.
-    fn may_attach(&mut self, connection: ConnectionId, session: SessionId, attachment: u64) -> bool {
+    /// Whether the attachment is newer than what the session has, and nothing else was found against it. Refuses the
+    /// stream if not.
+    fn may_attach(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        attachment: u64,
+        checked: Result<(), Refused>,
+    ) -> bool {
         if !self.connections.contains(connection) {
+            return false;
+        }
+        if let Err((code, message)) = checked {
+            self.refuse_stream(connection, refusal(code, message));
             return false;
         }
         let newest = self.sessions.entry(session).attachment;
@@ -190,7 +234,12 @@ impl Master {
             self.refuse_stream(older, refusal(RefusalCode::Superseded, message));
         }
         self.leases.attached(self.now, session);
+        self.sessions.entry(session).requested.get_or_insert(self.now);
         self.connections.say(connection, 256, &mut self.outputs, |frame| frame.hello = Some(hello));
+        self.say_ending(session);
+        // Whoever attaches has emptied its cache before it asked to.
+        let waited = self.caches.emptied(session);
+        self.release(state, waited);
         for frame in self.connections.attach(connection, session) {
             self.handle_session_frame(state, session, connection, frame);
         }
@@ -215,9 +264,26 @@ impl Master {
             addresses: state.members().map(|member| member.client_address.clone()).collect(),
             requests_in_flight_max: settings.requests_in_flight_max,
             contents_bytes_max: settings.contents_bytes_max,
-            reattach_spread_ms: 0,
+            reattach_spread_ms: load::reattach_spread_ms(state.session_count()),
         }
     }
+}
+
+/// A session belongs to the principal that opened it.
+fn check_principal(
+    session: &holdfast_state::Session,
+    principal: &Principal,
+    id: SessionId,
+) -> Result<(), Refused> {
+    if session.principal() == principal {
+        return Ok(());
+    }
+    let message = format!(
+        "session {} was opened by {}, and {principal} cannot attach to it: open another",
+        id.0,
+        session.principal()
+    );
+    Err((RefusalCode::PermissionDenied, message))
 }
 
 /// Compares in a time that does not tell where the first difference is.

@@ -118,6 +118,11 @@ impl Leases {
         }
     }
 
+    /// How long the session's lease lasts from now.
+    pub(crate) fn left(&self, now: Time, session: SessionId) -> Duration {
+        self.ends.get(&session).map_or(Duration::ZERO, |lease| lease.end.since(now))
+    }
+
     /// When the next lease runs out.
     pub(crate) fn next_end(&self) -> Option<Time> {
         self.due.first().map(|(end, _)| *end)

@@ -17,32 +17,45 @@
 //! last longer than asked for, never shorter.
 
 mod applied;
+mod bars;
+mod caches;
 mod calls;
+mod changes;
 mod connections;
 mod delays;
+mod endings;
+mod held;
 mod hello;
 mod interface;
+mod keep_alives;
 mod leases;
+mod load;
+mod notices;
 mod requests;
 mod rounds;
 mod sessions;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_proto::client::v1 as client;
-use holdfast_proto::log::v1::{Command, EndLockDelay, EndSession, ReapNode, command::Kind};
+use holdfast_proto::log::v1::{Command, EndLockDelay, LowerLeasePromise, ReapNode, command::Kind};
 use holdfast_state::State;
-use holdfast_types::{ConnectionId, Duration, HandleId, NodePath, Revision, SessionId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, SessionId, Term, Time};
 
 pub use interface::{CallAnswer, CallId, CallRequest, Input, Output, RoundId};
 
+use bars::Bars;
+use caches::Caches;
 use calls::Calls;
 use connections::Connections;
 use delays::Delays;
+use endings::Kills;
+use held::{Change, HeldChanges};
 use hello::Opening;
 use leases::Leases;
+use load::PromiseTimer;
 use rounds::Rounds;
-use sessions::Sessions;
+use sessions::{End, Sessions};
 
 /// How a master is set up.
 #[derive(Clone, Debug)]
@@ -54,11 +67,14 @@ pub struct Config {
     /// A master that was not scheduled for longer than this extends every lease by the gap before it decides an
     /// expiry. In milliseconds; default 200.
     pub gap_ms: u32,
+    /// How many KeepAlives this master can answer. If more would come, leases are lengthened, as far as the cell's
+    /// settings allow it. Per second; default 20,000.
+    pub keep_alives_per_s: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { drift_per_mille: 10, lease_floor_ms: 5_000, gap_ms: 200 }
+        Self { drift_per_mille: 10, lease_floor_ms: 5_000, gap_ms: 200, keep_alives_per_s: 20_000 }
     }
 }
 
@@ -79,6 +95,18 @@ pub struct Master {
     openings: BTreeMap<u64, Opening>,
     /// Unary calls whose command is proposed.
     calls: Calls,
+    /// Calls that wait for the end of a session.
+    kills: Kills,
+    /// Nodes that are about to change.
+    bars: Bars,
+    /// Who may be caching what.
+    caches: Caches,
+    /// Changes that cannot be proposed yet.
+    held: HeldChanges,
+    /// Sessions with events that can be sent.
+    eventful: BTreeSet<SessionId>,
+    /// When the cell's promise of the longest lease can be lowered.
+    promise: PromiseTimer,
     /// The last tag given to a command.
     last_tag: u64,
     outputs: VecDeque<Output>,
@@ -92,9 +120,9 @@ enum Waiter {
     /// A read of a session.
     Read { session: SessionId, request: client::Request },
     /// A hello for a session that this master does not know.
-    Attach { connection: ConnectionId, attach: client::AttachSession },
-    /// A unary read.
-    Call { call: CallId, request: CallRequest },
+    Attach { connection: ConnectionId, principal: Principal, attach: client::AttachSession },
+    /// A unary call that needs no command.
+    Call { call: CallId, principal: Principal, request: CallRequest },
 }
 
 /// What a master leaves behind when it leaves office.
@@ -123,19 +151,31 @@ impl Master {
             connections: Connections::default(),
             openings: BTreeMap::new(),
             calls: Calls::default(),
+            kills: Kills::default(),
+            bars: Bars::default(),
+            caches: Caches::default(),
+            held: HeldChanges::default(),
+            eventful: BTreeSet::new(),
+            promise: PromiseTimer::default(),
             last_tag: 0,
             outputs: VecDeque::new(),
             config,
         };
+        master.set_promise_timer(state);
         for (id, session) in state.sessions() {
-            let length_ms = session.lease_ms().max(master.config.lease_floor_ms);
+            // No earlier master can have granted more.
+            let length_ms =
+                session.lease_ms().max(state.lease_promised_ms()).max(master.config.lease_floor_ms);
             master.leases.inherit(id, Duration::from_millis(u64::from(length_ms)));
+            if session.caches() {
+                master.caches.inherit(id);
+            }
         }
         for delay in state.delays() {
             master.delays.start(now, delay);
         }
         for (path, instance) in state.orphans() {
-            master.reap(&path, instance);
+            master.reap(state, &path, instance);
         }
         master
     }
@@ -144,18 +184,21 @@ impl Master {
     pub fn handle(&mut self, now: Time, state: &State, input: Input) {
         self.notice_gap(now);
         match input {
-            Input::Frame { connection, frame, .. } => self.handle_frame(state, connection, frame),
+            Input::Frame { connection, principal, frame } => {
+                self.handle_frame(state, connection, principal, frame);
+            }
             Input::Disconnected { connection } => self.handle_disconnected(connection),
-            Input::Call { call, request, .. } => self.handle_call(call, request),
+            Input::Call { call, principal, request } => self.handle_call(state, call, principal, request),
             Input::Applied(effect) => self.handle_applied(state, effect),
             Input::Confirmed(round) => self.handle_confirmed(state, round),
-            Input::TimePassed => self.handle_time(),
+            Input::TimePassed => self.handle_time(state),
         }
     }
 
     /// The next thing to be done. When this gives `None`, everything is said that the inputs so far called for.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
+            self.send_events();
             self.connections.flush(&mut self.outputs);
             if let Some(round) = self.rounds.begin() {
                 self.outputs.push_back(Output::Confirm(round));
@@ -169,7 +212,8 @@ impl Master {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let pulse = self.now + Duration::from_millis(u64::from(self.config.gap_ms)) / 2;
-        [Some(pulse), self.leases.next_end(), self.delays.next_end()].into_iter().flatten().min()
+        let ends = [self.leases.next_end(), self.delays.next_end(), self.promise.next()];
+        ends.into_iter().flatten().chain([pulse]).min()
     }
 
     /// The term of office.
@@ -192,14 +236,20 @@ impl Master {
 
     /// Leaves office. What was promised to nobody is forgotten; who waits is listed.
     #[must_use]
-    pub fn abandon(self) -> Abandoned {
+    pub fn abandon(mut self) -> Abandoned {
         let mut abandoned = Abandoned { connections: self.connections.ids(), ..Abandoned::default() };
         for waiter in self.rounds.into_waiters() {
             if let Waiter::Call { call, .. } = waiter {
                 abandoned.calls.push(call);
             }
         }
+        abandoned.calls.extend(self.held.into_calls());
         abandoned.calls_unknown = self.calls.into_ids();
+        for (session, call) in self.kills.into_calls() {
+            let proposed = self.sessions.get(session).is_some_and(|entry| entry.end == End::Proposed);
+            let calls = if proposed { &mut abandoned.calls_unknown } else { &mut abandoned.calls };
+            calls.push(call);
+        }
         abandoned
     }
 
@@ -213,9 +263,13 @@ impl Master {
         }
     }
 
-    fn handle_time(&mut self) {
+    fn handle_time(&mut self, state: &State) {
         for session in self.leases.expired(self.now) {
-            self.handle_lease_end(session);
+            self.handle_lease_end(state, session);
+        }
+        if self.promise.pop_due(self.now) {
+            let lease_ms = state.settings().lease_ms_max;
+            self.propose(Kind::LowerLeasePromise(LowerLeasePromise { lease_ms }));
         }
         while let Some((path, loss)) = self.delays.pop_over(self.now) {
             let end = EndLockDelay { path: path.as_str().to_owned(), loss: loss.0 };
@@ -223,69 +277,45 @@ impl Master {
         }
     }
 
-    fn handle_lease_end(&mut self, session: SessionId) {
-        /// How long to wait for the round that a KeepAlive is waiting for.
-        const HEARD_WAIT: Duration = Duration::from_millis(50);
-        if self.sessions.get(session).is_some_and(|session| session.keep_alives > 0) {
-            self.leases.put_off(session, self.now + HEARD_WAIT);
-            return;
-        }
-        self.end_session(session, client::EndReason::Expired);
-    }
-
-    /// Proposes a session's end. From here on it is granted nothing (design.md §4).
-    fn end_session(&mut self, session: SessionId, reason: client::EndReason) {
-        let entry = self.sessions.entry(session);
-        if std::mem::replace(&mut entry.ending, true) {
-            return;
-        }
-        self.leases.remove(session);
-        self.propose(Kind::EndSession(EndSession { session: session.0, reason: reason.into() }));
-    }
-
     fn handle_confirmed(&mut self, state: &State, round: RoundId) {
         for waiter in self.rounds.confirmed(round) {
             match waiter {
                 Waiter::KeepAlive { session, connection, number } => {
-                    self.grant_lease(state, session, connection, number);
+                    self.answer_keep_alive(state, session, connection, number);
                 }
                 Waiter::Read { session, request } => self.answer_read(state, session, &request),
-                Waiter::Attach { connection, attach } => self.decide_attach(state, connection, &attach),
-                Waiter::Call { call, request } => self.answer_call(state, call, &request),
+                Waiter::Attach { connection, principal, attach } => {
+                    self.decide_attach(state, connection, &principal, &attach);
+                }
+                Waiter::Call { call, principal, request } => {
+                    self.answer_call(state, call, &principal, &request);
+                }
             }
         }
     }
 
-    /// A quorum has confirmed this master since the KeepAlive came: the lease is extended.
-    fn grant_lease(&mut self, state: &State, session: SessionId, connection: ConnectionId, number: u64) {
-        let Some(entry) = self.sessions.get(session) else { return };
-        entry.keep_alives = entry.keep_alives.saturating_sub(1);
-        // Only the newest attachment is granted anything, and nothing once the end is proposed.
-        if entry.connection != Some(connection) || entry.ending {
-            return;
-        }
-        let Some(lease_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else { return };
-        if self.leases.extend(self.now, session, Duration::from_millis(u64::from(lease_ms))) {
-            let lease = client::LeaseGranted { number, lease_ms };
-            self.connections.say(connection, 16, &mut self.outputs, |frame| frame.lease = Some(lease));
-        }
+    /// An ephemeral node has nobody any more. The command is void if that is no longer so.
+    fn reap(&mut self, state: &State, path: &NodePath, instance: Revision) {
+        let reap = ReapNode { path: path.as_str().to_owned(), instance: instance.0 };
+        self.plan(state, Change::of_master(Kind::ReapNode(reap)));
     }
 
-    /// An ephemeral node has nobody any more. The command is void if that is no longer so.
-    fn reap(&mut self, path: &NodePath, instance: Revision) {
-        self.propose(Kind::ReapNode(ReapNode { path: path.as_str().to_owned(), instance: instance.0 }));
+    /// Reckons anew when the promise of the longest lease can be lowered to the setting. No longer lease is granted from
+    /// now on; those that are out may be as long as was promised.
+    fn set_promise_timer(&mut self, state: &State) {
+        let (promised_ms, lease_ms_max) = (state.lease_promised_ms(), state.settings().lease_ms_max);
+        self.promise.set(self.now, self.config.drift_per_mille, promised_ms, lease_ms_max);
     }
 
     /// Has a command ordered; gives its tag.
     fn propose(&mut self, kind: Kind) -> u64 {
         self.last_tag += 1;
-        self.outputs.push_back(Output::Propose(Command { tag: self.last_tag, kind: Some(kind), ..Command::default() }));
+        self.outputs.push_back(Output::Propose(Command {
+            tag: self.last_tag,
+            kind: Some(kind),
+            ..Command::default()
+        }));
         self.last_tag
-    }
-
-    /// Whether the opening of `handle` is under way in the session.
-    fn opening_in_flight(&mut self, session: SessionId, handle: HandleId) -> bool {
-        self.sessions.get(session).is_some_and(|entry| entry.in_flight.contains(&handle.0))
     }
 }
 

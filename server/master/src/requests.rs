@@ -1,11 +1,17 @@
-//! What an attached session sends: requests, KeepAlives, its close.
+//! What an attached session sends: requests, KeepAlives, acknowledgements, its close.
+//!
+//! Reads wait for a leadership round and are answered here; changes go to `changes`. What a client may keep of an answer
+//! is said with the answer. Invariant: an answer that may be kept was noted in `caches` before it is said, and none is
+//! given for a node that a change is about to touch.
 
 use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome, request::Operation};
 use holdfast_proto::log::v1::{SessionRequest, command::Kind};
 use holdfast_state::{Recorded, State};
-use holdfast_types::{ConnectionId, HandleId, RequestNumber, SessionId};
+use holdfast_types::{ConnectionId, HandleId, NodePath, RequestNumber, SessionId, planted};
 use prost::Message as _;
 
+use crate::held::Change;
+use crate::sessions::{End, InFlight};
 use crate::{Master, Waiter, refusal};
 
 impl Master {
@@ -24,16 +30,50 @@ impl Master {
         if let Some(acknowledged) = frame.acknowledged {
             entry.acknowledged = Some(acknowledged);
         }
+        if !frame.requests.is_empty() {
+            entry.requested = Some(self.now);
+            // Whoever asks for something is not idle: its end, which only that was the reason for, is taken back.
+            if entry.end == End::Asked(client::EndReason::Idle) {
+                entry.end = End::Open;
+            }
+        }
+        if frame.notices_through > 0 {
+            self.handle_acknowledgement(state, session, frame.notices_through);
+        }
         if let Some(client::KeepAlive { number }) = frame.keep_alive {
-            entry.keep_alives += 1;
-            self.rounds.wait(Waiter::KeepAlive { session, connection, number });
+            self.handle_keep_alive(state, session, connection, number);
         }
         for request in frame.requests {
             self.handle_request(state, session, request);
         }
         if frame.close.is_some() {
-            self.end_session(session, client::EndReason::Closed);
+            self.handle_close(state, session);
         }
+    }
+
+    /// The client has acted on its notices up to this one.
+    fn handle_acknowledgement(&mut self, state: &State, session: SessionId, through: u64) {
+        let Some(entry) = self.sessions.get(session) else { return };
+        let through = entry.notices.acknowledge(through);
+        if entry.notices.has_events_to_send() {
+            self.eventful.insert(session);
+        }
+        let waited = self.caches.acknowledged(session, through);
+        self.release(state, waited);
+    }
+
+    fn handle_keep_alive(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        connection: ConnectionId,
+        number: u64,
+    ) {
+        self.sessions.entry(session).keep_alives += 1;
+        if planted!(LeaseWithoutRound) {
+            return self.answer_keep_alive(state, session, connection, number);
+        }
+        self.rounds.wait(Waiter::KeepAlive { session, connection, number });
     }
 
     fn handle_request(&mut self, state: &State, session: SessionId, request: client::Request) {
@@ -45,23 +85,25 @@ impl Master {
         match replicated.recorded(RequestNumber(number)) {
             Recorded::Outcome(outcome) => {
                 let outcome = outcome.clone();
-                self.reply(session, number, outcome);
+                self.repeat_reply(state, session, number, outcome);
             }
             Recorded::Acknowledged => {
                 let message = format!("request {number} was acknowledged: its outcome is no longer kept");
                 self.refuse_request(state, session, number, refusal(RefusalCode::Acknowledged, message));
             }
-            Recorded::New => match read_handle(&request) {
-                Some(handle) => self.handle_read(session, handle, request),
-                None => self.handle_change(state, session, request),
-            },
+            Recorded::New if is_read(&request) => self.handle_read(state, session, request),
+            Recorded::New => self.handle_change(state, session, request),
         }
     }
 
     /// A read waits for a round; and if its handle is only now being opened, for that first.
-    fn handle_read(&mut self, session: SessionId, handle: HandleId, request: client::Request) {
-        if self.opening_in_flight(session, handle) {
-            self.sessions.entry(session).held_reads.entry(handle.0).or_default().push(request);
+    fn handle_read(&mut self, state: &State, session: SessionId, request: client::Request) {
+        let entry = self.sessions.entry(session);
+        let handle = read_handle(&request).filter(|handle| entry.in_flight.contains_key(&handle.0));
+        if let Some(handle) = handle {
+            entry.held_reads.entry(handle.0).or_default().push(request);
+        } else if planted!(ReadWithoutRound) {
+            self.answer_read(state, session, &request);
         } else {
             self.rounds.wait(Waiter::Read { session, request });
         }
@@ -72,20 +114,16 @@ impl Master {
         let number = request.number;
         let in_flight_max = state.settings().requests_in_flight_max as usize;
         let entry = self.sessions.entry(session);
-        if entry.in_flight.contains(&number) {
+        if entry.in_flight.contains_key(&number) {
             return;
         }
         if entry.in_flight.len() >= in_flight_max {
             let message = format!("the session has {in_flight_max} requests in flight, and that is the most");
             return self.refuse_request(state, session, number, refusal(RefusalCode::Limit, message));
         }
-        entry.in_flight.insert(number);
-        let acknowledged = entry.acknowledged.take();
-        self.propose(Kind::Request(SessionRequest {
-            session: session.0,
-            request: Some(request),
-            acknowledged,
-        }));
+        entry.in_flight.insert(number, in_flight(state, session, &request));
+        let request = SessionRequest { session: session.0, request: Some(request), acknowledged: None };
+        self.plan(state, Change::of_master(Kind::Request(request)));
     }
 
     /// A round has confirmed the read: the state is as new as it must be.
@@ -98,43 +136,156 @@ impl Master {
         }
         let Some(operation) = &request.operation else { return };
         let outcome = state.read(session, operation);
-        self.reply(session, request.number, outcome);
+        let cacheable = is_of_node(operation)
+            && !matches!(outcome.result, Some(outcome::Result::Refusal(_)))
+            && read_handle(request)
+                .and_then(|handle| state.cacheable(session, handle))
+                .is_some_and(|path| self.may_keep(session, &path));
+        self.reply(
+            session,
+            client::Reply { number: request.number, outcome: Some(outcome), cacheable },
+            None,
+        );
+    }
+
+    /// Whether the session may keep what it is being told of a node. From here on it counts as doing so.
+    fn may_keep(&mut self, session: SessionId, path: &NodePath) -> bool {
+        !self.bars.is_barred(path) && self.caches.keep(session, path)
     }
 
     /// A request of the session was applied.
-    pub(crate) fn handle_replied(&mut self, session: SessionId, number: RequestNumber, outcome: Outcome) {
+    pub(crate) fn handle_replied(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        number: RequestNumber,
+        outcome: Outcome,
+    ) {
         let Some(entry) = self.sessions.get(session) else { return };
-        entry.in_flight.remove(&number.0);
-        if !entry.held_reads.is_empty()
-            && let Some(reads) = entry.held_reads.remove(&number.0)
-        {
-            for request in reads {
-                self.rounds.wait(Waiter::Read { session, request });
-            }
+        let in_flight = entry.in_flight.remove(&number.0);
+        let reads = if entry.held_reads.is_empty() { None } else { entry.held_reads.remove(&number.0) };
+        for request in reads.into_iter().flatten() {
+            self.rounds.wait(Waiter::Read { session, request });
         }
-        self.reply(session, number.0, outcome);
+        let awaiting = &mut entry.awaiting_open;
+        let changes = if awaiting.is_empty() { None } else { awaiting.remove(&number.0) };
+        let (mut cacheable, mut void) = (false, None);
+        match in_flight {
+            Some(InFlight::Open(path)) if is_refusal(&outcome, RefusalCode::NotFound) => {
+                let parent = state.caches_parent(session, &path);
+                cacheable = parent.is_some_and(|parent| self.may_keep(session, &parent));
+            }
+            // A change under way may void the very open that is told here. It was not asked about this one.
+            Some(InFlight::Open(path)) if self.bars.is_open_barred(&path) => void = Some(path),
+            Some(InFlight::Close { handle, cached }) => {
+                self.handle_handle_closed(state, session, handle, cached);
+            }
+            Some(InFlight::Open(_) | InFlight::Other) | None => {}
+        }
+        self.reply(session, client::Reply { number: number.0, outcome: Some(outcome), cacheable }, void);
+        if let Some(changes) = changes {
+            self.release(state, changes);
+        }
+    }
+
+    /// A handle is closed. If it was the last through which the session could cache its node, nothing of that is cached
+    /// any more: the client drops what it has before it sends the Close.
+    fn handle_handle_closed(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        handle: u64,
+        cached: Option<NodePath>,
+    ) {
+        self.sessions.entry(session).notices.closed(handle);
+        if let Some(path) = cached
+            && !state.caching_sessions(&path).any(|other| other == session)
+        {
+            let waited = self.caches.closed(session, &path);
+            self.release(state, waited);
+        }
+    }
+
+    /// Answers a retry from the record. The handle that an Open gave may have missed changes of its node, because its
+    /// client did not know it yet; and that the node could be opened then is no proof for now.
+    fn repeat_reply(&mut self, state: &State, session: SessionId, number: u64, outcome: Outcome) {
+        let handle = HandleId(number);
+        let (mut void, mut event) = (None, None);
+        if let Some(outcome::Result::Opened(client::Opened { stat: Some(stat), .. })) = &outcome.result {
+            void = state.cacheable(session, handle);
+            event = state.change_since_open(session, handle, stat);
+        }
+        self.reply(session, client::Reply { number, outcome: Some(outcome), cacheable: false }, void);
+        if let Some(event) = event {
+            self.push_event(session, event);
+        }
     }
 
     fn refuse_request(&mut self, state: &State, session: SessionId, number: u64, refusal: client::Refusal) {
         let result = Some(outcome::Result::Refusal(refusal));
-        self.reply(session, number, Outcome { revision: state.revision().0, result });
+        let outcome = Some(Outcome { revision: state.revision().0, result });
+        self.reply(session, client::Reply { number, outcome, cacheable: false }, None);
     }
 
-    fn reply(&mut self, session: SessionId, number: u64, outcome: Outcome) {
-        let Some(connection) = self.sessions.connection(session) else { return };
-        let bytes = outcome.encoded_len();
+    /// Says what came of a request; and in the same frame, if so, that opens of `void` prove nothing.
+    fn reply(&mut self, session: SessionId, reply: client::Reply, void: Option<NodePath>) {
+        let Some(entry) = self.sessions.get(session) else { return };
+        let (Some(connection), notices) = (entry.connection, &mut entry.notices) else { return };
+        let bytes = reply.encoded_len();
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {
-            frame.replies.push(client::Reply { number, outcome: Some(outcome), ..client::Reply::default() });
+            frame.replies.push(reply);
+            if let Some(path) = void {
+                let path = path.as_str().to_owned();
+                notices.invalidate(frame, client::Invalidation { path, opens: true });
+            }
         });
     }
 }
 
-/// The handle that a request reads through; `None` if it is no read.
+/// What must be known of a change when it is applied.
+fn in_flight(state: &State, session: SessionId, request: &client::Request) -> InFlight {
+    match &request.operation {
+        Some(Operation::Open(open)) if open.caching || caches(state, session) => {
+            state.path_of_open(session, open).map_or(InFlight::Other, InFlight::Open)
+        }
+        Some(Operation::Close(client::Close { handle })) => {
+            let cached = state.session(session).filter(|session| session.caches());
+            let cached = cached.and_then(|session| session.handle_path(HandleId(*handle))).cloned();
+            InFlight::Close { handle: *handle, cached }
+        }
+        _ => InFlight::Other,
+    }
+}
+
+fn caches(state: &State, session: SessionId) -> bool {
+    state.session(session).is_some_and(holdfast_state::Session::caches)
+}
+
+fn is_refusal(outcome: &Outcome, code: RefusalCode) -> bool {
+    matches!(&outcome.result, Some(outcome::Result::Refusal(refusal)) if refusal.code() == code)
+}
+
+/// Whether a request only reads: it is not recorded.
+fn is_read(request: &client::Request) -> bool {
+    match &request.operation {
+        Some(Operation::GetSequencer(_) | Operation::CheckSequencer(_)) => true,
+        Some(operation) => is_of_node(operation),
+        None => false,
+    }
+}
+
+/// Whether it reads what a client may keep.
+fn is_of_node(operation: &Operation) -> bool {
+    matches!(operation, Operation::GetContents(_) | Operation::GetStat(_) | Operation::ReadDir(_))
+}
+
+/// The handle that a request reads through; `None` if it is no read, or one through none.
 fn read_handle(request: &client::Request) -> Option<HandleId> {
     match request.operation.as_ref()? {
         Operation::GetContents(read) => Some(HandleId(read.handle)),
         Operation::GetStat(read) => Some(HandleId(read.handle)),
         Operation::ReadDir(read) => Some(HandleId(read.handle)),
+        Operation::GetSequencer(read) => Some(HandleId(read.handle)),
         _ => None,
     }
 }

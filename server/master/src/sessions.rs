@@ -1,10 +1,41 @@
 //! What a master knows of each session beyond the replicated state: where it is attached, what of it is under
 //! way, and what it has acknowledged since the last command that told the state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use holdfast_proto::client::v1 as client;
-use holdfast_types::{ConnectionId, SessionId};
+use holdfast_proto::client::v1::{self as client, EndReason};
+use holdfast_types::{ConnectionId, NodePath, SessionId, Time};
+
+use crate::held::HeldId;
+use crate::notices::Notices;
+
+/// Whether the session is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It is not.
+    #[default]
+    Open,
+    /// The cell wants it to: its lease is not extended, and the client is asked to agree.
+    Asked(EndReason),
+    /// Its end is proposed: it is granted nothing more.
+    Proposed,
+}
+
+/// A request that is taken up and not decided yet.
+#[derive(Debug)]
+pub(crate) enum InFlight {
+    /// Any but these.
+    Other,
+    /// An Open by a session that caches, and what it opens.
+    Open(NodePath),
+    /// A Close, and the node of the handle if the client may cache through that.
+    Close {
+        /// The handle.
+        handle: u64,
+        /// Its node.
+        cached: Option<NodePath>,
+    },
+}
 
 /// A session that has been heard of in this term.
 #[derive(Debug, Default)]
@@ -15,14 +46,20 @@ pub(crate) struct Session {
     pub(crate) connection: Option<ConnectionId>,
     /// The client's acknowledgements, if newer than those in the last command proposed.
     pub(crate) acknowledged: Option<client::Acknowledged>,
-    /// Requests proposed and not applied yet, by number.
-    pub(crate) in_flight: BTreeSet<u64>,
+    /// Changes that were taken up and are not applied yet, by number.
+    pub(crate) in_flight: BTreeMap<u64, InFlight>,
     /// Reads that name a handle whose opening is in flight, by that handle.
     pub(crate) held_reads: BTreeMap<u64, Vec<client::Request>>,
+    /// Changes that name such a handle, likewise.
+    pub(crate) awaiting_open: BTreeMap<u64, Vec<HeldId>>,
     /// KeepAlives that wait for a round. While there are any, the session does not expire: it has been heard.
     pub(crate) keep_alives: u32,
-    /// Its end is proposed: it is granted nothing more.
-    pub(crate) ending: bool,
+    /// Whether it is to end.
+    pub(crate) end: End,
+    /// What its client must act on. Of the present stream: empty while there is none.
+    pub(crate) notices: Notices,
+    /// When it last asked for something, or came here.
+    pub(crate) requested: Option<Time>,
 }
 
 /// All of them.
@@ -57,6 +94,7 @@ impl Sessions {
     ) -> Option<ConnectionId> {
         let entry = self.sessions.entry(session).or_default();
         entry.attachment = attachment;
+        entry.notices = Notices::default();
         let before = entry.connection.replace(connection);
         self.attached += usize::from(before.is_none());
         before
@@ -68,6 +106,7 @@ impl Sessions {
             && entry.connection == Some(connection)
         {
             entry.connection = None;
+            entry.notices = Notices::default();
             self.attached -= 1;
         }
     }

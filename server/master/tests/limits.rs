@@ -53,7 +53,11 @@ impl Cell {
 
     fn frame(&mut self, connection: u64, frame: client::ClientFrame) {
         let connection = ConnectionId(connection);
-        self.master.handle(Time::ZERO, &self.state, Input::Frame { connection, principal: Principal::anonymous(), frame });
+        self.master.handle(
+            Time::ZERO,
+            &self.state,
+            Input::Frame { connection, principal: Principal::anonymous(), frame },
+        );
         self.settle();
     }
 

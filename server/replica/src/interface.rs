@@ -6,7 +6,7 @@ use holdfast_master::{CallAnswer, CallId, CallRequest};
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::Member;
 use holdfast_state::State;
-use holdfast_types::{ConnectionId, ReplicaId, Term};
+use holdfast_types::{ConnectionId, Principal, ReplicaId, Term};
 
 use crate::raftpb;
 
@@ -150,6 +150,8 @@ pub enum Input {
     Frame {
         /// The stream. Never used again once it is gone.
         connection: ConnectionId,
+        /// Who the client has proved to be, the same for all frames of a stream.
+        principal: Principal,
         /// The frame.
         frame: client::ClientFrame,
     },
@@ -162,6 +164,8 @@ pub enum Input {
     Call {
         /// Finds the caller again. Never used again.
         call: CallId,
+        /// Who the caller has proved to be.
+        principal: Principal,
         /// What is asked.
         request: CallRequest,
     },

@@ -22,6 +22,7 @@ mod log;
 mod membership;
 mod office;
 mod propose;
+mod raft_log;
 mod ready;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -33,7 +34,7 @@ use holdfast_state::{Effect, State};
 use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
 use protobuf::Message as _;
 use raft::{RawNode, StateRole};
-use slog::{Logger, debug, o, warn};
+use slog::{Logger, debug, warn};
 
 pub use holdfast_master::{CallAnswer, CallId, CallRequest};
 pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
@@ -124,7 +125,7 @@ impl Replica {
             skip_bcast_commit: true,
             ..raft::Config::default()
         };
-        let raw = RawNode::new(&raft_config, log, &logger.new(o!("part" => "raft")))?;
+        let raw = RawNode::new(&raft_config, log, &raft_log::logger(&logger))?;
         let state = match boot.state {
             Some(at) => at.state,
             // A replica that has yet to join has nothing; its first snapshot replaces this.
@@ -184,9 +185,9 @@ impl Replica {
             }
             Input::SnapshotSent { to, index, ok } => self.handle_snapshot_sent(to, index, ok),
             Input::SnapshotWritten { index } => self.handle_snapshot_written(index),
-            Input::Frame { connection, frame } => self.handle_frame(connection, frame),
+            Input::Frame { connection, principal, frame } => self.handle_frame(connection, principal, frame),
             Input::Disconnected { connection } => self.handle_disconnected(connection),
-            Input::Call { call, request } => self.handle_call(call, request)?,
+            Input::Call { call, principal, request } => self.handle_call(call, principal, request)?,
             Input::HandOver => self.hand_over(),
         }
         self.check_office();
@@ -262,6 +263,8 @@ impl Replica {
             members: self.member_statuses(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             attached: self.master.as_ref().map_or(0, Master::attached) as u64,
+            // Whoever serves the caller knows who it is.
+            principal: String::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_master::{CallId, CallRequest, Master};
 use holdfast_proto::client::v1::{self as client, RefusalCode, server_frame};
-use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Term, Time};
 use prost::Message as _;
 use raft::StateRole;
 use slog::info;
@@ -26,32 +26,53 @@ const PARKED_CALL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// again during a fail-over: whoever becomes master serves them, the others say who it is.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
-    frames: BTreeMap<ConnectionId, Vec<client::ClientFrame>>,
+    streams: BTreeMap<ConnectionId, ParkedStream>,
     frames_bytes: usize,
-    /// With the time of each one's coming, which rises.
-    calls: VecDeque<(Time, CallId, CallRequest)>,
+    /// Oldest first.
+    calls: VecDeque<ParkedCall>,
+}
+
+/// A stream that waits, with what came on it so far.
+#[derive(Debug)]
+struct ParkedStream {
+    principal: Principal,
+    frames: Vec<client::ClientFrame>,
+}
+
+/// A call that waits.
+#[derive(Debug)]
+struct ParkedCall {
+    since: Time,
+    call: CallId,
+    principal: Principal,
+    request: CallRequest,
 }
 
 impl Parked {
     pub(crate) fn disconnected(&mut self, connection: ConnectionId) {
-        if let Some(frames) = self.frames.remove(&connection) {
-            self.frames_bytes -= frames.iter().map(memory_bytes).sum::<usize>();
+        if let Some(stream) = self.streams.remove(&connection) {
+            self.frames_bytes -= stream.frames.iter().map(memory_bytes).sum::<usize>();
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.calls.is_empty()
+        self.streams.is_empty() && self.calls.is_empty()
     }
 }
 
 impl Replica {
-    pub(crate) fn handle_frame(&mut self, connection: ConnectionId, frame: client::ClientFrame) {
+    pub(crate) fn handle_frame(
+        &mut self,
+        connection: ConnectionId,
+        principal: Principal,
+        frame: client::ClientFrame,
+    ) {
         if let Some(master) = &mut self.master {
-            let input = holdfast_master::Input::Frame { connection, frame };
+            let input = holdfast_master::Input::Frame { connection, principal, frame };
             return master.handle(self.now, &self.state, input);
         }
         // What follows on a stream that was refused concerns nobody.
-        if frame.hello.is_none() && !self.parked.frames.contains_key(&connection) {
+        if frame.hello.is_none() && !self.parked.streams.contains_key(&connection) {
             return;
         }
         let bytes = memory_bytes(&frame);
@@ -61,16 +82,29 @@ impl Replica {
             return;
         }
         self.parked.frames_bytes += bytes;
-        self.parked.frames.entry(connection).or_default().push(frame);
+        let stream = ParkedStream { principal, frames: Vec::new() };
+        self.parked.streams.entry(connection).or_insert(stream).frames.push(frame);
     }
 
-    pub(crate) fn handle_call(&mut self, call: CallId, request: CallRequest) -> Result<(), Fault> {
+    pub(crate) fn handle_call(
+        &mut self,
+        call: CallId,
+        principal: Principal,
+        request: CallRequest,
+    ) -> Result<(), Fault> {
         if self.master.is_none() {
             if self.parked.calls.len() >= PARKED_CALLS_MAX {
                 self.answer_refused(call, overloaded());
             } else {
-                self.parked.calls.push_back((self.now, call, request));
+                let parked = ParkedCall { since: self.now, call, principal, request };
+                self.parked.calls.push_back(parked);
             }
+            return Ok(());
+        }
+        if is_membership(&request)
+            && let Err(refusal) = self.state.may_administer(&principal)
+        {
+            self.answer_refused(call, refusal);
             return Ok(());
         }
         match request {
@@ -79,7 +113,7 @@ impl Replica {
             CallRequest::RemoveMember(id) => self.remove_member(call, id),
             request => {
                 if let Some(master) = &mut self.master {
-                    let input = holdfast_master::Input::Call { call, request };
+                    let input = holdfast_master::Input::Call { call, principal, request };
                     master.handle(self.now, &self.state, input);
                 }
                 Ok(())
@@ -94,21 +128,21 @@ impl Replica {
         if self.parked.is_empty() || !(self.master.is_some() || elsewhere) {
             return Ok(false);
         }
-        let Parked { frames, calls, .. } = std::mem::take(&mut self.parked);
-        for (connection, frames) in frames {
+        let Parked { streams, calls, .. } = std::mem::take(&mut self.parked);
+        for (connection, ParkedStream { principal, frames }) in streams {
             if elsewhere {
                 self.refuse_stream(connection, self.not_master());
                 continue;
             }
             for frame in frames {
-                self.handle_frame(connection, frame);
+                self.handle_frame(connection, principal.clone(), frame);
             }
         }
-        for (_, call, request) in calls {
+        for ParkedCall { call, principal, request, .. } in calls {
             if elsewhere {
                 self.answer_refused(call, self.not_master());
             } else {
-                self.handle_call(call, request)?;
+                self.handle_call(call, principal, request)?;
             }
         }
         Ok(true)
@@ -116,7 +150,7 @@ impl Replica {
 
     /// Refuses the calls that have waited for a master for too long.
     pub(crate) fn refuse_stale_calls(&mut self) {
-        while let Some((since, call, _)) = self.parked.calls.front()
+        while let Some(ParkedCall { since, call, .. }) = self.parked.calls.front()
             && self.now.since(*since) >= PARKED_CALL_WAIT_MAX
         {
             let call = *call;
@@ -232,6 +266,14 @@ impl Replica {
         };
         refusal(RefusalCode::NotMaster, message)
     }
+}
+
+/// Whether the call is one that the replica sees to itself.
+fn is_membership(request: &CallRequest) -> bool {
+    matches!(
+        request,
+        CallRequest::AddMember(_) | CallRequest::PromoteMember(_) | CallRequest::RemoveMember(_)
+    )
 }
 
 /// About what a parked frame takes. Far more than its encoded length where that is small: an empty frame has none.

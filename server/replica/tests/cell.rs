@@ -372,7 +372,10 @@ fn a_master_that_is_cut_off_grants_no_lease_and_its_calls_have_no_outcome() {
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
     let connection = ConnectionId(1);
-    cell.input(master, Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
+    cell.input(
+        master,
+        Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") },
+    );
     cell.settle();
     cell.host_mut(master).frames.clear();
     cell.isolate(master);
@@ -405,7 +408,10 @@ fn what_comes_while_no_master_is_known_waits_for_one() {
     let mut cell = Cell::new(defaults);
     let connection = ConnectionId(9);
     for id in 1..=3 {
-        cell.input(ReplicaId(id), Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
+        cell.input(
+            ReplicaId(id),
+            Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") },
+        );
         cell.call(ReplicaId(id), 1, CallRequest::GetSettings);
         assert_eq!(cell.answer(ReplicaId(id), 1), None);
     }
@@ -577,7 +583,14 @@ fn empty_frames_that_wait_for_a_master_weigh_something() {
     let (id, connection) = (ReplicaId(1), ConnectionId(1));
     cell.input(id, Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
     for _ in 0..1_000_000 {
-        cell.input(id, Input::Frame { connection, principal: Principal::anonymous(), frame: client::ClientFrame::default() });
+        cell.input(
+            id,
+            Input::Frame {
+                connection,
+                principal: Principal::anonymous(),
+                frame: client::ClientFrame::default(),
+            },
+        );
     }
     let refused = std::iter::from_fn(|| cell.next_output(id)).find_map(|output| match output {
         Output::Frame { frame, .. } => frame.hello,
@@ -719,13 +732,14 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
         session,
         secret: "s".repeat(16).into(),
         attachment: 2,
+        seen: Vec::new(),
     };
     let frame = client::ClientFrame {
         hello: Some(client_frame::Hello::Attach(attach)),
         requests: vec![request],
         ..client::ClientFrame::default()
     };
-    cell.input(new, Input::Frame { connection: ConnectionId(2), frame });
+    cell.input(new, Input::Frame { connection: ConnectionId(2), principal: Principal::anonymous(), frame });
     cell.settle();
     let reply = cell.host(new).frames.iter().flat_map(|(_, frame)| &frame.replies).next();
     let result = reply.and_then(|reply| reply.outcome.clone()).and_then(|outcome| outcome.result);

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{ClientFrame, Refusal, RefusalCode, ServerFrame, StreamRefused};
 use holdfast_replica::Input;
-use holdfast_types::{ConnectionId, Duration};
+use holdfast_types::{ConnectionId, Duration, Principal};
 use slog::{Logger, debug};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::Stream;
@@ -92,7 +92,8 @@ impl Reader {
             return Err(refusal(RefusalCode::Protocol, message));
         }
         while let Some(frame) = next.map_err(|status| unreadable(&status))? {
-            let input = Input::Frame { connection: self.connection, frame };
+            let principal = Principal::anonymous();
+            let input = Input::Frame { connection: self.connection, principal, frame };
             if self.core.send(CoreInput::Replica(input)).await.is_err() {
                 return Err(refusal(RefusalCode::Overloaded, "this replica is stopping: try another one"));
             }

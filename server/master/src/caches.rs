@@ -1,0 +1,229 @@
+//! Who may be caching what, and who has been asked to stop (design.md §6, I5; ADR 0007).
+//!
+//! A session may cache a node if this master said so in a reply, or if an earlier master may have said so: until it
+//! has come back in this term, or ended, it counts as caching every node on which it has a caching handle. Asked to
+//! drop something, it may keep it until it acknowledges the notice, re-attaches, or its end is decided. This file knows
+//! what is asked of whom and which changes wait for the answer; it sends nothing. Invariant: while a session has not
+//! answered for a node, it is not told anew that it may cache that node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_types::{NodePath, SessionId};
+
+use crate::held::HeldId;
+
+/// What a session is asked to drop.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Copies {
+    /// What it keeps of a node.
+    Data(NodePath),
+    /// That, and that the node can be opened as it was.
+    Opens(NodePath),
+    /// That nodes can be opened as they were.
+    AllOpens,
+}
+
+/// A session has been asked, and has not answered.
+#[derive(Debug)]
+struct Asked {
+    /// The notice that asks. None was sent to a session without a stream: it answers by coming back.
+    notice: Option<u64>,
+    /// The changes that wait for the answer.
+    waiting: Vec<HeldId>,
+}
+
+/// All sessions' caches, as far as a master must know.
+#[derive(Debug, Default)]
+pub(crate) struct Caches {
+    /// The sessions that were told that they may keep something of a node.
+    keepers: BTreeMap<NodePath, BTreeSet<SessionId>>,
+    /// The same, by session.
+    kept: BTreeMap<SessionId, BTreeSet<NodePath>>,
+    /// Sessions that an earlier master had opened, that have caching handles, and that have not come back.
+    unreturned: BTreeSet<SessionId>,
+    /// What is asked and not answered.
+    asked: BTreeMap<SessionId, BTreeMap<Copies, Asked>>,
+}
+
+impl Caches {
+    /// A session was opened under an earlier master, and has caching handles.
+    pub(crate) fn inherit(&mut self, session: SessionId) {
+        self.unreturned.insert(session);
+    }
+
+    /// Whether any session may cache what this master knows nothing of.
+    pub(crate) fn has_unreturned(&self) -> bool {
+        !self.unreturned.is_empty()
+    }
+
+    /// Whether the session has yet to come back in this term.
+    pub(crate) fn is_unreturned(&self, session: SessionId) -> bool {
+        self.unreturned.contains(&session)
+    }
+
+    /// The sessions that this master told that they may cache the node.
+    pub(crate) fn keepers(&self, path: &NodePath) -> impl Iterator<Item = SessionId> {
+        self.keepers.get(path).into_iter().flatten().copied()
+    }
+
+    /// Notes that the session is being told that it may cache the node. False, and then it must not be told, if it
+    /// has yet to answer for that node.
+    pub(crate) fn keep(&mut self, session: SessionId, path: &NodePath) -> bool {
+        if let Some(asked) = self.asked.get(&session)
+            && [Copies::Data(path.clone()), Copies::Opens(path.clone())].iter().any(|c| asked.contains_key(c))
+        {
+            return false;
+        }
+        let paths = self.kept.entry(session).or_default();
+        if paths.insert(path.clone()) {
+            self.keepers.entry(path.clone()).or_default().insert(session);
+        }
+        true
+    }
+
+    /// Lets `held` wait for an answer that is awaited already. False if the session has not been asked for that.
+    pub(crate) fn join(&mut self, session: SessionId, copies: &Copies, held: HeldId) -> bool {
+        let Some(all) = self.asked.get_mut(&session) else { return false };
+        // Who drops the opens of a node drops its data too.
+        let more = match copies {
+            Copies::Data(path) => Some(Copies::Opens(path.clone())),
+            Copies::Opens(_) | Copies::AllOpens => None,
+        };
+        let found = if all.contains_key(copies) { Some(copies) } else { more.as_ref() };
+        let Some(asked) = found.and_then(|copies| all.get_mut(copies)) else { return false };
+        asked.waiting.push(held);
+        true
+    }
+
+    /// Notes that the session is being asked, by that notice, and that `held` waits for the answer.
+    pub(crate) fn ask(&mut self, session: SessionId, copies: Copies, notice: Option<u64>, held: HeldId) {
+        let asked = Asked { notice, waiting: vec![held] };
+        self.asked.entry(session).or_default().insert(copies, asked);
+    }
+
+    /// The session has acted on its notices up to this one. Gives who waited for that, once for each answer.
+    pub(crate) fn acknowledged(&mut self, session: SessionId, through: u64) -> Vec<HeldId> {
+        let Some(all) = self.asked.get_mut(&session) else { return Vec::new() };
+        let (mut waited, mut dropped) = (Vec::new(), Vec::new());
+        all.retain(|copies, asked| {
+            let answered = asked.notice.is_some_and(|notice| notice <= through);
+            if answered {
+                waited.append(&mut asked.waiting);
+                dropped.push(copies.clone());
+            }
+            !answered
+        });
+        if all.is_empty() {
+            self.asked.remove(&session);
+        }
+        for copies in dropped {
+            if let Copies::Data(path) | Copies::Opens(path) = copies {
+                self.forget(session, &path);
+            }
+        }
+        waited
+    }
+
+    /// The session caches nothing any more of the node: its last caching handle on it is closed, which it had dropped
+    /// everything for.
+    pub(crate) fn closed(&mut self, session: SessionId, path: &NodePath) -> Vec<HeldId> {
+        self.forget(session, path);
+        let Some(all) = self.asked.get_mut(&session) else { return Vec::new() };
+        let mut waited = Vec::new();
+        for copies in [Copies::Data(path.clone()), Copies::Opens(path.clone())] {
+            waited.extend(all.remove(&copies).into_iter().flat_map(|asked| asked.waiting));
+        }
+        if all.is_empty() {
+            self.asked.remove(&session);
+        }
+        waited
+    }
+
+    /// The session caches nothing at all any more: it has re-attached, or it is over. Gives who waited for that.
+    pub(crate) fn emptied(&mut self, session: SessionId) -> Vec<HeldId> {
+        self.unreturned.remove(&session);
+        for path in self.kept.remove(&session).into_iter().flatten() {
+            self.remove_keeper(session, &path);
+        }
+        let asked = self.asked.remove(&session).into_iter().flatten();
+        asked.flat_map(|(_, asked)| asked.waiting).collect()
+    }
+
+    fn forget(&mut self, session: SessionId, path: &NodePath) {
+        let Some(paths) = self.kept.get_mut(&session) else { return };
+        if paths.remove(path) {
+            if paths.is_empty() {
+                self.kept.remove(&session);
+            }
+            self.remove_keeper(session, path);
+        }
+    }
+
+    fn remove_keeper(&mut self, session: SessionId, path: &NodePath) {
+        let Some(sessions) = self.keepers.get_mut(path) else { return };
+        sessions.remove(&session);
+        if sessions.is_empty() {
+            self.keepers.remove(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: SessionId = SessionId(1);
+    const T: SessionId = SessionId(2);
+
+    fn path(text: &str) -> NodePath {
+        NodePath::from_canonical(text).unwrap()
+    }
+
+    fn data(text: &str) -> Copies {
+        Copies::Data(path(text))
+    }
+
+    #[test]
+    fn an_answer_frees_all_who_share_it_and_what_was_kept_is_forgotten() {
+        let mut caches = Caches::default();
+        assert!(caches.keep(S, &path("/a")) && caches.keep(T, &path("/a")));
+        caches.ask(S, data("/a"), Some(3), HeldId(1));
+        assert!(caches.join(S, &data("/a"), HeldId(2)));
+        assert!(!caches.join(S, &data("/b"), HeldId(2)), "nobody asked for that");
+        assert!(!caches.keep(S, &path("/a")), "it has not answered yet");
+        assert_eq!(caches.acknowledged(S, 2), []);
+        assert_eq!(caches.acknowledged(S, 3), [HeldId(1), HeldId(2)]);
+        assert_eq!(caches.keepers(&path("/a")).collect::<Vec<_>>(), [T]);
+        assert!(caches.keep(S, &path("/a")));
+    }
+
+    #[test]
+    fn who_drops_the_opens_of_a_node_drops_its_data_and_not_the_other_way_round() {
+        let mut caches = Caches::default();
+        caches.ask(S, Copies::Opens(path("/a")), Some(1), HeldId(1));
+        assert!(caches.join(S, &data("/a"), HeldId(2)));
+        caches.ask(S, data("/b"), Some(2), HeldId(3));
+        assert!(!caches.join(S, &Copies::Opens(path("/b")), HeldId(4)));
+        assert!(!caches.join(S, &Copies::AllOpens, HeldId(4)));
+    }
+
+    #[test]
+    fn a_session_without_a_stream_answers_by_coming_back() {
+        let mut caches = Caches::default();
+        caches.inherit(S);
+        caches.ask(S, data("/a"), None, HeldId(1));
+        assert_eq!(caches.acknowledged(S, u64::MAX), []);
+        assert_eq!(caches.emptied(S), [HeldId(1)]);
+        assert!(!caches.has_unreturned());
+    }
+
+    #[test]
+    fn closing_the_last_caching_handle_is_an_answer() {
+        let mut caches = Caches::default();
+        assert!(caches.keep(S, &path("/a")));
+        caches.ask(S, data("/a"), Some(1), HeldId(1));
+        assert_eq!(caches.closed(S, &path("/a")), [HeldId(1)]);
+        assert_eq!(caches.keepers(&path("/a")).next(), None);
+        assert_eq!(caches.acknowledged(S, 1), []);
+    }
+}

@@ -1,0 +1,208 @@
+//! From a change that is asked for to a command that is proposed (design.md §6).
+//!
+//! Nothing is proposed while an older copy can still be read from a cache. So a change is planned first: the nodes that
+//! it touches are barred, whoever may cache them is told to stop, and the change is held until all have answered, by an
+//! acknowledgement, by attaching anew, or by their end. Held changes do not wait for each other, but for what `held`
+//! says of one session's. A change that nobody's cache is concerned by is proposed at once, and costs no more than the
+//! question whether anybody caches anything. Nothing here reads or writes the log: `Output::Propose` does.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use holdfast_proto::client::v1::Invalidation;
+use holdfast_proto::log::v1::command::Kind;
+use holdfast_state::{Opens, State, Touched, TouchedNodes};
+use holdfast_types::{SessionId, planted};
+
+use crate::Master;
+use crate::caches::Copies;
+use crate::held::{Change, Held, HeldId};
+use crate::interface::Output;
+use crate::sessions::End;
+
+/// What planning a change finds.
+enum Plan {
+    /// What it touches: barred by now, and to be answered for by so many.
+    Touches(TouchedNodes, usize),
+    /// It names a handle whose opening is under way.
+    AwaitsOpening,
+    /// It will be refused.
+    Nothing,
+}
+
+impl Master {
+    /// Takes up a change: it is proposed as soon as it may be.
+    pub(crate) fn plan(&mut self, state: &State, change: Change) {
+        let is_behind = change.session().is_some_and(|session| self.held.has_any_of(session));
+        if !is_behind && !change.can_touch() {
+            self.propose_change(state, change, None);
+            return;
+        }
+        if !is_behind && state.sessions_that_cache().next().is_none() {
+            let tag = self.propose_change(state, change, None);
+            self.bars.proposed_unbarred(tag);
+            return;
+        }
+        let id = self.held.next_id();
+        let waits = self.held.follow(id, &change);
+        let held = Held { change, touched: None, waits, followers: Vec::new() };
+        if waits > 0 {
+            self.held.insert(id, held);
+        } else {
+            self.advance(state, id, held);
+        }
+    }
+
+    /// Each of these changes has one thing less to wait for.
+    pub(crate) fn release(&mut self, state: &State, ids: Vec<HeldId>) {
+        // In the order in which they came, as far as they go on together.
+        let mut ids: BinaryHeap<Reverse<HeldId>> = ids.into_iter().map(Reverse).collect();
+        while let Some(Reverse(id)) = ids.pop() {
+            if let Some(held) = self.held.happened(id) {
+                ids.extend(self.advance(state, id, held).into_iter().map(Reverse));
+            }
+        }
+    }
+
+    /// Drops what is held for a session that is over. Nothing was promised of it.
+    pub(crate) fn drop_held(&mut self, session: SessionId) {
+        for held in self.held.drop_of(session) {
+            if let Some(touched) = held.touched {
+                self.bars.lower(&touched);
+            }
+        }
+    }
+
+    /// A change waits for nothing that is known yet: it is planned if it was not, and held or proposed. Gives those
+    /// who follow it, if it was proposed.
+    fn advance(&mut self, state: &State, id: HeldId, mut held: Held) -> Vec<HeldId> {
+        if held.touched.is_none() && held.change.can_touch() {
+            held.waits = match self.touch(state, id, &held.change) {
+                Plan::Touches(touched, answers) => {
+                    held.touched = Some(touched);
+                    answers
+                }
+                Plan::AwaitsOpening => 1,
+                Plan::Nothing => 0,
+            };
+            if held.waits > 0 {
+                self.held.insert(id, held);
+                return Vec::new();
+            }
+        }
+        self.propose_change(state, held.change, held.touched);
+        held.followers
+    }
+
+    /// Bars what the change touches, and has every copy of it dropped.
+    fn touch(&mut self, state: &State, id: HeldId, change: &Change) -> Plan {
+        let Some(kind) = &change.command.kind else { return Plan::Nothing };
+        let bars = &self.bars;
+        match state.touched(kind, &|path| bars.is_barred(path)) {
+            Touched::Nodes(touched) => {
+                self.bars.raise(&touched);
+                let answers = self.void_copies(state, id, &touched);
+                let answers = if planted!(CommitBeforeInvalidation) { 0 } else { answers };
+                Plan::Touches(touched, answers)
+            }
+            Touched::Unknown(handle) => {
+                let entry = change.session().and_then(|session| self.sessions.get(session));
+                match entry.filter(|entry| entry.in_flight.contains_key(&handle.0)) {
+                    Some(entry) => {
+                        entry.awaiting_open.entry(handle.0).or_default().push(id);
+                        Plan::AwaitsOpening
+                    }
+                    None => Plan::Nothing,
+                }
+            }
+        }
+    }
+
+    /// Asks everybody who may cache what a change makes stale to drop it. Gives how many have to answer.
+    fn void_copies(&mut self, state: &State, id: HeldId, touched: &TouchedNodes) -> usize {
+        let mut asked: Vec<(SessionId, Copies)> = Vec::new();
+        match &touched.opens {
+            Opens::None => {}
+            Opens::Node(path) => {
+                asked.extend(
+                    state.caching_sessions(path).map(|session| (session, Copies::Opens(path.clone()))),
+                );
+            }
+            Opens::All => {
+                asked.extend(state.sessions_that_cache().map(|session| (session, Copies::AllOpens)))
+            }
+        }
+        asked.sort_unstable();
+        asked.dedup();
+        let opens = asked.len();
+        for path in &touched.nodes {
+            let caches = &self.caches;
+            let unreturned = caches.has_unreturned().then(|| state.caching_sessions(path));
+            let unreturned = unreturned.into_iter().flatten().filter(|id| caches.is_unreturned(*id));
+            for session in caches.keepers(path).chain(unreturned) {
+                // Who drops the opens of a node drops its data with them.
+                let covered = (session, Copies::Opens(path.clone()));
+                if asked[..opens].binary_search(&covered).is_err() {
+                    asked.push((session, Copies::Data(path.clone())));
+                }
+            }
+        }
+        asked[opens..].sort_unstable();
+        asked.dedup();
+        asked.into_iter().filter(|(session, copies)| self.ask(*session, copies, id)).count()
+    }
+
+    /// Asks one session to drop something. False if there is nothing to wait for.
+    fn ask(&mut self, session: SessionId, copies: &Copies, id: HeldId) -> bool {
+        // Its lease was over, or it had agreed, when its end was proposed.
+        if self.sessions.get(session).is_some_and(|entry| entry.end == End::Proposed) {
+            return false;
+        }
+        if !self.caches.join(session, copies, id) {
+            let notice = self.send_invalidation(session, copies);
+            self.caches.ask(session, copies.clone(), notice, id);
+        }
+        true
+    }
+
+    /// Sends an invalidation, if the session has a stream; gives its notice's number.
+    fn send_invalidation(&mut self, session: SessionId, copies: &Copies) -> Option<u64> {
+        let entry = self.sessions.get(session)?;
+        let (path, opens) = match copies {
+            Copies::Data(path) => (path.as_str().to_owned(), false),
+            Copies::Opens(path) => (path.as_str().to_owned(), true),
+            Copies::AllOpens => (String::new(), true),
+        };
+        let (bytes, notices, mut number) = (path.len() + 8, &mut entry.notices, None);
+        self.connections.say(entry.connection?, bytes, &mut self.outputs, |frame| {
+            number = Some(notices.invalidate(frame, Invalidation { path, opens }));
+        });
+        number
+    }
+
+    /// Has a planned change ordered; gives its tag.
+    fn propose_change(&mut self, state: &State, change: Change, touched: Option<TouchedNodes>) -> u64 {
+        let Change { mut command, call } = change;
+        match &mut command.kind {
+            Some(Kind::EndSession(end)) => {
+                self.end_session(state, SessionId(end.session), end.reason());
+                return self.last_tag;
+            }
+            Some(Kind::Request(request)) => {
+                let entry = self.sessions.get(SessionId(request.session));
+                request.acknowledged = entry.and_then(|entry| entry.acknowledged.take());
+            }
+            _ => {}
+        }
+        self.last_tag += 1;
+        command.tag = self.last_tag;
+        if let Some(call) = call {
+            self.calls.proposed(command.tag, call);
+        }
+        if let Some(touched) = touched {
+            self.bars.proposed(command.tag, touched);
+        }
+        self.outputs.push_back(Output::Propose(command));
+        self.last_tag
+    }
+}
