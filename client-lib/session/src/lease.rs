@@ -3,6 +3,7 @@
 //! Owns the one number that safety hangs on, `valid_until`. The invariant: it is never later than the stamp of a
 //! KeepAlive that the cell has answered, plus the granted length less the drift bound; and it never moves back.
 
+use crate::chance::Chance;
 use holdfast_proto::client::v1::KeepAlive;
 use holdfast_types::{Duration, Time};
 
@@ -11,6 +12,16 @@ use holdfast_types::{Duration, Time};
 /// not take a scheduling delay for silence.
 const SILENCE_MIN: Duration = Duration::from_millis(200);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// A request that has had no answer for so long makes a KeepAlive due: a master that stands still is noticed by its
+/// silence to that one, and not only when the next would be due. Requests may wait at a master for good reasons, so
+/// it is not more than one KeepAlive in that time.
+const UNANSWERED: Duration = Duration::from_millis(500);
+
+/// A lease that was not extended, because an acknowledgement was missing, is asked for again after a sixteenth of its
+/// length, within these bounds.
+const REPEAT_MIN: Duration = Duration::from_millis(10);
+const REPEAT_MAX: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -26,10 +37,13 @@ pub(crate) struct Lease {
     unanswered: Option<(u64, Time)>,
     /// When the next one is due; `None` while nothing is attached.
     due: Option<Time>,
+    /// When the last one was sent.
+    sent_at: Time,
+    chance: Chance,
 }
 
 impl Lease {
-    pub(crate) fn new(length: Duration, drift_per_mille: u32) -> Self {
+    pub(crate) fn new(length: Duration, drift_per_mille: u32, seed: u64) -> Self {
         Self {
             drift_per_mille: u64::from(drift_per_mille).min(1_000),
             valid_until: Time::ZERO,
@@ -37,6 +51,9 @@ impl Lease {
             number: 0,
             unanswered: None,
             due: None,
+            sent_at: Time::ZERO,
+            // Not the numbers that the route goes by.
+            chance: Chance::new(!seed),
         }
     }
 
@@ -56,26 +73,43 @@ impl Lease {
         self.due = None;
     }
 
-    /// The KeepAlive that is due now, stamped: it must be handed over no earlier than `now`.
-    pub(crate) fn keep_alive(&mut self, now: Time) -> Option<KeepAlive> {
-        if self.unanswered.is_some() || self.due.is_none_or(|due| now < due) {
+    /// The KeepAlive that is due now, stamped: it must be handed over no earlier than `now`. `unanswered_since`: when
+    /// the request was sent that waits for its answer longest.
+    pub(crate) fn keep_alive(&mut self, now: Time, unanswered_since: Option<Time>) -> Option<KeepAlive> {
+        if self.unanswered.is_some() || self.due(unanswered_since).is_none_or(|due| now < due) {
             return None;
         }
         self.number += 1;
         self.unanswered = Some((self.number, now));
-        // A third of the lease: one may be lost, and the next still comes in time.
-        self.due = Some(now + self.length / 3);
+        self.sent_at = now;
+        self.due = Some(now + self.pace());
         Some(KeepAlive { number: self.number })
     }
 
+    fn due(&self, unanswered_since: Option<Time>) -> Option<Time> {
+        let due = self.due?;
+        let probe = unanswered_since.map(|since| since.max(self.sent_at) + UNANSWERED);
+        Some(probe.map_or(due, |probe| probe.min(due)))
+    }
+
+    /// A third of the lease, so that one may be lost and the next still comes in time; less up to 15% of it by chance,
+    /// so that the KeepAlives of many clients spread.
+    fn pace(&mut self) -> Duration {
+        let per_mille = 850 + u32::try_from(self.chance.below(151)).unwrap_or(0);
+        self.length / 3 * per_mille / 1_000
+    }
+
     /// The cell answered a KeepAlive. Answers to others than the one that is waited for mean nothing.
-    pub(crate) fn granted(&mut self, number: u64, lease_ms: u32) -> bool {
+    pub(crate) fn granted(&mut self, now: Time, number: u64, lease_ms: u32) -> bool {
         match self.unanswered {
             Some((waited_for, stamp)) if waited_for == number => {
                 self.unanswered = None;
                 self.extend(stamp, lease_ms);
                 // The length may be another one than when it was sent.
-                self.due = Some(stamp + self.length / 3);
+                self.due = Some(match lease_ms {
+                    0 => now + (self.length / 16).clamp(REPEAT_MIN, REPEAT_MAX),
+                    _ => stamp + self.pace(),
+                });
                 true
             }
             _ => false,
@@ -93,6 +127,11 @@ impl Lease {
         self.length = Duration::from_millis(u64::from(lease_ms));
     }
 
+    /// The longest pause that a session makes before it comes back: an eighth of its lease.
+    pub(crate) fn pause_max(&self) -> Duration {
+        self.length / 8
+    }
+
     /// How long an answer may take before the other end counts as silent.
     pub(crate) fn silence(&self) -> Duration {
         (self.length / 4).clamp(SILENCE_MIN, SILENCE_MAX)
@@ -104,7 +143,7 @@ impl Lease {
     }
 
     /// When to come back for the next KeepAlive, or because there was no answer.
-    pub(crate) fn timeout(&self) -> Option<Time> {
-        self.silent_at().or(self.due)
+    pub(crate) fn timeout(&self, unanswered_since: Option<Time>) -> Option<Time> {
+        self.silent_at().or_else(|| self.due(unanswered_since))
     }
 }

@@ -9,14 +9,22 @@
 //! what [`Session::poll_output`] wants, in order, and comes back at [`Session::poll_timeout`]. Calls that are
 //! handed in between two polls share a frame.
 
+mod answers;
+mod cache;
+mod chance;
 mod counters;
 mod doors;
+mod handles;
+mod holdings;
+mod kept_locks;
 mod lease;
 mod link;
+mod operation;
 mod requests;
 mod route;
 mod session;
 mod slot;
+mod watch;
 
 pub use counters::{CacheCounters, CacheStats};
 pub use doors::{CacheConfig, CallError, Completion, Config, Ended, Input, Output, State, StreamId, Token};

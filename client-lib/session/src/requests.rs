@@ -6,13 +6,15 @@
 //! undecided or acknowledged, never neither.
 
 use crate::doors::{CallError, Completion, Ended, Token};
+use crate::operation::{bytes_of, gives_back, handle_of, leaves_behind, outlives_session, push};
+use crate::slot::Slot;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    Acknowledged, Cancel, ClientFrame, LockGrant, NumberRange, Outcome, Refusal, RefusalCode, Request,
-    outcome,
+    Acknowledged, Cancel, ClientFrame, LockGrant, NumberRange, Outcome, Refusal, RefusalCode, outcome,
 };
-use holdfast_types::{HandleId, RequestNumber, Revision};
+use holdfast_types::{HandleId, RequestNumber, Revision, Time};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A frame is cut off after so many requests, or so many bytes: large ones hold up what is behind them.
 const FRAME_REQUESTS_MAX: usize = 1_024;
@@ -74,6 +76,8 @@ struct Undecided {
     operation: Operation,
     /// The most that it may be answered, as far as that counts.
     answer_bytes: u64,
+    /// When it was sent last.
+    sent_at: Time,
 }
 
 #[derive(Debug)]
@@ -132,7 +136,13 @@ impl Requests {
         let Some(place) = self.calls.remove(&token) else { return false };
         match place {
             Place::Queued(key) => {
-                self.queue.remove(&key);
+                if let Some(queued) = self.queue.get_mut(&key) {
+                    queued.token = None;
+                    // What gives something back is done: here, it is given back already.
+                    if !gives_back(&queued.operation) {
+                        self.queue.remove(&key);
+                    }
+                }
             }
             Place::Undecided(number) => {
                 if let Some(undecided) = self.undecided.get_mut(&number) {
@@ -151,15 +161,27 @@ impl Requests {
         true
     }
 
-    /// What came of a request. Nothing, if it is decided already.
-    pub(crate) fn reply(&mut self, number: u64, outcome: Option<Outcome>, completed: &mut Vec<Completed>) {
-        let Some(undecided) = self.decide(number) else { return };
+    /// A request that is not decided, and whether somebody waits for it.
+    pub(crate) fn asked(&self, number: u64) -> Option<(&Operation, bool)> {
+        self.undecided.get(&number).map(|undecided| (&undecided.operation, undecided.token.is_some()))
+    }
+
+    /// What came of a request; nothing, if it is decided already. `slot`: where what is read of the node that it opened
+    /// is cached.
+    pub(crate) fn reply(
+        &mut self,
+        number: u64,
+        outcome: Option<Outcome>,
+        slot: Option<Arc<Slot>>,
+        completed: &mut Vec<Completed>,
+    ) {
+        let Some(mut undecided) = self.decide(number) else { return };
         let revision = Revision(outcome.as_ref().map_or(0, |outcome| outcome.revision));
         let Some(result) = outcome.and_then(|outcome| outcome.result) else {
             self.complete(undecided.token, Err(CallError::Protocol("a reply without an outcome")), completed);
             return;
         };
-        match (result, &undecided.operation) {
+        match (result, &mut undecided.operation) {
             (outcome::Result::Refusal(refusal), Operation::Cancel(_) | Operation::Close(_))
                 if refusal.code() == RefusalCode::Limit =>
             {
@@ -183,7 +205,7 @@ impl Requests {
                     handle,
                     revision,
                     result,
-                    slot: None,
+                    slot,
                     from_cache: false,
                 };
                 self.complete(undecided.token, Ok(completion), completed);
@@ -221,6 +243,17 @@ impl Requests {
         self.acknowledged_changed = self.number > 0;
     }
 
+    /// Whether nothing is asked for, and nobody waits for anything.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.undecided.is_empty() && self.waiting.is_empty()
+    }
+
+    /// When the request was sent that has been without an answer for the longest time on the present attachment.
+    pub(crate) fn unanswered_since(&self) -> Option<Time> {
+        let (_, oldest) = self.undecided.range(..=self.sent_through).next()?;
+        Some(oldest.sent_at)
+    }
+
     /// Whether [`Requests::fill`] would add anything.
     pub(crate) fn has_to_send(&self) -> bool {
         self.undecided.range(self.sent_through + 1..).next().is_some()
@@ -229,13 +262,14 @@ impl Requests {
 
     /// Adds to a frame what is to be sent: the oldest first, so that the cell takes requests up in the order of
     /// their numbers on every attachment.
-    pub(crate) fn fill(&mut self, frame: &mut ClientFrame) {
+    pub(crate) fn fill(&mut self, now: Time, frame: &mut ClientFrame) {
         let mut bytes = 0;
-        for (&number, undecided) in self.undecided.range(self.sent_through + 1..) {
+        for (&number, undecided) in self.undecided.range_mut(self.sent_through + 1..) {
             if frame.requests.len() >= FRAME_REQUESTS_MAX || bytes >= FRAME_BYTES_MAX {
                 return;
             }
             bytes += push(frame, number, undecided.operation.clone());
+            undecided.sent_at = now;
             self.sent_through = number;
         }
         while self.undecided.len() < self.window
@@ -252,7 +286,7 @@ impl Requests {
             self.number += 1;
             bytes += push(frame, self.number, operation.clone());
             self.sent_through = self.number;
-            self.undecided.insert(self.number, Undecided { token, operation, answer_bytes });
+            self.undecided.insert(self.number, Undecided { token, operation, answer_bytes, sent_at: now });
             if let Some(token) = token {
                 self.calls.insert(token, Place::Undecided(self.number));
             }
@@ -367,62 +401,4 @@ impl Requests {
         };
         self.complete(Some(token), Err(CallError::Refused(refusal)), completed);
     }
-}
-
-/// The handle to name when this request is withdrawn; `None` if there is nothing to take back.
-fn leaves_behind(operation: &Operation) -> Option<u64> {
-    match operation {
-        Operation::Open(_) => Some(0),
-        Operation::Acquire(acquire) => Some(acquire.handle),
-        _ => None,
-    }
-}
-
-/// The handle that a request opens or names; 0 if it names none.
-fn handle_of(number: u64, operation: &Operation) -> u64 {
-    match operation {
-        Operation::Open(_) => number,
-        Operation::Close(close) => close.handle,
-        Operation::GetContents(get) => get.handle,
-        Operation::GetStat(get) => get.handle,
-        Operation::ReadDir(read) => read.handle,
-        Operation::SetContents(set) => set.handle,
-        Operation::Delete(delete) => delete.handle,
-        Operation::Acquire(acquire) => acquire.handle,
-        Operation::Release(release) => release.handle,
-        Operation::Cancel(cancel) => cancel.handle,
-        Operation::SetAcl(set) => set.handle,
-        Operation::SetSequencer(set) => set.handle,
-        Operation::GetSequencer(get) => get.handle,
-        Operation::CheckSequencer(_) => 0,
-    }
-}
-
-fn outlives_session(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::Open(_) | Operation::SetContents(_) | Operation::Delete(_) | Operation::SetAcl(_)
-    )
-}
-
-/// Adds a request, and tells about how many bytes it takes.
-fn push(frame: &mut ClientFrame, number: u64, operation: Operation) -> usize {
-    let bytes = bytes_of(&operation);
-    frame.requests.push(Request { number, operation: Some(operation) });
-    bytes
-}
-
-/// About how many bytes a request takes.
-fn bytes_of(operation: &Operation) -> usize {
-    /// Number, handle, generation and framing.
-    const OVERHEAD_BYTES: usize = 32;
-    let bytes = match operation {
-        Operation::Open(open) => open.path.len() + open.contents.len(),
-        Operation::SetContents(set) => set.contents.len(),
-        Operation::ReadDir(read) => read.after.len(),
-        Operation::SetSequencer(set) => set.sequencer.len(),
-        Operation::CheckSequencer(check) => check.sequencer.len(),
-        _ => 0,
-    };
-    bytes + OVERHEAD_BYTES
 }

@@ -3,6 +3,7 @@
 //! Owns the addresses and the back-off. The invariant: between two leases that were granted, at most one lap
 //! around the replicas is made without a pause, and pauses only grow.
 
+use crate::chance::Chance;
 use holdfast_types::Duration;
 
 /// The pause after the first lap; it doubles with each further lap.
@@ -25,18 +26,16 @@ pub(crate) struct Route {
     /// Failures and redirections since a lease was last granted.
     failures: u32,
     redirects: u32,
-    /// The state of a SplitMix64 generator.
-    chance: u64,
+    chance: Chance,
 }
 
 impl Route {
     pub(crate) fn new(addresses: Vec<String>, seed: u64) -> Self {
         let configured = addresses.len();
-        let mut route =
-            Self { addresses, configured, position: 0, named: None, failures: 0, redirects: 0, chance: seed };
+        let mut chance = Chance::new(seed);
         // Clients that start together must not all begin at the same replica.
-        route.position = usize::try_from(route.random(configured.max(1) as u64)).unwrap_or(0);
-        route
+        let position = usize::try_from(chance.below(configured as u64)).unwrap_or(0);
+        Self { addresses, configured, position, named: None, failures: 0, redirects: 0, chance }
     }
 
     pub(crate) fn addresses(&self) -> &[String] {
@@ -69,7 +68,15 @@ impl Route {
         let Some(beyond) = self.failures.checked_sub(lap_len) else { return Duration::ZERO };
         let doublings = (beyond / lap_len).min(16);
         let most = (PAUSE_MIN_MS << doublings).min(PAUSE_MAX_MS) * 1_000_000;
-        Duration::from_nanos(most / 2 + self.random(most / 2))
+        Duration::from_nanos(most / 2 + self.chance.below(most / 2))
+    }
+
+    /// The pause before a session comes back whose stream broke: so that a crowd does not come back in one instant.
+    pub(crate) fn spread(&mut self, most: Duration) -> Duration {
+        if most.is_zero() {
+            return most;
+        }
+        Duration::from_nanos(self.chance.below(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     /// A lease was granted: this is the right place.
@@ -86,14 +93,5 @@ impl Route {
                 self.addresses.push(address.clone());
             }
         }
-    }
-
-    /// A number below `bound`.
-    fn random(&mut self, bound: u64) -> u64 {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.chance;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound.max(1)
     }
 }

@@ -1,22 +1,25 @@
-//! The session itself: the control flow between its link, its lease and its requests.
+//! The session itself: the control flow between its link, its lease, its requests and its holdings.
 //!
 //! Everything here happens in [`Session::handle`] and [`Session::poll_output`]; the leaves (`lease`, `link`,
-//! `requests`, `route`) know nothing of each other. The invariant: a frame that did not come on the present
-//! stream changes nothing.
+//! `requests`, `route`, `holdings`) know nothing of each other. `frames` is what the cell says, `calls` what the
+//! application asks for. The invariant: a frame that did not come on the present stream changes nothing.
+
+mod calls;
+mod frames;
 
 use crate::counters::CacheCounters;
-use crate::doors::{CallError, Config, Ended, Input, Output, State, StreamId, Token};
+use crate::doors::{Config, Ended, Input, Output, State, StreamId, Token};
+use crate::holdings::Holdings;
 use crate::lease::Lease;
 use crate::link::Link;
-use crate::requests::{Completed, Requests};
+use crate::requests::Requests;
 use crate::route::Route;
+use frames::Notices;
 use holdfast_proto::client::v1::{
-    AttachSession, CellInfo, ClientFrame, CloseSession, EndReason, OpenSession, RefusalCode, Reply,
-    ServerFrame, SessionAttached, SessionOpened, StreamRefused, client_frame, event, outcome,
-    request::Operation, server_frame,
+    AttachSession, CellInfo, ClientFrame, CloseSession, OpenSession, client_frame,
 };
-use holdfast_types::{Duration, SessionId, Time};
-use std::collections::VecDeque;
+use holdfast_types::{Duration, HandleId, SessionId, Time};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// A connection and its hello get at least so long, however short the lease: a handshake takes round trips.
@@ -43,7 +46,10 @@ pub struct Session {
     route: Route,
     lease: Lease,
     requests: Requests,
-    counters: Arc<CacheCounters>,
+    holdings: Holdings,
+    /// Calls on handles that the application knows under an id of its own: under which.
+    renamed: BTreeMap<Token, HandleId>,
+    notices: Notices,
     /// The application is done with the session; the cell is to be told.
     closing: bool,
     /// It was told on the present attachment.
@@ -67,9 +73,11 @@ impl Session {
             stream: 0,
             link: Link::Idle { retry_at: now },
             route: Route::new(config.addresses.clone(), config.seed),
-            lease: Lease::new(config.lease, config.drift_per_mille),
+            lease: Lease::new(config.lease, config.drift_per_mille, config.seed),
             requests: Requests::default(),
-            counters: Arc::default(),
+            holdings: Holdings::new(config.cache.clone()),
+            renamed: BTreeMap::new(),
+            notices: Notices::default(),
             closing: false,
             close_sent: false,
             last_problem: "no replica was reached".to_owned(),
@@ -86,21 +94,26 @@ impl Session {
         // First of all: what was true until now need not be true at the time of the input.
         self.pass_lease_time();
         match input {
-            Input::TimePassed => self.pass_link_time(),
+            Input::TimePassed => {
+                self.pass_link_time();
+                self.holdings.close_idle(self.now);
+            }
             Input::Connected { stream } => self.handle_connected(stream),
             Input::Disconnected { stream, reason } => {
                 if self.link.stream() == Some(stream) {
                     self.last_problem = reason;
-                    self.link = Link::Idle { retry_at: self.now };
                     self.leave(None);
                 }
             }
             Input::Frame { stream, frame } => self.handle_frame(stream, frame),
             Input::Call { token, operation } => self.handle_call(token, operation),
             Input::CancelCall { token } => self.handle_cancel(token),
-            Input::KeepLocks { .. } => {}
+            Input::KeepLocks { handle } => self.handle_keep_locks(handle),
             Input::Close => self.handle_close(),
         }
+        self.ask_for_holdings();
+        // Before any output: when the `close` goes out, nobody believes in the session any more.
+        self.holdings.validity.publish(self.valid_until());
     }
 
     /// The next thing that the session wants done; `None` if nothing more. Call it until then after each batch
@@ -117,8 +130,9 @@ impl Session {
             State::Safe => Some(self.lease.valid_until()),
             State::Ended(_) => return None,
         };
-        let link = self.link.timeout().or_else(|| self.lease.timeout());
-        state.into_iter().chain(link).min()
+        let unanswered_since = self.requests.unanswered_since();
+        let link = self.link.timeout().or_else(|| self.lease.timeout(unanswered_since));
+        state.into_iter().chain(link).chain(self.holdings.timeout()).min()
     }
 
     /// How the session fares, as of the last input.
@@ -151,7 +165,7 @@ impl Session {
     /// How well the cache does. May be kept, and read from any thread.
     #[must_use]
     pub fn cache_counters(&self) -> Arc<CacheCounters> {
-        Arc::clone(&self.counters)
+        Arc::clone(&self.holdings.counters)
     }
 
     /// Every address at which a replica may be: the application's own, then what the cell added.
@@ -172,6 +186,8 @@ impl Session {
     fn pass_lease_time(&mut self) {
         if self.state == State::Safe && self.now >= self.lease.valid_until() {
             self.change_state(State::Jeopardy);
+            // P§2.8: the cell may count the lease as over too, and wait for nobody's acknowledgement.
+            self.holdings.void(self.now);
         }
         if matches!(self.state, State::Opening | State::Jeopardy) && self.now >= self.grace_end() {
             self.end(self.grace_over());
@@ -225,6 +241,7 @@ impl Session {
         let mut completed = Vec::new();
         self.requests.fail_all(&ended, &mut completed);
         self.complete(completed);
+        self.holdings.end();
     }
 
     // ---- The link.
@@ -256,7 +273,13 @@ impl Session {
     /// The stream is gone: to the named master, or the next replica, now or after a pause.
     fn leave(&mut self, master: Option<String>) {
         self.lease.detached();
-        let pause = self.route.failed(master);
+        let mut pause = self.route.failed(master);
+        // Only a crowd that was attached comes back together.
+        if self.link.attached().is_some() {
+            let asked_for = self.cell.as_ref().map_or(0, |cell| u64::from(cell.reattach_spread_ms));
+            let most = Duration::from_millis(asked_for).min(self.lease.pause_max());
+            pause = pause.max(self.route.spread(most));
+        }
         self.link = Link::Idle { retry_at: self.now + pause };
         if pause.is_zero() {
             self.connect();
@@ -269,6 +292,8 @@ impl Session {
             return;
         }
         self.attachment += 1;
+        // The hello says that nothing is cached here.
+        self.holdings.detach(self.now);
         let hello = match self.id {
             None => client_frame::Hello::Open(OpenSession {
                 cell: self.config.cell.clone(),
@@ -283,7 +308,7 @@ impl Session {
                 session,
                 secret: self.config.secret_bytes(),
                 attachment: self.attachment,
-                seen: Vec::new(),
+                seen: self.holdings.watch.seen(),
             }),
         };
         let give_up_at = self.now + self.greeting_time();
@@ -292,174 +317,17 @@ impl Session {
         self.outputs.push_back(Output::Send { stream, frame });
     }
 
-    // ---- Frames.
-
-    fn handle_frame(&mut self, stream: StreamId, frame: ServerFrame) {
-        if self.link.stream() != Some(stream) {
-            return;
-        }
-        let mut completed = Vec::new();
-        if let Some(hello) = frame.hello {
-            self.handle_hello(hello, &mut completed);
-        }
-        // After a refusal the stream is another one; before an attachment nothing else is to be believed.
-        let mut over = frame.ended.map(|ended| ended.reason());
-        if self.link.attached() == Some(stream) {
-            if frame.replies.iter().any(tells_of_no_session) {
-                over = over.or(Some(EndReason::Expired));
-            }
-            for reply in frame.replies.into_iter().filter(|reply| !tells_of_no_session(reply)) {
-                self.requests.reply(reply.number, reply.outcome, &mut completed);
-            }
-            if let Some(lease) = frame.lease
-                && self.lease.granted(lease.number, lease.lease_ms)
-            {
-                self.route.succeeded();
-            }
-            for event in frame.events {
-                if let Some(event::Event::LockGranted(grant)) = event.event {
-                    self.requests.granted(grant, &mut completed);
-                }
-            }
-            self.become_safe();
-        }
-        self.complete(completed);
-        if let Some(reason) = over {
-            self.end(if self.closing || reason == EndReason::Closed {
-                Ended::Closed
-            } else {
-                Ended::Expired
-            });
-        }
-    }
-
-    fn handle_hello(&mut self, hello: server_frame::Hello, completed: &mut Vec<Completed>) {
-        match hello {
-            server_frame::Hello::Opened(opened) => self.handle_opened(opened),
-            server_frame::Hello::Attached(attached) => self.handle_attached(attached, completed),
-            server_frame::Hello::Refused(refused) => self.handle_refused(refused),
-        }
-    }
-
-    fn handle_opened(&mut self, opened: SessionOpened) {
-        let Link::Greeting { stream, sent_at, .. } = self.link else { return };
-        if self.id.is_some() {
-            self.drop_stream("a replica opened a session that is open", None, false);
-            return;
-        }
-        self.id = Some(SessionId(opened.session));
-        self.lease.extend(sent_at, opened.lease_ms);
-        self.attach(stream, opened.cell);
-    }
-
-    fn handle_attached(&mut self, attached: SessionAttached, completed: &mut Vec<Completed>) {
-        let Link::Greeting { stream, .. } = self.link else { return };
-        let cell_id = |cell: &Option<CellInfo>| cell.as_ref().map(|cell| cell.cell_id);
-        if self.id.is_none() || attached.attachment != self.attachment {
-            self.drop_stream("a replica attached what was not asked for", None, false);
-            return;
-        }
-        if cell_id(&attached.cell) != cell_id(&self.cell) {
-            self.drop_stream("a replica of another cell answered", None, false);
-            return;
-        }
-        self.attach(stream, attached.cell);
-        for grant in attached.locks {
-            self.requests.granted(grant, completed);
-        }
-    }
-
-    fn attach(&mut self, stream: StreamId, cell: Option<CellInfo>) {
-        let cell = cell.unwrap_or_default();
-        self.link = Link::Attached { stream };
-        self.close_sent = false;
-        self.route.learn(&cell.addresses);
-        self.lease.attached(self.now);
-        self.requests.attached(cell.requests_in_flight_max, cell.contents_bytes_max);
-        self.cell = Some(cell);
-    }
-
-    fn handle_refused(&mut self, refused: StreamRefused) {
-        let refusal = refused.refusal.unwrap_or_default();
-        match refusal.code() {
-            RefusalCode::NotMaster => {
-                let master = Some(refused.master_address).filter(|address| !address.is_empty());
-                self.drop_stream(&refusal.message, master, false);
-            }
-            RefusalCode::Overloaded
-            | RefusalCode::Superseded
-            | RefusalCode::OutcomeUnknown
-            | RefusalCode::Unspecified => self.drop_stream(&refusal.message, None, false),
-            // A close whose confirmation was lost.
-            RefusalCode::UnknownSession if self.closing => self.end(Ended::Closed),
-            RefusalCode::UnknownSession => self.end(Ended::Expired),
-            _ => self.end(Ended::Refused { code: refusal.code, message: refusal.message }),
-        }
-    }
-
-    fn become_safe(&mut self) {
-        if matches!(self.state, State::Opening | State::Jeopardy) && self.now < self.lease.valid_until() {
-            self.change_state(State::Safe);
-        }
-    }
-
-    // ---- Calls.
-
-    fn handle_call(&mut self, token: Token, operation: Operation) {
-        let ended = match &self.state {
-            State::Ended(ended) => ended.clone(),
-            _ if self.closing => Ended::Closed,
-            _ => {
-                let mut completed = Vec::new();
-                self.requests.call(token, operation, &mut completed);
-                return self.complete(completed);
-            }
-        };
-        self.complete(vec![(token, Err(CallError::Ended { ended, maybe_applied: false }))]);
-    }
-
-    fn handle_cancel(&mut self, token: Token) {
-        if self.requests.cancel(token) {
-            return;
-        }
-        // It may be complete, and not polled yet.
-        let is_completion =
-            |output: &Output| matches!(output, Output::Complete { token: t, .. } if *t == token);
-        let Some(place) = self.outputs.iter().position(is_completion) else { return };
-        let over = self.closing || matches!(self.state, State::Ended(_));
-        if let Some(Output::Complete { result: Ok(completion), .. }) = self.outputs.remove(place)
-            && let Some(undo) = completion.undo()
-            && !over
-        {
-            self.requests.enqueue(None, undo);
-        }
-    }
-
-    fn handle_close(&mut self) {
-        if self.closing || matches!(self.state, State::Ended(_)) {
-            return;
-        }
-        self.closing = true;
-        let mut completed = Vec::new();
-        self.requests.fail_unsent(&Ended::Closed, &mut completed);
-        self.complete(completed);
-        if self.attachment == 0 {
-            // The cell has never heard of it.
-            self.end(Ended::Closed);
-        }
-    }
-
-    fn complete(&mut self, completed: Vec<Completed>) {
-        let outputs = completed.into_iter().map(|(token, result)| Output::Complete { token, result });
-        self.outputs.extend(outputs);
-    }
-
     /// The frame that is due, if any.
     fn poll_frame(&mut self) -> Option<Output> {
         let stream = self.link.attached()?;
-        let mut frame = ClientFrame { keep_alive: self.lease.keep_alive(self.now), ..ClientFrame::default() };
+        let unanswered_since = self.requests.unanswered_since();
+        let mut frame = ClientFrame {
+            keep_alive: self.lease.keep_alive(self.now, unanswered_since),
+            notices_through: self.notices.take(),
+            ..ClientFrame::default()
+        };
         if self.requests.has_to_send() {
-            self.requests.fill(&mut frame);
+            self.requests.fill(self.now, &mut frame);
         }
         if self.closing && !self.close_sent {
             self.close_sent = true;
@@ -471,10 +339,4 @@ impl Session {
         frame.acknowledged = self.requests.acknowledge();
         Some(Output::Send { stream, frame })
     }
-}
-
-/// The master knows of the session's end, and its word of that is on its way.
-fn tells_of_no_session(reply: &Reply) -> bool {
-    let result = reply.outcome.as_ref().and_then(|outcome| outcome.result.as_ref());
-    matches!(result, Some(outcome::Result::Refusal(refusal)) if refusal.code() == RefusalCode::UnknownSession)
 }

@@ -88,11 +88,6 @@ impl Slot {
         believed
     }
 
-    /// What the cache has in here, whatever the time: for the machine itself.
-    pub(crate) fn stat_now(&self) -> Option<Arc<wire::Stat>> {
-        self.stat.load_full()
-    }
-
     pub(crate) fn fill_contents(&self, contents: Arc<wire::Contents>) {
         self.contents.store(Some(contents));
     }

@@ -2,7 +2,7 @@
 
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{client_frame, event, outcome, server_frame};
-use holdfast_session::{Config, Input, Operation, Output, Session, State, StreamId, Token};
+use holdfast_session::{CacheConfig, Config, Input, Operation, Output, Session, State, StreamId, Token};
 use holdfast_types::{Duration, Time};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +54,7 @@ impl World {
             grace: Duration::from_secs(5),
             drift_per_mille: DRIFT_PER_MILLE,
             seed: 7,
+            cache: CacheConfig::default(),
         };
         Self {
             now: Time::ZERO,
@@ -159,7 +160,10 @@ impl World {
                 assert_eq!(stream.0, self.streams, "nothing is sent on an old stream");
                 self.check_frame(stream, &frame);
             }
-            Output::Disconnect { .. } | Output::StateChanged(_) => {}
+            Output::Disconnect { .. }
+            | Output::StateChanged(_)
+            | Output::Event(_)
+            | Output::FailedOver { .. } => {}
         }
     }
 
@@ -230,10 +234,12 @@ fn result() -> impl Strategy<Value = Option<outcome::Result>> {
 }
 
 fn reply() -> impl Strategy<Value = wire::Reply> {
-    (0..12_u64, proptest::option::weighted(0.95, result())).prop_map(|(number, result)| {
-        let outcome = result.map(|result| wire::Outcome { revision: 1, result });
-        wire::Reply { number, outcome }
-    })
+    (0..12_u64, proptest::option::weighted(0.95, result()), any::<bool>()).prop_map(
+        |(number, result, cacheable)| {
+            let outcome = result.map(|result| wire::Outcome { revision: 1, result });
+            wire::Reply { number, outcome, cacheable }
+        },
+    )
 }
 
 fn cell() -> impl Strategy<Value = Option<wire::CellInfo>> {
@@ -250,6 +256,7 @@ fn hello() -> impl Strategy<Value = server_frame::Hello> {
             lease_ms,
             lease_length_ms: lease_ms,
             cell,
+            principal: String::new(),
         })
     });
     let attached =
@@ -264,6 +271,25 @@ fn hello() -> impl Strategy<Value = server_frame::Hello> {
     prop_oneof![4 => opened, 4 => attached, 1 => refused]
 }
 
+fn notice() -> impl Strategy<Value = wire::Notice> {
+    let invalidation =
+        ("(/[0-5])?", any::<bool>()).prop_map(|(path, opens)| wire::Invalidation { path, opens });
+    let event = (0..8_u64, proptest::collection::vec(0..9_i32, 0..3), 0..9_u64).prop_map(
+        |(handle, kinds, content_generation)| wire::HandleEvent {
+            handle,
+            kinds,
+            content_generation,
+            ..wire::HandleEvent::default()
+        },
+    );
+    (0..9_u64, proptest::collection::vec(invalidation, 0..3), proptest::collection::vec(event, 0..3))
+        .prop_map(|(number, invalidations, events)| wire::Notice { number, invalidations, events })
+}
+
+fn ending() -> impl Strategy<Value = wire::SessionEnding> {
+    (0..5_i32).prop_map(|reason| wire::SessionEnding { reason })
+}
+
 fn frame() -> impl Strategy<Value = wire::ServerFrame> {
     let lease = (0..20_u64, prop_oneof![9 => 0..3_000_u32, 1 => any::<u32>()])
         .prop_map(|(number, lease_ms)| wire::LeaseGranted { number, lease_ms });
@@ -276,13 +302,17 @@ fn frame() -> impl Strategy<Value = wire::ServerFrame> {
         proptest::option::weighted(0.6, lease),
         proptest::collection::vec(event, 0..2),
         proptest::option::weighted(0.01, ended),
+        proptest::collection::vec(notice(), 0..2),
+        proptest::option::weighted(0.02, ending()),
     )
-        .prop_map(|(hello, replies, lease, events, ended)| wire::ServerFrame {
+        .prop_map(|(hello, replies, lease, events, ended, notices, ending)| wire::ServerFrame {
             hello,
             replies,
             lease,
             events,
             ended,
+            notices,
+            ending,
         })
 }
 

@@ -29,4 +29,13 @@ scripts! {
     cancel
     redirection
     closing
+    cache
+    eviction
+    absence
+    cached_opens
+    kept_locks
+    events
+    endings
+    lease_changes
+    sequencers
 }

@@ -1,13 +1,16 @@
 //! The commands of the transcripts.
 
+mod reply;
 mod show;
 
 use goldenscript::{ArgumentConsumer, Command, Context};
-use holdfast_proto::client::v1::{self as wire, event, outcome, server_frame};
-use holdfast_session::{Config, Input, Operation, Output, Session, StreamId, Token};
-use holdfast_types::{Duration, Time};
+use holdfast_proto::client::v1::{self as wire, event, server_frame};
+use holdfast_session::{CacheConfig, Config, Input, Operation, Output, Session, Slot, StreamId, Token};
+use holdfast_types::{Duration, HandleId, Time};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -18,6 +21,8 @@ pub(crate) struct Runner {
     session: Option<Session>,
     /// The stream that was asked for last: what `latest` means.
     latest: u64,
+    /// What each handle's node is cached in.
+    slots: BTreeMap<HandleId, Arc<Slot>>,
 }
 
 impl goldenscript::Runner for Runner {
@@ -31,6 +36,12 @@ impl goldenscript::Runner for Runner {
             "session" => self.session = Some(Session::new(self.now, config(&mut line)?)),
             "time" => text = self.pass(Time::from_millis(number(next(&mut line)?)?)),
             "skip" => self.now = Time::from_millis(number(next(&mut line)?)?),
+            "slot" => {
+                let id = handle(next(&mut line)?)?;
+                let slot = self.slots.get(&HandleId(id)).ok_or("the handle has no slot")?;
+                return Ok(format!("{}\n", show::slot(slot, self.now)));
+            }
+            "stats" => return Ok(format!("{:?}\n", self.session()?.cache_counters().snapshot())),
             "lease-until" => return Ok(format!("{}\n", self.session()?.valid_until())),
             name => {
                 let input = input(name, &mut line, self.latest)?;
@@ -54,6 +65,11 @@ impl Runner {
         while let Some(output) = self.session.as_mut().and_then(Session::poll_output) {
             if let Output::Connect { stream, .. } = &output {
                 self.latest = stream.0;
+            }
+            if let Output::Complete { result: Ok(completion), .. } = &output
+                && let Some(slot) = &completion.slot
+            {
+                self.slots.insert(completion.handle, Arc::clone(slot));
             }
             writeln!(text, "{}", show::output(&output)).expect("strings take everything");
         }
@@ -85,6 +101,13 @@ fn config(line: &mut ArgumentConsumer<'_>) -> Fallible<Config> {
         Ok(Duration::from_millis(line.take_key(key).map_or(Ok(default), number)?))
     };
     let (lease, grace) = (millis("lease", 12_000)?, millis("grace", 45_000)?);
+    let idle_handle_time = millis("idle-time", 30_000)?;
+    let cache = CacheConfig {
+        on: line.take_key("cache") != Some("off"),
+        bytes_max: line.take_key("cache-bytes").map_or(Ok(64 << 20), number)?,
+        idle_handles_max: line.take_key("idle-max").map_or(Ok(256), number)?.try_into()?,
+        idle_handle_time,
+    };
     let drift_per_mille = line.take_key("drift").map_or(Ok(10), number)?.try_into()?;
     let addresses = line.take_key("addresses").unwrap_or("a:1,b:1,c:1");
     Ok(Config {
@@ -96,7 +119,8 @@ fn config(line: &mut ArgumentConsumer<'_>) -> Fallible<Config> {
         grace,
         drift_per_mille,
         // With this seed the first address is the first of the list.
-        seed: 3,
+        seed: line.take_key("seed").map_or(Ok(3), number)?,
+        cache,
     })
 }
 
@@ -108,6 +132,7 @@ fn input(name: &str, line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<I
         }
         "cancel" => Input::CancelCall { token: Token(number(next(line)?)?) },
         "close" => Input::Close,
+        "keep-locks" => Input::KeepLocks { handle: HandleId(handle(next(line)?)?) },
         "tick" => Input::TimePassed,
         "connected" => Input::Connected { stream: stream(line, latest)? },
         "broken" => {
@@ -133,8 +158,12 @@ fn fill(frame: &mut wire::ServerFrame, part: &str, line: &mut ArgumentConsumer<'
         "opened" => {
             let session = line.take_key("session").map_or(Ok(9), number)?;
             let lease_ms = number(line.take_key("lease").unwrap_or("12000"))?.try_into()?;
-            let opened =
-                wire::SessionOpened { session, lease_ms, lease_length_ms: 0, cell: Some(cell(line)?) };
+            let opened = wire::SessionOpened {
+                session,
+                lease_ms,
+                cell: Some(cell(line)?),
+                ..wire::SessionOpened::default()
+            };
             frame.hello = Some(server_frame::Hello::Opened(opened));
         }
         "attached" => {
@@ -159,18 +188,44 @@ fn fill(frame: &mut wire::ServerFrame, part: &str, line: &mut ArgumentConsumer<'
         "ended" => {
             let reason = match rest {
                 "closed" => wire::EndReason::Closed,
+                "killed" => wire::EndReason::Killed,
+                "idle" => wire::EndReason::Idle,
                 _ => wire::EndReason::Expired,
             };
             frame.ended = Some(wire::SessionEnded { reason: reason.into() });
         }
+        "ending" => {
+            let reason = if rest == "idle" { wire::EndReason::Idle } else { wire::EndReason::Killed };
+            frame.ending = Some(wire::SessionEnding { reason: reason.into() });
+        }
+        "void" => {
+            let (notice, voids) = rest.split_once(':').ok_or("void:NOTICE:PATH,PATH!")?;
+            let invalidations = voids.split(',').map(reply::invalidation);
+            notice_of(frame, notice)?.invalidations.extend(invalidations);
+        }
+        "event" => {
+            let (notice, event) = rest.split_once(':').ok_or("event:NOTICE:hID:KIND@GENERATION")?;
+            let event = reply::event(event)?;
+            notice_of(frame, notice)?.events.push(event);
+        }
         "grant" => frame.events.push(wire::Event { event: Some(event::Event::LockGranted(grant(rest)?)) }),
-        reply => {
-            let number = number(reply.trim_start_matches('#'))?;
-            let outcome = wire::Outcome { revision: 100 + number, result: Some(result(rest)?) };
-            frame.replies.push(wire::Reply { number, outcome: Some(outcome) });
+        answer => {
+            let cacheable = answer.ends_with('*');
+            let number = number(answer.trim_start_matches('#').trim_end_matches('*'))?;
+            let outcome = wire::Outcome { revision: 100 + number, result: Some(reply::result(rest)?) };
+            frame.replies.push(wire::Reply { number, outcome: Some(outcome), cacheable });
         }
     }
     Ok(())
+}
+
+/// The notice of this number, new if it is not the frame's last.
+fn notice_of<'f>(frame: &'f mut wire::ServerFrame, text: &str) -> Fallible<&'f mut wire::Notice> {
+    let number = number(text)?;
+    if frame.notices.last().is_none_or(|last| last.number != number) {
+        frame.notices.push(wire::Notice { number, ..wire::Notice::default() });
+    }
+    Ok(frame.notices.last_mut().ok_or("a notice was just added")?)
 }
 
 fn cell(line: &mut ArgumentConsumer<'_>) -> Fallible<wire::CellInfo> {
@@ -178,22 +233,31 @@ fn cell(line: &mut ArgumentConsumer<'_>) -> Fallible<wire::CellInfo> {
     Ok(wire::CellInfo {
         name: "dev".to_owned(),
         cell_id: line.take_key("cell").map_or(Ok(77), number)?,
-        term: 1,
+        term: line.take_key("term").map_or(Ok(1), number)?,
         addresses: addresses.split(',').map(str::to_owned).collect(),
         requests_in_flight_max: line.take_key("window").map_or(Ok(4096), number)?.try_into()?,
         contents_bytes_max: line.take_key("contents").map_or(Ok(262_144), number)?,
+        reattach_spread_ms: line.take_key("spread").map_or(Ok(0), number)?.try_into()?,
     })
 }
 
 fn operation(line: &mut ArgumentConsumer<'_>) -> Fallible<Operation> {
     let name = next(line)?;
     if name == "open" {
-        return Ok(Operation::Open(wire::Open { path: next(line)?.to_owned(), ..wire::Open::default() }));
+        return Ok(Operation::Open(open(line)?));
     }
-    let handle = number(next(line)?.trim_start_matches('h'))?;
+    if name == "check-sequencer" {
+        let sequencer = next(line)?.to_owned();
+        return Ok(Operation::CheckSequencer(wire::CheckSequencer { sequencer }));
+    }
+    let handle = handle(next(line)?)?;
     let mode = wire::LockMode::Exclusive.into();
     Ok(match name {
         "acquire" => Operation::Acquire(wire::Acquire { handle, mode, try_only: false }),
+        "acquire-shared" => {
+            let mode = wire::LockMode::Shared.into();
+            Operation::Acquire(wire::Acquire { handle, mode, try_only: false })
+        }
         "release" => Operation::Release(wire::Release { handle }),
         "close" => Operation::Close(wire::Close { handle }),
         "write" => {
@@ -202,23 +266,53 @@ fn operation(line: &mut ArgumentConsumer<'_>) -> Fallible<Operation> {
             Operation::SetContents(wire::SetContents { handle, contents, ..wire::SetContents::default() })
         }
         "read" => Operation::GetContents(wire::GetContents { handle }),
+        "stat" => Operation::GetStat(wire::GetStat { handle }),
+        "list" => Operation::ReadDir(wire::ReadDir { handle, ..wire::ReadDir::default() }),
+        "withdraw" => Operation::Cancel(wire::Cancel {
+            number: show::parse_id(next(line)?.trim_start_matches('#'))?,
+            handle,
+        }),
+        "set-acl" => Operation::SetAcl(wire::SetAcl { handle, ..wire::SetAcl::default() }),
+        "get-sequencer" => Operation::GetSequencer(wire::GetSequencer { handle }),
+        "set-sequencer" => {
+            Operation::SetSequencer(wire::SetSequencer { handle, sequencer: next(line)?.to_owned() })
+        }
         other => return Err(format!("there is no operation {other}").into()),
     })
 }
 
-fn result(text: &str) -> Fallible<outcome::Result> {
-    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
-    Ok(match kind {
-        "opened" => outcome::Result::Opened(wire::Opened::default()),
-        "closed" => outcome::Result::Closed(wire::Closed {}),
-        "contents" => outcome::Result::Contents(wire::Contents::default()),
-        "written" => outcome::Result::Written(wire::Written::default()),
-        "granted" => outcome::Result::Granted(granted(rest)?),
-        "queued" => outcome::Result::Queued(wire::Queued { ahead: 1 }),
-        "released" => outcome::Result::Released(wire::Released {}),
-        "cancelled" => outcome::Result::Cancelled(wire::Cancelled {}),
-        "refused" => outcome::Result::Refusal(refusal(rest)?),
-        other => return Err(format!("there is no result {other}").into()),
+/// `open PATH`, with `caching=yes`, `create=may|must`, `uses=r`, `events=CONTENTS_MODIFIED,...`, `dir=h1`, `kind=dir`,
+/// `ephemeral=yes`, `delay=MS`.
+fn open(line: &mut ArgumentConsumer<'_>) -> Fallible<wire::Open> {
+    let creation = match line.take_key("create") {
+        None => wire::Creation::Unspecified,
+        Some("may") => wire::Creation::May,
+        Some(_) => wire::Creation::Must,
+    };
+    let kind = match line.take_key("kind") {
+        None => wire::NodeKind::Unspecified,
+        Some("dir") => wire::NodeKind::Directory,
+        Some(_) => wire::NodeKind::File,
+    };
+    let uses = line.take_key("uses").map(|uses| wire::Uses {
+        read: uses.contains('r'),
+        write: uses.contains('w'),
+        change_acl: uses.contains('a'),
+    });
+    let events = line.take_key("events").map_or(Ok(Vec::new()), |kinds| {
+        kinds.split(',').map(|kind| Ok(reply::kind(kind)?.into())).collect::<Fallible<Vec<i32>>>()
+    })?;
+    Ok(wire::Open {
+        creation: creation.into(),
+        kind: kind.into(),
+        uses,
+        events,
+        caching: line.take_key("caching").is_some(),
+        ephemeral: line.take_key("ephemeral").is_some(),
+        lock_delay_ms: line.take_key("delay").map_or(Ok(0), number)?.try_into()?,
+        directory: line.take_key("dir").map_or(Ok(0), handle)?,
+        path: next(line)?.to_owned(),
+        ..wire::Open::default()
     })
 }
 
@@ -253,6 +347,11 @@ fn stream(line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<StreamId> {
 
 fn next<'a>(line: &mut ArgumentConsumer<'a>) -> Fallible<&'a str> {
     Ok(line.next_pos().ok_or("an argument is missing")?)
+}
+
+/// `h1`, or `L1` for an id that only the session knows.
+fn handle(text: &str) -> Fallible<u64> {
+    show::parse_id(text.trim_start_matches('h'))
 }
 
 fn number(text: &str) -> Fallible<u64> {

@@ -1,0 +1,237 @@
+//! Calls that are answered without a message: from the cache, from an open handle, from a kept lock (P§2.7).
+//!
+//! Decides for each call whether the cell has to be asked, and under which ids. The invariant: nothing is answered
+//! here unless the session is believed in at this moment and invalidations are heard of.
+
+use crate::doors::Completion;
+use crate::handles::{Closing, LOCAL, Named, Shape};
+use crate::holdings::Holdings;
+use crate::kept_locks::GivenBack;
+use crate::operation;
+use holdfast_proto::client::v1::{
+    self as wire, Creation, LockMode, Refusal, RefusalCode, outcome, request::Operation,
+};
+use holdfast_types::{HandleId, NodePath, RequestNumber, Revision, Time};
+
+/// What becomes of a call.
+pub(crate) enum Taken {
+    /// It is over.
+    Here(Result<Completion, Refusal>),
+    /// The cell is to be asked this. `user`: how the application calls the handle, if the cell calls it otherwise.
+    Ask { operation: Operation, user: Option<HandleId> },
+}
+
+impl Taken {
+    fn ask(operation: Operation) -> Self {
+        Self::Ask { operation, user: None }
+    }
+
+    fn done(number: u64, handle: HandleId, result: outcome::Result) -> Self {
+        Self::Here(Ok(Completion {
+            number: RequestNumber(number),
+            handle,
+            revision: Revision(0),
+            result,
+            slot: None,
+            from_cache: true,
+        }))
+    }
+
+    fn refused(code: RefusalCode, message: &str) -> Self {
+        Self::Here(Err(Refusal { code: code.into(), message: message.to_owned() }))
+    }
+
+    fn closed_already() -> Self {
+        Self::refused(RefusalCode::UnknownHandle, "the application has closed this handle")
+    }
+}
+
+impl Holdings {
+    /// Takes up a call. `believed`: the session is valid at this moment, and is not closing.
+    pub(crate) fn take(&mut self, now: Time, believed: bool, operation: Operation) -> Taken {
+        let believed = believed && self.attached;
+        match operation {
+            Operation::Open(open) => self.take_open(open, believed),
+            Operation::Close(close) => self.take_close(HandleId(close.handle), now, believed),
+            Operation::Cancel(cancel) if cancel.handle == 0 => {
+                self.forget(HandleId(cancel.number));
+                Taken::ask(Operation::Cancel(cancel))
+            }
+            operation => self.take_other(operation, believed),
+        }
+    }
+
+    fn take_open(&mut self, mut open: wire::Open, believed: bool) -> Taken {
+        open.caching &= self.config.on;
+        if open.directory != 0 {
+            match self.handles.named(HandleId(open.directory)) {
+                Named::Cell(HandleId(id)) => open.directory = id,
+                Named::Closed => return Taken::closed_already(),
+            }
+        }
+        if believed
+            && self.config.on
+            && let Some(path) = self.proven_path_of(&open)
+            && let Some(answer) = self.open_here(&open, &path)
+        {
+            self.counters.hit();
+            return Taken::Here(answer);
+        }
+        if open.caching {
+            self.counters.miss();
+        }
+        Taken::ask(Operation::Open(open))
+    }
+
+    /// The path of what an `Open` names, if it would be found under that path: a directory that was deleted has no
+    /// children, even if another of its name has.
+    fn proven_path_of(&self, open: &wire::Open) -> Option<NodePath> {
+        if open.directory != 0 {
+            self.handles.get(HandleId(open.directory)).filter(|handle| handle.caching && handle.proven)?;
+        }
+        self.path_of(open)
+    }
+
+    fn open_here(&mut self, open: &wire::Open, path: &NodePath) -> Option<Result<Completion, Refusal>> {
+        if open.creation() == Creation::Unspecified
+            && let Some(refusal) = self.cache.absent(path)
+        {
+            return Some(Err(refusal));
+        }
+        let shape = Shape::of(open)?;
+        let id = self.handles.reusable(path, shape, open.kind())?;
+        let user = HandleId(self.next_local());
+        let handle = self.handles.reuse(id, user)?;
+        let opened = wire::Opened { created: false, stat: Some(handle.stat.clone()) };
+        Some(Ok(Completion {
+            number: RequestNumber(user.0),
+            handle: user,
+            revision: Revision(0),
+            result: outcome::Result::Opened(opened),
+            slot: handle.slot.clone(),
+            from_cache: true,
+        }))
+    }
+
+    fn take_close(&mut self, user: HandleId, now: Time, believed: bool) -> Taken {
+        match self.handles.close(user, now, believed) {
+            Closing::Kept => {
+                // One more may be one too many.
+                self.close_idle(now);
+                let number = self.next_local();
+                Taken::done(number, user, outcome::Result::Closed(wire::Closed {}))
+            }
+            Closing::Close(id) => {
+                self.forget(id);
+                let close = Operation::Close(wire::Close { handle: id.0 });
+                Taken::Ask { operation: close, user: (id != user).then_some(user) }
+            }
+        }
+    }
+
+    /// A call on a handle that stays open.
+    fn take_other(&mut self, mut operation: Operation, believed: bool) -> Taken {
+        let Some(handle) = operation::handle_mut(&mut operation) else { return Taken::ask(operation) };
+        let user = HandleId(*handle);
+        let Named::Cell(id) = self.handles.named(user) else { return Taken::closed_already() };
+        *handle = id.0;
+        let here = match &mut operation {
+            Operation::Acquire(acquire) => self.acquire(id, user, acquire, believed),
+            Operation::Release(_) => self.release(id, user, believed),
+            Operation::Cancel(cancel) => self.withdraw(id, user, cancel, believed),
+            Operation::GetSequencer(_) if self.kept.is_released(id) => Some(not_locked()),
+            Operation::SetSequencer(_) => self.depend(id),
+            _ => None,
+        };
+        here.unwrap_or(Taken::Ask { operation, user: (id != user).then_some(user) })
+    }
+
+    fn acquire(
+        &mut self,
+        id: HandleId,
+        user: HandleId,
+        acquire: &wire::Acquire,
+        believed: bool,
+    ) -> Option<Taken> {
+        if believed && acquire.mode() == LockMode::Exclusive && self.kept.is_released(id) {
+            let number = self.next_local();
+            if let Some(granted) = self.kept.acquire(id, RequestNumber(number)) {
+                self.counters.hit();
+                return Some(Taken::done(number, user, outcome::Result::Granted(granted)));
+            }
+        }
+        // To the cell, this handle holds the lock already.
+        self.give_up(id);
+        if let Some(handle) = self.handles.get_mut(id) {
+            handle.claim.acquire_called();
+        }
+        None
+    }
+
+    fn release(&mut self, id: HandleId, user: HandleId, believed: bool) -> Option<Taken> {
+        match self.kept.release(id, believed) {
+            GivenBack::Kept => {
+                self.counters.hit();
+                let number = self.next_local();
+                Some(Taken::done(number, user, outcome::Result::Released(wire::Released {})))
+            }
+            GivenBack::NotHeld => Some(not_locked()),
+            GivenBack::AskCell => {
+                self.release_called(id);
+                None
+            }
+        }
+    }
+
+    fn withdraw(
+        &mut self,
+        id: HandleId,
+        user: HandleId,
+        cancel: &mut wire::Cancel,
+        believed: bool,
+    ) -> Option<Taken> {
+        let asked = self.kept.asked(id);
+        match self.kept.withdraw(id, RequestNumber(cancel.number), believed) {
+            GivenBack::Kept | GivenBack::NotHeld => {
+                let number = self.next_local();
+                Some(Taken::done(number, user, outcome::Result::Cancelled(wire::Cancelled {})))
+            }
+            GivenBack::AskCell => {
+                if cancel.number & LOCAL != 0
+                    && let Some(RequestNumber(number)) = asked
+                {
+                    cancel.number = number;
+                }
+                self.release_called(id);
+                None
+            }
+        }
+    }
+
+    fn release_called(&mut self, id: HandleId) {
+        if let Some(handle) = self.handles.get_mut(id) {
+            handle.claim.release_called();
+        }
+    }
+
+    /// From here on the handle depends on a sequencer: what is cached may be true, and its calls must fail all the
+    /// same. So it bypasses the cache, for good, and is nobody else's.
+    fn depend(&mut self, id: HandleId) -> Option<Taken> {
+        let handle = self.handles.get_mut(id)?;
+        if handle.users.len() > 1 {
+            return Some(Taken::refused(
+                RefusalCode::Invalid,
+                "the handle shares an open node with others of this session: open the node without caching, or with \
+                 events, to make its calls depend on a sequencer",
+            ));
+        }
+        handle.shape = None;
+        handle.slot = None;
+        self.cache.drop_node(id);
+        None
+    }
+}
+
+fn not_locked() -> Taken {
+    Taken::refused(RefusalCode::NotLocked, "the handle neither holds the lock nor waits for it")
+}
