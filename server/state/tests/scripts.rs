@@ -23,5 +23,5 @@ macro_rules! scripts {
 
 scripts! {
     tree, by_name, locks, shared_locks, delays, exactly_once, cancel, ephemerals, sessions, settings, sequencers,
-    void, handles,
+    void, handles, events, lock_events, missed_events, acl, acl_files, uses, relative, handle_sequencers, endings, caches, lists,
 }
