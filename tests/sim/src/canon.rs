@@ -157,8 +157,8 @@ mod tests {
 
     /// An entry of a term, with an opening that a master of another term may have proposed.
     fn entry(index: u64, term: u64, proposed_in: u64, secret: u8) -> Entry {
-        let open = OpenSession { secret: vec![secret; 32].into(), lease_ms: 1_000, client: String::new() };
-        let command = Command { tag: 1, kind: Some(Kind::OpenSession(open)) };
+        let open = OpenSession { secret: vec![secret; 32].into(), lease_ms: 1_000, ..OpenSession::default() };
+        let command = Command { tag: 1, kind: Some(Kind::OpenSession(open)), ..Command::default() };
         let batch = Batch { term: proposed_in, commands: vec![command] };
         Entry { index, term, data: batch.encode_to_vec().into(), ..Entry::default() }
     }

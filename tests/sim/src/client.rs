@@ -1,17 +1,17 @@
-//! Owns the clients' processes: does for a [`Session`] what the client library does, and is the application too.
+//! Owns the clients' processes: does for a [`Session`] what the client library does.
 //!
-//! A client has one session at a time; each session is a life of its own. Whatever the application is told is
-//! shown to the checkers at that moment, and so is what it believes.
+//! A client has one session at a time; each session is a life of its own. The application that uses it is in
+//! `application`; what either believes is shown to the checkers after each turn.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{LockMode, outcome};
-use holdfast_session::{Completion, Config, Input, Output, Session, State, Token};
-use holdfast_types::{Duration, HandleId, Revision, SessionId, Time};
+use holdfast_proto::client::v1::LockMode;
+use holdfast_session::{CacheConfig, Config, Input, Output, Session, State, Token};
+use holdfast_types::{Duration, HandleId, Principal, SessionId, Time};
 use prost::Message;
 
+use crate::application::{Call, OpenHandle};
 use crate::canon::Canon;
 use crate::checker::guards::{self, Guard};
 use crate::checker::progress::Leftovers;
@@ -21,7 +21,7 @@ use crate::rng::Rng;
 use crate::streams::Life;
 use crate::trace::Kind;
 use crate::verdict::{Invariant, Violation};
-use crate::workload::{Action, App, CallResult, Workload};
+use crate::workload::{CallResult, Workload};
 use crate::world::{CELL, Phase, World, address};
 
 const MILLI: u64 = 1_000_000;
@@ -42,26 +42,24 @@ pub(crate) struct Client {
     pub(crate) paused_until: TrueTime,
     /// When the application wants to be woken.
     pub(crate) wake_at: Option<TrueTime>,
-    clock: Clock,
+    /// The library gets nothing done until then, and the application still reads what it has cached.
+    pub(crate) starved_until: TrueTime,
+    pub(crate) clock: Clock,
     inbox: Vec<Input>,
-    workload: Workload,
+    pub(crate) workload: Workload,
     /// What the application acts as the holder of.
-    guard: Option<(String, LockMode, u64)>,
+    pub(crate) guard: Option<(String, LockMode, u64)>,
     /// Calls that have not ended.
-    calls: BTreeMap<Token, Call>,
-    last_token: u64,
+    pub(crate) calls: BTreeMap<Token, Call>,
+    /// Calls that a slot answered, and that the application is yet to be told of.
+    pub(crate) answered: Vec<(Token, CallResult)>,
+    /// What the application has open.
+    pub(crate) handles: BTreeMap<HandleId, OpenHandle>,
+    pub(crate) last_token: u64,
     /// The application has asked for the session's end.
-    closing: bool,
+    pub(crate) closing: bool,
     was_jeopardy: bool,
-    rng: Rng,
-}
-
-/// A call that has not ended.
-struct Call {
-    operation: Operation,
-    /// What applications had been told when it began.
-    floor: Revision,
-    since: TrueTime,
+    pub(crate) rng: Rng,
 }
 
 impl Client {
@@ -75,11 +73,14 @@ impl Client {
             run_at: None,
             paused_until: TrueTime::ZERO,
             wake_at: None,
+            starved_until: TrueTime::ZERO,
             clock: Clock::draw(&mut rng),
             inbox: Vec::new(),
             workload: Workload::draw(&mut rng),
             guard: None,
             calls: BTreeMap::new(),
+            answered: Vec::new(),
+            handles: BTreeMap::new(),
             last_token: 0,
             closing: false,
             was_jeopardy: false,
@@ -142,13 +143,13 @@ impl World {
             return Ok(());
         }
         client.run_at = None;
-        if client.paused_until > self.now {
+        if client.paused_until.max(client.starved_until) > self.now {
             self.plan_run(Process::Client(index), self.now);
             return Ok(());
         }
         let mut session = match client.session.take() {
             Some(session) => session,
-            None if self.phase < Phase::Draining => self.open_session(index),
+            None if self.phase < Phase::Draining => self.open_session(index)?,
             None => return Ok(()),
         };
         self.drive_client(index, &mut session)?;
@@ -156,12 +157,8 @@ impl World {
     }
 
     /// A new session, and with it a new life and something to do.
-    fn open_session(&mut self, index: usize) -> Session {
+    fn open_session(&mut self, index: usize) -> Result<Session, Violation> {
         let client = &mut self.clients[index];
-        client.session_id = None;
-        client.inbox.clear();
-        client.calls.clear();
-        client.guard = None;
         client.closing = false;
         client.was_jeopardy = false;
         client.workload = Workload::draw(&mut client.rng);
@@ -174,13 +171,14 @@ impl World {
             grace: Duration::from_millis(self.plan.grace_ms),
             drift_per_mille: DRIFT_PER_MILLE,
             seed: client.rng.any(),
+            cache: draw_cache(&mut client.rng),
         };
         let session = Session::new(client.clock.local(self.now), config);
         // Calls wait until the session is open.
         client.wake_at = None;
-        let inputs = self.let_act(index, |workload, app| workload.start(app));
+        let inputs = self.let_act(index, |workload, app| workload.start(app))?;
         self.clients[index].inbox = inputs;
-        session
+        Ok(session)
     }
 
     /// One turn of the driver: all inputs, then all outputs, and what the application makes of them.
@@ -191,7 +189,7 @@ impl World {
         self.trace.event(self.now, Kind::ClientWake, index as u64, inputs.len() as u64, &[]);
         if client.wake_at.is_some_and(|at| at <= self.now) {
             client.wake_at = None;
-            inputs.extend(self.let_act(index, |workload, app| workload.wake(app)));
+            inputs.extend(self.let_act(index, |workload, app| workload.wake(app))?);
         }
         if session.poll_timeout().is_some_and(|timeout| timeout <= now) {
             session.handle(now, Input::TimePassed);
@@ -212,6 +210,8 @@ impl World {
                 }
                 Output::Complete { token, result } => inputs = self.complete(index, token, &result)?,
                 Output::StateChanged(state) => self.state_changed(index, &state),
+                Output::Event(event) => inputs = self.hear(index, &event)?,
+                Output::FailedOver { .. } => self.stats.failed_over += 1,
             }
         }
     }
@@ -241,11 +241,16 @@ impl World {
 
     /// The session is over, or its process dead: nothing of it is left on the client's side.
     pub(crate) fn forget_session(&mut self, index: usize) {
+        self.forget_calls(index);
         let client = &mut self.clients[index];
+        if let Some(session) = client.session_id {
+            self.checkers.watches.end(session);
+        }
         client.session = None;
         client.session_id = None;
         client.guard = None;
-        client.calls.clear();
+        client.handles.clear();
+        client.answered.clear();
         client.inbox.clear();
         client.wake_at = None;
         client.run_at = None;
@@ -285,92 +290,23 @@ impl World {
         }
     }
 
-    /// An application learns what came of its call. Returns what it does next.
-    fn complete(&mut self, index: usize, token: Token, result: &CallResult) -> Result<Vec<Input>, Violation> {
-        let told = format!("{result:?}");
-        self.trace.event(self.now, Kind::Told, index as u64, token.0, told.as_bytes());
-        let Some(call) = self.clients[index].calls.remove(&token) else {
-            let what = format!("client {} was told of {token:?} twice, or after it was withdrawn", index + 1);
-            return Err(Violation::new(Invariant::ExactlyOnce, what));
-        };
-        self.trace.say(self.now, || format!("client {}: {:?} -> {told}", index + 1, call.operation));
-        match result {
-            Ok(completion) => {
-                self.stats.ok += 1;
-                self.check_told(index, &call, completion)?;
-            }
-            Err(_) => self.stats.refused += 1,
-        }
-        Ok(self.let_act(index, |workload, app| workload.completed(app, token, result)))
-    }
-
-    fn check_told(&mut self, index: usize, call: &Call, completion: &Completion) -> Result<(), Violation> {
-        let Completion { number, revision, result, .. } = completion;
-        let Some(session) = self.clients[index].session_id else {
-            let what = format!("client {} has no session, and was told Ok", index + 1);
-            return Err(Violation::new(Invariant::ExactlyOnce, what));
-        };
-        use Operation::{GetContents, GetStat, ReadDir};
-        let is_read = matches!(call.operation, GetContents(_) | GetStat(_) | ReadDir(_));
-        self.checkers.reads.told(*revision, call.floor, is_read)?;
-        self.checkers.exactly_once.told(session, *number, &call.operation, result)?;
-        match (&call.operation, result) {
-            (GetContents(read), outcome::Result::Contents(contents)) => {
-                self.checkers.reads.contents(session, HandleId(read.handle), *revision, contents)
-            }
-            (_, outcome::Result::Granted(_)) => {
-                self.stats.granted += 1;
-                self.stats.queued += u64::from(*revision == Revision(0));
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Lets the application act, and does what it wants done. Returns what its session has to hear of it.
-    fn let_act(&mut self, index: usize, act: impl FnOnce(&mut Workload, &mut App<'_>)) -> Vec<Input> {
-        let client = &mut self.clients[index];
-        let name = format!("c{}s{}", index + 1, client.life);
-        let draining = self.phase == Phase::Draining;
-        let mut app = App::new(&mut client.rng, draining, &mut client.last_token, &name);
-        act(&mut client.workload, &mut app);
-        let mut inputs = Vec::new();
-        for action in app.into_actions() {
-            inputs.extend(self.do_action(index, action));
-        }
-        inputs
-    }
-
-    fn do_action(&mut self, index: usize, action: Action) -> Option<Input> {
-        self.trace.say(self.now, || format!("client {}: {action:?}", index + 1));
-        let client = &mut self.clients[index];
-        match action {
-            Action::Call(token, operation) => {
-                let floor = self.checkers.reads.floor();
-                let call = Call { operation: operation.clone(), floor, since: self.now };
-                client.calls.insert(token, call);
-                self.stats.calls += 1;
-                return Some(Input::Call { token, operation });
-            }
-            Action::Cancel(token) => {
-                client.calls.remove(&token);
-                self.stats.cancelled += 1;
-                return Some(Input::CancelCall { token });
-            }
-            Action::Guard { path, mode, generation } => client.guard = Some((path, mode, generation)),
-            Action::Unguard => client.guard = None,
-            Action::Close => {
-                client.guard = None;
-                client.closing = true;
-                return Some(Input::Close);
-            }
-            Action::Wake(nanos) => client.wake_at = Some(self.now.after_nanos(nanos)),
-        }
-        None
-    }
-
     /// The client's process, in its present life.
     pub(crate) fn client_life(&self, index: usize) -> Life {
         Life { index, life: self.clients[index].life }
+    }
+}
+
+/// Who a client is, for the access control lists: the same in all of its lives.
+pub(crate) fn principal(index: usize) -> Principal {
+    Principal::parse(&format!("client-{}", index + 1)).expect("a principal's name")
+}
+
+/// How much a session keeps: sometimes so little that it has to make room all the time.
+fn draw_cache(rng: &mut Rng) -> CacheConfig {
+    CacheConfig {
+        on: true,
+        bytes_max: [64 << 20, 64 << 20, 400][rng.index(3)],
+        idle_handles_max: [256, 2, 0][rng.index(3)],
+        idle_handle_time: Duration::from_millis([30_000, 2_000, 100][rng.index(3)]),
     }
 }

@@ -61,6 +61,8 @@ pub enum Event {
     GaveUp(ConnectionId),
     /// Something may have arrived on a stream.
     Arrival(ConnectionId, Direction),
+    /// An application looks into its cache.
+    Peek(Life),
     /// Time for another fault.
     Fault,
     /// A fault ends.

@@ -17,6 +17,7 @@
 //! Invariant: nothing in a run depends on anything but the seed and the [`Options`]. No real time, no hash map
 //! with a random order, no thread.
 
+mod application;
 pub mod canon;
 pub mod checker;
 mod client;

@@ -209,7 +209,8 @@ fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
 
 fn parse_fault(name: &str) -> Result<Planted, String> {
     let names: Vec<&str> = Planted::ALL.iter().map(|(name, _)| *name).collect();
-    let fault = Planted::named(name).ok_or_else(|| format!("there is no such fault: {}", names.join(", ")))?;
+    let fault =
+        Planted::named(name).ok_or_else(|| format!("there is no such fault: {}", names.join(", ")))?;
     if !Planted::POSSIBLE {
         return Err(format!("this build cannot plant faults: {PLANTED_BUILD} -- --planted {name} ..."));
     }

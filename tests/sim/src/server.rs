@@ -41,6 +41,10 @@ pub(crate) struct Server {
     pub(crate) run_at: Option<TrueTime>,
     /// It is stopped until then; the past if it is not.
     pub(crate) paused_until: TrueTime,
+    /// It runs no more often than this; 0 if it runs whenever there is something to do.
+    pub(crate) runs_every_nanos: u64,
+    /// When it ran last.
+    pub(crate) ran_at: TrueTime,
     /// The last entry that it is known to have applied.
     pub(crate) applied: u64,
     /// If down: with its whole host, so that nobody is told that its connections are gone.
@@ -61,6 +65,8 @@ impl Server {
             disk: Disk::new(genesis),
             run_at: None,
             paused_until: TrueTime::ZERO,
+            runs_every_nanos: 0,
+            ran_at: TrueTime::ZERO,
             applied: 0,
             silent: false,
             clock: Clock::draw(&mut rng),
@@ -90,6 +96,7 @@ impl World {
         server.inbox.clear();
         server.run_at = None;
         server.paused_until = TrueTime::ZERO;
+        server.runs_every_nanos = 0;
         let mut boot = server.disk.boot();
         if let Some(at) = &mut boot.state {
             at.state = through_snapshot(&at.state)?;
@@ -157,6 +164,7 @@ impl World {
             self.plan_run(Process::Replica(index), self.now);
             return Ok(());
         }
+        server.ran_at = self.now;
         let now = server.clock.local(self.now);
         let Some(mut replica) = server.replica.take() else { return Ok(()) };
         let inputs = std::mem::take(&mut server.inbox);

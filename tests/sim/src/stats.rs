@@ -56,6 +56,10 @@ stats! {
     partitions: "partitions",
     /// Processes stopped for a while.
     pauses: "pauses",
+    /// Masters stopped and cut off with clients of theirs.
+    overslept: "overslept masters",
+    /// Masters that hardly ran, cut off with clients of theirs.
+    stutters: "stuttering masters",
     /// Streams broken by the network.
     resets: "broken streams",
     /// Client processes that died.
@@ -86,6 +90,22 @@ stats! {
     granted: "locks granted",
     /// Of those, out of the queue.
     queued: "out of the queue",
+    /// Calls that were answered without a message.
+    from_cache: "answered without a message",
+    /// Reads that a slot answered.
+    cache_reads: "reads from caches",
+    /// Of the calls that were answered without a message: locks that had been kept.
+    kept_locks: "kept locks taken again",
+    /// Names that an application was told do not exist.
+    absent: "absent",
+    /// Events that an application was told of.
+    events_told: "events",
+    /// Times when a session went over to another master.
+    failed_over: "failed over",
+    /// Files' histories for which an order was found.
+    histories: "histories",
+    /// Files' histories that were too long to try all orders.
+    undecided: "histories undecided",
     /// Lock-delays that began.
     delays: "lock-delays",
     /// Times when two replicas' states were compared by hash.

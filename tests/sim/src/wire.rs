@@ -10,6 +10,7 @@ use holdfast_session::{Input as SessionInput, StreamId};
 use holdfast_types::ConnectionId;
 use prost::Message;
 
+use crate::client::principal;
 use crate::event::Event;
 use crate::network::Process;
 use crate::streams::{Direction, Item, Stream};
@@ -112,11 +113,12 @@ impl World {
 
     fn arrive_at_replica(&mut self, connection: ConnectionId, item: Item) -> Result<(), Violation> {
         let Some(stream) = self.streams.get(connection) else { return Ok(()) };
-        let at = stream.replica;
+        let (at, client) = (stream.replica, stream.client.index);
         match item {
             Item::Frame(bytes) if self.lives(at) => {
                 let frame = ClientFrame::decode(bytes).map_err(|error| fault("a client's frame", error))?;
-                self.hand_in(at.index, ReplicaInput::Frame { connection, frame });
+                let principal = principal(client);
+                self.hand_in(at.index, ReplicaInput::Frame { connection, principal, frame });
             }
             // A process that knows nothing of the connection resets it; a host that is down does not.
             Item::Frame(_) => {

@@ -164,6 +164,7 @@ impl World {
             Event::Establish(connection) => self.establish(connection),
             Event::GaveUp(connection) => self.give_up(connection),
             Event::Arrival(connection, direction) => self.arrive(connection, direction)?,
+            Event::Peek(life) => self.peek(life)?,
             Event::Fault => self.begin_fault()?,
             Event::FaultEnds(ending) => self.end_fault(ending)?,
             Event::Heal => self.heal()?,
@@ -178,11 +179,12 @@ impl World {
         let (run_at, life, paused_until) = match process {
             Process::Replica(index) => {
                 let server = &mut self.servers[index];
-                (&mut server.run_at, server.life, server.paused_until)
+                let rested = server.ran_at.after_nanos(server.runs_every_nanos);
+                (&mut server.run_at, server.life, server.paused_until.max(rested))
             }
             Process::Client(index) => {
                 let client = &mut self.clients[index];
-                (&mut client.run_at, client.life, client.paused_until)
+                (&mut client.run_at, client.life, client.paused_until.max(client.starved_until))
             }
         };
         let at = at.max(self.now).max(paused_until);
@@ -217,10 +219,12 @@ impl World {
         match process {
             Process::Replica(index) => {
                 self.servers[index].paused_until = TrueTime::ZERO;
+                self.servers[index].runs_every_nanos = 0;
                 self.servers[index].run_at = None;
             }
             Process::Client(index) => {
                 self.clients[index].paused_until = TrueTime::ZERO;
+                self.clients[index].starved_until = TrueTime::ZERO;
                 self.clients[index].run_at = None;
             }
         }
@@ -240,11 +244,16 @@ impl World {
 
     fn look(&mut self) -> Result<(), Violation> {
         let leftovers = self.leftovers();
-        if !leftovers.is_empty() && self.now < self.deadline {
+        let waiting = !leftovers.is_empty() || self.checkers.watches.untold().next().is_some();
+        if waiting && self.now < self.deadline {
             self.queue.push(self.now.after_nanos(LOOK_NANOS), Event::Look);
             return Ok(());
         }
         leftovers.check()?;
+        self.checkers.watches.check()?;
+        let (decided, undecided) = self.checkers.histories.check()?;
+        self.stats.histories += decided;
+        self.stats.undecided += undecided;
         self.phase = Phase::Ended;
         for index in 0..self.servers.len() {
             self.compare_state(index)?;

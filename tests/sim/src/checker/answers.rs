@@ -14,6 +14,7 @@ use holdfast_proto::log::v1::{Command, SessionRequest};
 use holdfast_state::{Effect, State};
 use holdfast_types::{Revision, SessionId};
 
+use super::onlooker;
 use super::past::Past;
 use crate::verdict::{Invariant, Violation};
 
@@ -71,7 +72,8 @@ pub fn check_cached(past: &Past, read: &Read<'_>, floor: Revision) -> Result<Rev
     let Some(mut states) = past.since(floor) else { return Ok(floor) };
     let blank = |answer: &outcome::Result| without_locks(answer.clone());
     let given = blank(read.answer);
-    let found = states.find(|(_, state)| answer_of(state, read).is_some_and(|answer| blank(&answer) == given));
+    let found =
+        states.find(|(_, state)| answer_of(state, read).is_some_and(|answer| blank(&answer) == given));
     found.map(|(revision, _)| revision.max(floor)).ok_or_else(|| {
         broken(format!(
             "{:?} of {} came from a cache as {:?}, which it was at no revision since {floor}",
@@ -99,15 +101,17 @@ pub fn check_opening(past: &Past, opening: &Opening<'_>, floor: Revision) -> Res
 
 /// What the cell would have answered, if the node of the handle was still there.
 fn answer_of(state: &State, read: &Read<'_>) -> Option<outcome::Result> {
-    let stat = state.read_stat(read.path).ok()?;
+    let stat = state.read_stat(&onlooker(), read.path).ok()?;
     if stat.instance != read.instance {
         return None;
     }
     match read.operation {
         Operation::GetStat(_) => Some(outcome::Result::Stat(stat)),
-        Operation::GetContents(_) => state.read_contents(read.path).ok().map(outcome::Result::Contents),
+        Operation::GetContents(_) => {
+            state.read_contents(&onlooker(), read.path).ok().map(outcome::Result::Contents)
+        }
         Operation::ReadDir(page) => {
-            let directory = state.read_dir(read.path, &page.after, page.limit);
+            let directory = state.read_dir(&onlooker(), read.path, &page.after, page.limit);
             directory.ok().map(outcome::Result::Directory)
         }
         _ => None,
@@ -217,7 +221,10 @@ mod tests {
         assert!(told.cached(&contents(), "/file", told.a, told.a));
         assert!(told.cached(&contents(), "/file", told.b, told.a), "it may be newer");
         assert!(!told.cached(&contents(), "/file", told.a, told.b), "somebody knew the new contents");
-        assert!(!told.cached(&contents(), "/file", told.b, told.gone), "somebody knew that the file was gone");
+        assert!(
+            !told.cached(&contents(), "/file", told.b, told.gone),
+            "somebody knew that the file was gone"
+        );
         assert!(!told.cached(&contents(), "/file", told.b, told.c), "and another was there");
     }
 

@@ -91,7 +91,8 @@ impl Cell {
     /// Writes a file, which is made if there is none.
     pub(super) fn write(&mut self, path: &str, contents: &'static str) {
         let contents = contents.as_bytes().into();
-        let write = wire::SetContentsRequest { path: path.to_owned(), contents, create: true, ..Default::default() };
+        let write =
+            wire::SetContentsRequest { path: path.to_owned(), contents, create: true, ..Default::default() };
         self.apply(Kind::SetContents(write));
     }
 
@@ -101,5 +102,5 @@ impl Cell {
 }
 
 pub(super) fn stat(state: &State, path: &str) -> Option<wire::Stat> {
-    state.read_stat(path).ok()
+    state.read_stat(&super::onlooker(), path).ok()
 }

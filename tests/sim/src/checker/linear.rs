@@ -93,8 +93,7 @@ impl<'c> Search<'c> {
             if is_end { places[call].1 = Some(place) } else { places[call].0 = place }
         }
         let taken = Taken { which: vec![false; sorted.len()], first_left: 0, beyond: BTreeSet::new() };
-        let (at, register, path, tried) =
-            (entries[0].next, Register::Beginning, Vec::new(), BTreeSet::new());
+        let (at, register, path, tried) = (entries[0].next, Register::Beginning, Vec::new(), BTreeSet::new());
         Self { calls: sorted, ended, entries, places, at, register, taken, path, tried }
     }
 
@@ -236,8 +235,7 @@ mod tests {
 
     #[test]
     fn a_write_does_not_take_effect_before_it_began() {
-        let history =
-            [call(0, 1, write("a", 1)), call(2, 3, read("b", 2)), call(4, None, write("b", None))];
+        let history = [call(0, 1, write("a", 1)), call(2, 3, read("b", 2)), call(4, None, write("b", None))];
         assert_eq!(answer(&history), Answer::No);
     }
 

@@ -8,6 +8,7 @@ pub mod answers;
 pub mod determinism;
 pub mod exactly_once;
 pub mod guards;
+pub mod histories;
 #[cfg(test)]
 mod history;
 pub mod lease_safety;
@@ -18,12 +19,13 @@ pub mod past;
 pub mod progress;
 pub mod reads;
 pub mod register;
+pub mod watch;
 
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{EndReason, Granted, Outcome, outcome};
+use holdfast_proto::client::v1::{EndReason, Granted, NodeKind, Outcome, outcome};
 use holdfast_proto::log::v1::command::Kind;
-use holdfast_state::Effect;
-use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
+use holdfast_state::{Effect, State};
+use holdfast_types::{HandleId, Principal, RequestNumber, Revision, SessionId};
 
 use crate::canon::Step;
 use crate::clock::TrueTime;
@@ -100,8 +102,14 @@ pub struct Checkers {
     pub lock_delays: lock_delay::LockDelays,
     /// I5.
     pub reads: reads::Reads,
+    /// I5: what reads are judged by.
+    pub past: past::Past,
+    /// I5, by search.
+    pub histories: histories::Histories,
     /// I6.
     pub exactly_once: exactly_once::ExactlyOnce,
+    /// I8.
+    pub watches: watch::Watches,
 }
 
 impl Checkers {
@@ -139,11 +147,35 @@ impl Checkers {
             self.see_fact(fact, now, stats)?;
         }
         self.reads.see(step);
+        self.past.see(step.state);
+        self.see_watches(step, &facts);
         self.mutual_exclusion.compare(|path| {
-            let stat = step.state.read_stat(path).ok()?;
+            let stat = step.state.read_stat(&onlooker(), path).ok()?;
             Some((stat.instance, stat.lock.unwrap_or_default()))
         })?;
         Ok(ended)
+    }
+
+    /// Shows the watched nodes to the checker of watches.
+    fn see_watches(&mut self, step: &Step<'_>, facts: &[Fact<'_>]) {
+        let state = step.state;
+        if state.revision() != step.before {
+            self.watches.see(state.revision(), |path, before| view_of(state, path, before));
+            self.watches
+                .retain(|session, handle| state.session(session).is_some_and(|open| open.has_handle(handle)));
+        }
+        for fact in facts {
+            if let Fact::Decided(Decided { session, number, operation: Operation::Open(open), .. }) = fact
+                && !open.events.is_empty()
+            {
+                let handle = HandleId(number.0);
+                let path = state.session(*session).and_then(|open| open.handle_path(handle));
+                if let Some(path) = path.map(ToString::to_string) {
+                    let view = view_of(state, &path, None).unwrap_or_default();
+                    self.watches.open(*session, handle, open, &path, view);
+                }
+            }
+        }
     }
 
     fn see_fact(&mut self, fact: &Fact<'_>, now: TrueTime, stats: &mut Stats) -> Result<(), Violation> {
@@ -202,4 +234,27 @@ fn fact(effect: &Effect) -> Option<Fact<'_>> {
         Effect::DelayEnded { path, loss } => Some(Fact::DelayEnded { path: path.as_str(), loss: *loss }),
         _ => None,
     }
+}
+
+/// Who may read everything: every access control list of a run names it.
+pub const ONLOOKER: &str = "onlooker";
+
+pub(crate) fn onlooker() -> Principal {
+    Principal::parse(ONLOOKER).expect("a principal's name")
+}
+
+/// What a node is like. What it was like before saves reading its children again.
+fn view_of(state: &State, path: &str, before: Option<&watch::View>) -> Option<watch::View> {
+    let stat = state.read_stat(&onlooker(), path).ok()?;
+    let same = |view: &&watch::View| {
+        (view.stat.instance, view.stat.children_generation) == (stat.instance, stat.children_generation)
+    };
+    let children = match before.filter(same) {
+        Some(view) => view.children.clone(),
+        None if stat.kind() == NodeKind::Directory => {
+            state.read_dir(&onlooker(), path, "", 0).map(|directory| directory.entries).unwrap_or_default()
+        }
+        None => Vec::new(),
+    };
+    Some(watch::View { stat, children })
 }

@@ -41,7 +41,10 @@ impl Reads {
             if let Effect::Replied { session, number, outcome, .. } = effect
                 && let Some(result) = &outcome.result
             {
-                self.see_result(*session, HandleId(number.0), operation, result);
+                let handle = HandleId(number.0);
+                // An Open may name its node relative to another.
+                let opened = step.state.session(*session).and_then(|session| session.handle_path(handle));
+                self.see_result(*session, handle, opened.map(ToString::to_string), operation, result);
             }
         }
     }
@@ -50,13 +53,14 @@ impl Reads {
         &mut self,
         session: SessionId,
         handle: HandleId,
+        path: Option<String>,
         operation: &Operation,
         result: &outcome::Result,
     ) {
         match (operation, result) {
             (Operation::Open(open), outcome::Result::Opened(opened)) => {
                 let stat = opened.stat.clone().unwrap_or_default();
-                let file = (open.path.clone(), stat.instance);
+                let file = (path.unwrap_or_else(|| open.path.clone()), stat.instance);
                 self.handles.insert((session, handle), file.clone());
                 if opened.created {
                     let revision = Revision(stat.content_generation);
@@ -71,6 +75,11 @@ impl Reads {
             }
             _ => {}
         }
+    }
+
+    /// An application knows of a revision, in whatever way it was told.
+    pub fn raise(&mut self, revision: Revision) {
+        self.told = self.told.max(revision);
     }
 
     /// The newest revision that any application has been told of: no call that begins now may see an older one.
@@ -106,15 +115,13 @@ impl Reads {
     /// If that is not what it held at the revision.
     pub fn contents(
         &self,
-        session: SessionId,
-        handle: HandleId,
+        path: &str,
+        instance: u64,
         revision: Revision,
         contents: &Contents,
     ) -> Result<(), Violation> {
-        let Some(file) = self.handles.get(&(session, handle)) else {
-            return Err(broken(format!("{session} read through {handle}, which was never opened")));
-        };
-        let written = self.contents.get(file).and_then(|writes| writes.range(..=revision).next_back());
+        let file = (path.to_owned(), instance);
+        let written = self.contents.get(&file).and_then(|writes| writes.range(..=revision).next_back());
         let generation = contents.stat.as_ref().map_or(0, |stat| stat.content_generation);
         if written == Some((&Revision(generation), &contents.contents)) {
             return Ok(());
@@ -142,16 +149,16 @@ mod tests {
     /// A file that held "a" from revision 5 on and "b" from 8 on.
     fn checker() -> Reads {
         let mut checker = Reads { newest: Revision(10), ..Reads::default() };
-        checker.see_result(SESSION, HANDLE, &open("/file"), &opened_at(4));
-        checker.see_result(SESSION, HandleId(2), &write(1, "a"), &written(5));
-        checker.see_result(SESSION, HandleId(3), &write(1, "b"), &written(8));
+        checker.see_result(SESSION, HANDLE, None, &open("/file"), &opened_at(4));
+        checker.see_result(SESSION, HandleId(2), None, &write(1, "a"), &written(5));
+        checker.see_result(SESSION, HandleId(3), None, &write(1, "b"), &written(8));
         checker
     }
 
     fn read(revision: u64, generation: u64, contents: &'static str) -> Result<(), Violation> {
         let stat = Stat { content_generation: generation, ..Stat::default() };
         let contents = Contents { stat: Some(stat), contents: Bytes::from_static(contents.as_bytes()) };
-        checker().contents(SESSION, HANDLE, Revision(revision), &contents)
+        checker().contents("/file", 4, Revision(revision), &contents)
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl Register {
     pub fn after(&self, op: &Op) -> Option<Self> {
         match op {
             Op::Read { contents, generation } => {
-                let holds = Self::Holds { contents: contents.clone(), generation: Generation::Is(*generation) };
+                let holds =
+                    Self::Holds { contents: contents.clone(), generation: Generation::Is(*generation) };
                 match self {
                     Self::Beginning => Some(holds),
                     Self::Holds { contents: held, generation: known } => {
@@ -143,7 +144,10 @@ mod tests {
     fn a_write_that_nobody_was_told_of_has_any_later_generation() {
         assert!(after(&[write("a", 5), write("b", None), read("b", 9), write("c", 10)]).is_some());
         assert!(after(&[write("a", 5), write("b", None), read("b", 5)]).is_none());
-        assert!(after(&[write("b", None), read("b", 9), read("b", 8)]).is_none(), "the first read says which");
+        assert!(
+            after(&[write("b", None), read("b", 9), read("b", 8)]).is_none(),
+            "the first read says which"
+        );
     }
 
     #[test]

@@ -36,6 +36,22 @@ pub enum Fault {
     Partition(Shape),
     /// A process is stopped for a while, and goes on as if nothing had been.
     Pause(Process),
+    /// A replica and some clients are cut off from everybody else, and the replica is stopped for so long that the
+    /// others may end its clients' sessions. When it goes on it does not know, and its clients come to it first.
+    Overslept {
+        /// Which.
+        replica: usize,
+        /// Who reaches only it.
+        clients: Vec<usize>,
+    },
+    /// A replica and some clients are cut off from everybody else, and the replica gets to run for a moment only, now
+    /// and then: often enough for its clients, and so seldom that it is late to find itself deposed.
+    Stutter {
+        /// Which.
+        replica: usize,
+        /// Who reaches only it.
+        clients: Vec<usize>,
+    },
     /// Streams break while both ends live.
     Resets,
     /// A client's process is killed.
@@ -61,7 +77,7 @@ impl Fault {
     pub(crate) fn draw(rng: &mut Rng, master: Option<usize>, replicas: usize, clients: usize) -> Self {
         let (any, aimed) = (rng.index(replicas), rng.per_mille(500));
         let replica = master.filter(|_| aimed).unwrap_or(any);
-        match rng.below(20) {
+        match rng.below(23) {
             0..=3 => Self::Crash { replica, silent: rng.per_mille(300) },
             4 => Self::PowerFailure,
             5..=10 => Self::Partition(Shape::draw(rng, replica, replicas, clients)),
@@ -69,6 +85,15 @@ impl Fault {
             13 => Self::Pause(Process::Client(rng.index(clients))),
             14..=16 => Self::Resets,
             17 => Self::ClientCrash(rng.index(clients)),
+            number @ 18..=20 => {
+                let replica = master.unwrap_or(any);
+                let clients = (0..clients).filter(|_| rng.per_mille(500)).collect();
+                if number == 18 {
+                    Self::Overslept { replica, clients }
+                } else {
+                    Self::Stutter { replica, clients }
+                }
+            }
             _ => Self::HandOver(replica),
         }
     }
@@ -85,6 +110,14 @@ impl fmt::Display for Fault {
             Self::Partition(shape) => shape.fmt(f),
             Self::Pause(Process::Replica(index)) => write!(f, "replica {} is stopped", index + 1),
             Self::Pause(Process::Client(index)) => write!(f, "client {} is stopped", index + 1),
+            Self::Overslept { replica, clients } => {
+                let clients: Vec<usize> = clients.iter().map(|index| index + 1).collect();
+                write!(f, "replica {} is stopped, and cut off with the clients {clients:?}", replica + 1)
+            }
+            Self::Stutter { replica, clients } => {
+                let clients: Vec<usize> = clients.iter().map(|index| index + 1).collect();
+                write!(f, "replica {} hardly runs, and is cut off with the clients {clients:?}", replica + 1)
+            }
             Self::Resets => f.write_str("streams break"),
             Self::ClientCrash(index) => write!(f, "client {} is killed", index + 1),
             Self::HandOver(index) => write!(f, "replica {} is asked to stop", index + 1),
@@ -112,6 +145,8 @@ impl World {
             Fault::PowerFailure => crash::all_replicas(self),
             Fault::Partition(shape) => partition::begin(self, shape),
             Fault::Pause(process) => pause::begin(self, *process),
+            Fault::Overslept { replica, clients } => pause::oversleep(self, *replica, clients),
+            Fault::Stutter { replica, clients } => pause::stutter(self, *replica, clients),
             Fault::Resets => streams::begin(self),
             Fault::ClientCrash(client) => crash::client(self, *client),
             Fault::HandOver(replica) => crash::hand_over(self, *replica),
@@ -159,6 +194,6 @@ mod tests {
             let drawn = format!("{:?}", Fault::draw(&mut rng, Some(1), 3, 3));
             kinds.insert(drawn.split([' ', '(']).next().unwrap_or_default().to_owned());
         }
-        assert_eq!(kinds.len(), 7, "{kinds:?}");
+        assert_eq!(kinds.len(), 9, "{kinds:?}");
     }
 }

@@ -80,11 +80,16 @@ impl fmt::Display for Shape {
 }
 
 pub(super) fn begin(world: &mut World, shape: &Shape) {
+    cut(world, shape);
+    world.end_after(Ending::Mend);
+}
+
+/// Without an end.
+pub(super) fn cut(world: &mut World, shape: &Shape) {
     world.stats.partitions += 1;
     for (from, to) in blocked(shape, world.plan.replicas, world.plan.clients) {
         world.network.block(from, to);
     }
-    world.end_after(Ending::Mend);
 }
 
 /// All directed pairs that a partition cuts.

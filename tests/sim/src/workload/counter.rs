@@ -43,7 +43,7 @@ impl Counter {
                 self.stage = Stage::Opening(app.open_file("/files/counter", 0));
             }
             (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
-                self.idle(app, completion.number.0);
+                self.idle(app, completion.handle.0);
             }
             (Stage::Reading(handle, awaited), Ok(completion)) if awaited == token => {
                 let outcome::Result::Contents(read) = &completion.result else { return };

@@ -2,7 +2,7 @@
 //! under it, and gives it back in one of several ways.
 
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{self as wire, LockMode, outcome};
+use holdfast_proto::client::v1::{self as wire, EventKind, HandleEvent, LockMode, outcome};
 use holdfast_session::Token;
 
 use super::{Action, App, CallResult};
@@ -18,6 +18,8 @@ pub struct Locks {
     lock_delay_ms: u32,
     /// How long a lock is held at the most, in milliseconds.
     hold_ms_max: u64,
+    /// A lock that is not needed is kept until somebody asks for it.
+    keeps: bool,
     stage: Stage,
 }
 
@@ -42,6 +44,7 @@ impl Locks {
             path: format!("/locks/{}", rng.below(LOCKS)),
             lock_delay_ms: [0, 0, 300, 3_000][rng.index(4)],
             hold_ms_max: [5, 50, 1_000, 5_000][rng.index(4)],
+            keeps: rng.per_mille(400),
             stage: Stage::Rest,
         }
     }
@@ -68,10 +71,15 @@ impl Locks {
     pub(super) fn completed(&mut self, app: &mut App<'_>, token: Token, result: &CallResult) {
         match (self.stage, result) {
             (Stage::OpeningDirectory(awaited), Ok(_)) if awaited == token => {
-                self.stage = Stage::Opening(app.open_file(&self.path.clone(), self.lock_delay_ms));
+                let events = if self.keeps { vec![EventKind::ConflictingRequest.into()] } else { Vec::new() };
+                let file = app.file(&self.path, self.lock_delay_ms);
+                self.stage = Stage::Opening(app.call(Operation::Open(wire::Open { events, ..file })));
             }
             (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
-                self.idle(app, completion.number.0);
+                if self.keeps {
+                    app.act(Action::KeepLocks(completion.handle.0));
+                }
+                self.idle(app, completion.handle.0);
             }
             (Stage::Acquiring(handle, awaited, mode), Ok(completion)) if awaited == token => {
                 if let outcome::Result::Granted(granted) = &completion.result {
@@ -88,6 +96,16 @@ impl Locks {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Somebody asks for the lock: work under it is cut short.
+    pub(super) fn hear(&mut self, app: &mut App<'_>, event: &HandleEvent) {
+        if let Stage::Holding(handle) = self.stage
+            && handle == event.handle
+            && event.kinds().any(|kind| kind == EventKind::ConflictingRequest)
+        {
+            app.wake_within(0, 20);
         }
     }
 

@@ -6,12 +6,14 @@
 
 mod counter;
 mod locks;
+mod reader;
 mod tree;
+mod watcher;
 mod writer;
 
 use bytes::Bytes;
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{self as wire, Creation, LockMode, NodeKind};
+use holdfast_proto::client::v1::{self as wire, Creation, HandleEvent, LockMode, NodeKind};
 use holdfast_session::{CallError, Completion, Token};
 
 use crate::rng::Rng;
@@ -26,6 +28,8 @@ pub enum Action {
     Call(Token, Operation),
     /// Nobody waits for a call any more.
     Cancel(Token),
+    /// A handle keeps its lock until somebody asks for it.
+    KeepLocks(u64),
     /// From now on the application acts as the holder of a lock.
     Guard {
         /// The lock's node.
@@ -91,26 +95,23 @@ impl<'a> App<'a> {
     }
 
     fn open_directory(&mut self, path: &str) -> Token {
+        self.call(Operation::Open(Self::directory(path)))
+    }
+
+    /// Opens a directory, which is made if there is none.
+    fn directory(path: &str) -> wire::Open {
         let (creation, kind) = (Creation::May.into(), NodeKind::Directory.into());
-        self.call(Operation::Open(wire::Open {
-            path: path.to_owned(),
-            creation,
-            kind,
-            ..wire::Open::default()
-        }))
+        wire::Open { path: path.to_owned(), creation, kind, ..wire::Open::default() }
     }
 
     fn open_file(&mut self, path: &str, lock_delay_ms: u32) -> Token {
+        self.call(Operation::Open(self.file(path, lock_delay_ms)))
+    }
+
+    /// Opens a file, which is made if there is none.
+    fn file(&self, path: &str, lock_delay_ms: u32) -> wire::Open {
         let (creation, kind, contents) = (Creation::May.into(), NodeKind::File.into(), self.contents(0));
-        let path = path.to_owned();
-        self.call(Operation::Open(wire::Open {
-            path,
-            creation,
-            kind,
-            ephemeral: false,
-            contents,
-            lock_delay_ms,
-        }))
+        wire::Open { path: path.to_owned(), creation, kind, contents, lock_delay_ms, ..wire::Open::default() }
     }
 
     fn write(&mut self, handle: u64, number: u64, if_generation: Option<u64>) -> Token {
@@ -142,16 +143,22 @@ pub enum Workload {
     Writer(writer::Writer),
     /// Makes and removes nodes.
     Tree(tree::Tree),
+    /// Reads through caches.
+    Reader(reader::Reader),
+    /// Watches, and reads what it hears of.
+    Watcher(watcher::Watcher),
 }
 
 impl Workload {
-    /// One of chance. Half of them take locks.
+    /// One of chance. Many of them take locks.
     pub fn draw(rng: &mut Rng) -> Self {
-        match rng.below(8) {
-            0..4 => Self::Locks(locks::Locks::draw(rng)),
-            4 => Self::Counter(counter::Counter::default()),
-            5 | 6 => Self::Writer(writer::Writer::draw(rng)),
-            _ => Self::Tree(tree::Tree::draw(rng)),
+        match rng.below(16) {
+            0..=5 => Self::Locks(locks::Locks::draw(rng)),
+            6 => Self::Counter(counter::Counter::default()),
+            7..=9 => Self::Writer(writer::Writer::draw(rng)),
+            10 | 11 => Self::Tree(tree::Tree::draw(rng)),
+            12 | 13 => Self::Reader(reader::Reader::draw(rng)),
+            _ => Self::Watcher(watcher::Watcher::draw(rng)),
         }
     }
 
@@ -162,6 +169,8 @@ impl Workload {
             Self::Counter(counter) => counter.start(app),
             Self::Writer(writer) => writer.start(app),
             Self::Tree(tree) => tree.start(app),
+            Self::Reader(reader) => reader.start(app),
+            Self::Watcher(watcher) => watcher.start(app),
         }
     }
 
@@ -172,6 +181,17 @@ impl Workload {
             Self::Counter(counter) => counter.wake(app),
             Self::Writer(writer) => writer.wake(app),
             Self::Tree(tree) => tree.wake(app),
+            Self::Reader(reader) => reader.wake(app),
+            Self::Watcher(watcher) => watcher.wake(app),
+        }
+    }
+
+    /// Something happened to a node that the application watches.
+    pub fn hear(&mut self, app: &mut App<'_>, event: &HandleEvent) {
+        match self {
+            Self::Watcher(watcher) => watcher.hear(app, event),
+            Self::Locks(locks) => locks.hear(app, event),
+            Self::Counter(_) | Self::Writer(_) | Self::Tree(_) | Self::Reader(_) => {}
         }
     }
 
@@ -182,6 +202,8 @@ impl Workload {
             Self::Counter(counter) => counter.completed(app, token, result),
             Self::Writer(writer) => writer.completed(app, token, result),
             Self::Tree(tree) => tree.completed(app, token, result),
+            Self::Reader(reader) => reader.completed(app, token, result),
+            Self::Watcher(watcher) => watcher.completed(app, token, result),
         }
     }
 }

@@ -55,11 +55,11 @@ impl Tree {
     pub(super) fn completed(&mut self, app: &mut App<'_>, token: Token, result: &CallResult) {
         match (self.stage, result) {
             (Stage::OpeningDirectory(awaited), Ok(completion)) if awaited == token => {
-                self.directory = Some(completion.number.0);
+                self.directory = Some(completion.handle.0);
                 self.idle(app);
             }
             (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
-                self.stage = Stage::Open(completion.number.0);
+                self.stage = Stage::Open(completion.handle.0);
                 app.wake_within(0, self.pause_ms_max);
             }
             // It exists and must not, or the other way round.
@@ -84,7 +84,8 @@ impl Tree {
             kind: NodeKind::File.into(),
             ephemeral: app.rng.per_mille(500),
             contents: app.contents(0),
-            lock_delay_ms: 0,
+            caching: app.rng.per_mille(500),
+            ..wire::Open::default()
         };
         let token = app.call(Operation::Open(open));
         self.stage = Stage::Opening(token);

@@ -77,7 +77,7 @@ impl Writer {
                 self.stage = Stage::Opening(app.open_file(&self.path.clone(), 0));
             }
             (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
-                self.idle(app, completion.number.0);
+                self.idle(app, completion.handle.0);
             }
             (Stage::Busy(handle, 1), _) => self.idle(app, handle),
             (Stage::Busy(handle, left), _) => self.stage = Stage::Busy(handle, left - 1),

@@ -1,0 +1,380 @@
+//! Owns the applications: what they want done, what they are told, and what they read from their caches.
+//!
+//! An application reads through a handle's slot first, exactly as the client library does, and asks the cell only if
+//! that has nothing. Whatever it is told is shown to the checkers at that very moment, with what anybody had been told
+//! when it asked; so is what it reads while the library is busy or starved (`peek`), as another thread of it would.
+
+use std::sync::Arc;
+
+use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{self as wire, Creation, HandleEvent, Open, RefusalCode, outcome};
+use holdfast_session::{CallError, Completion, Input, Slot, Token};
+use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
+
+use crate::checker::answers::{self, Opening, Read};
+use crate::checker::register::Op;
+use crate::clock::TrueTime;
+use crate::event::Event;
+use crate::streams::Life;
+use crate::trace::Kind;
+use crate::verdict::{Invariant, Violation};
+use crate::workload::{Action, App, CallResult, Workload};
+use crate::world::{Phase, World};
+
+/// How long an application's other thread waits at the most before it looks into its cache again.
+const PEEK_NANOS_MAX: u64 = 150_000_000;
+
+/// A call that has not ended.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) operation: Operation,
+    /// The node of the handle that it names: the handle may be closed before the call ends.
+    node: Option<(String, u64)>,
+    /// What applications had been told when it began.
+    pub(crate) floor: Revision,
+    /// Its place in the history.
+    pub(crate) began: u64,
+    pub(crate) since: TrueTime,
+}
+
+/// What an application knows of a handle of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenHandle {
+    pub(crate) path: String,
+    pub(crate) instance: u64,
+    slot: Option<Arc<Slot>>,
+}
+
+impl World {
+    /// An application learns what came of its call. Returns what it does next.
+    pub(crate) fn complete(
+        &mut self,
+        index: usize,
+        token: Token,
+        result: &CallResult,
+    ) -> Result<Vec<Input>, Violation> {
+        let told = format!("{result:?}");
+        self.trace.event(self.now, Kind::Told, index as u64, token.0, told.as_bytes());
+        let Some(call) = self.clients[index].calls.remove(&token) else {
+            let what = format!("client {} was told of {token:?} twice, or after it was withdrawn", index + 1);
+            return Err(Violation::new(Invariant::ExactlyOnce, what));
+        };
+        self.trace.say(self.now, || format!("client {}: {:?} -> {told}", index + 1, call.operation));
+        match result {
+            Ok(completion) => {
+                self.stats.ok += 1;
+                self.check_told(index, &call, completion)?;
+                self.take_handle(index, &call, completion);
+            }
+            Err(error) => {
+                self.stats.refused += 1;
+                self.check_refused(index, &call, error)?;
+            }
+        }
+        self.let_act(index, |workload, app| workload.completed(app, token, result))
+    }
+
+    /// An application hears of an event. Returns what it does next.
+    pub(crate) fn hear(&mut self, index: usize, event: &HandleEvent) -> Result<Vec<Input>, Violation> {
+        self.trace.say(self.now, || format!("client {} hears {event:?}", index + 1));
+        self.trace.event(self.now, Kind::Told, index as u64, 0, format!("{event:?}").as_bytes());
+        self.stats.events_told += 1;
+        if let Some(session) = self.clients[index].session_id {
+            // Whatever anybody reads from here on is not older than what was told.
+            let newest = self.checkers.watches.told(session, event)?;
+            self.checkers.reads.raise(newest);
+        }
+        self.let_act(index, |workload, app| workload.hear(app, event))
+    }
+
+    fn check_told(&mut self, index: usize, call: &Call, completion: &Completion) -> Result<(), Violation> {
+        let Completion { number, revision, result, from_cache, .. } = completion;
+        let Some(session) = self.clients[index].session_id else {
+            let what = format!("client {} has no session, and was told Ok", index + 1);
+            return Err(Violation::new(Invariant::ExactlyOnce, what));
+        };
+        if *from_cache {
+            return self.check_from_cache(index, session, call, result);
+        }
+        use Operation::{GetContents, GetStat, ReadDir};
+        let is_read = matches!(call.operation, GetContents(_) | GetStat(_) | ReadDir(_));
+        self.checkers.reads.told(*revision, call.floor, is_read)?;
+        self.checkers.exactly_once.told(session, *number, &call.operation, result)?;
+        if let outcome::Result::Granted(_) = result {
+            self.stats.granted += 1;
+            self.stats.queued += u64::from(*revision == Revision(0));
+        }
+        if let Some((path, instance)) = &call.node {
+            if let Some(op) = op_of(&call.operation, result) {
+                self.checkers.histories.add(path, *instance, call.began, op);
+            }
+            if is_read {
+                let read = Read { path, instance: *instance, operation: &call.operation, answer: result };
+                answers::check_at(&self.checkers.past, &read, *revision)?;
+            }
+            if let outcome::Result::Contents(contents) = result {
+                self.checkers.reads.contents(path, *instance, *revision, contents)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Something was answered without a message: it must be right at a moment since the call began.
+    fn check_from_cache(
+        &mut self,
+        index: usize,
+        session: SessionId,
+        call: &Call,
+        result: &outcome::Result,
+    ) -> Result<(), Violation> {
+        self.stats.from_cache += 1;
+        if let (Operation::Open(open), outcome::Result::Opened(opened)) = (&call.operation, result) {
+            let instance = opened.stat.as_ref().map_or(0, |stat| stat.instance);
+            return self.check_opening(index, session, call, open, Ok(instance));
+        }
+        self.stats.kept_locks += u64::from(matches!(result, outcome::Result::Granted(_)));
+        Ok(())
+    }
+
+    fn check_refused(&mut self, index: usize, call: &Call, error: &CallError) -> Result<(), Violation> {
+        let CallError::Refused(refusal) = error else {
+            if matches!(error, CallError::Ended { maybe_applied: true, .. }) {
+                self.abandon(call);
+            }
+            return Ok(());
+        };
+        let (Operation::Open(open), Some(session)) = (&call.operation, self.clients[index].session_id) else {
+            return Ok(());
+        };
+        let judged = matches!(refusal.code(), RefusalCode::NotFound | RefusalCode::PermissionDenied);
+        if !judged || open.creation() != Creation::Unspecified {
+            return Ok(());
+        }
+        self.stats.absent += u64::from(refusal.code() == RefusalCode::NotFound);
+        self.check_opening(index, session, call, open, Err(refusal.code()))
+    }
+
+    fn check_opening(
+        &mut self,
+        index: usize,
+        session: SessionId,
+        call: &Call,
+        open: &Open,
+        answer: Result<u64, RefusalCode>,
+    ) -> Result<(), Violation> {
+        let Some(path) = self.absolute(index, open) else { return Ok(()) };
+        let open = Open { path, directory: 0, ..open.clone() };
+        let opening = Opening { session, open: &open, answer };
+        let earliest = answers::check_opening(&self.checkers.past, &opening, call.floor)?;
+        self.checkers.reads.raise(earliest);
+        Ok(())
+    }
+
+    /// The path that an Open means, if the directory that it is relative to is still known.
+    fn absolute(&self, index: usize, open: &Open) -> Option<String> {
+        if open.directory == 0 {
+            return Some(open.path.clone());
+        }
+        let directory = self.clients[index].handles.get(&HandleId(open.directory))?;
+        let base = directory.path.trim_end_matches('/');
+        Some(if open.path.is_empty() { directory.path.clone() } else { format!("{base}/{}", open.path) })
+    }
+
+    fn take_handle(&mut self, index: usize, call: &Call, completion: &Completion) {
+        let (Operation::Open(open), outcome::Result::Opened(opened)) = (&call.operation, &completion.result)
+        else {
+            return;
+        };
+        let Some(path) = self.absolute(index, open) else { return };
+        let instance = opened.stat.as_ref().map_or(0, |stat| stat.instance);
+        let slot = completion.slot.clone();
+        let client = &mut self.clients[index];
+        let first_slot = slot.is_some() && client.handles.values().all(|handle| handle.slot.is_none());
+        client.handles.insert(completion.handle, OpenHandle { path, instance, slot });
+        if first_slot {
+            self.plan_peek(index);
+        }
+    }
+
+    /// Lets the application act, and does what it wants done. Returns what its session has to hear of it.
+    pub(crate) fn let_act(
+        &mut self,
+        index: usize,
+        act: impl FnOnce(&mut Workload, &mut App<'_>),
+    ) -> Result<Vec<Input>, Violation> {
+        let client = &mut self.clients[index];
+        let name = format!("c{}s{}", index + 1, client.life);
+        let draining = self.phase == Phase::Draining;
+        let mut app = App::new(&mut client.rng, draining, &mut client.last_token, &name);
+        act(&mut client.workload, &mut app);
+        let mut inputs = Vec::new();
+        for action in app.into_actions() {
+            inputs.extend(self.do_action(index, action)?);
+        }
+        while !self.clients[index].answered.is_empty() {
+            let (token, result) = self.clients[index].answered.remove(0);
+            inputs.extend(self.complete(index, token, &result)?);
+        }
+        Ok(inputs)
+    }
+
+    fn do_action(&mut self, index: usize, action: Action) -> Result<Option<Input>, Violation> {
+        self.trace.say(self.now, || format!("client {}: {action:?}", index + 1));
+        match action {
+            Action::Call(token, operation) => return self.call(index, token, operation),
+            Action::Cancel(token) => {
+                self.stats.cancelled += 1;
+                if let Some(call) = self.clients[index].calls.remove(&token) {
+                    self.abandon(&call);
+                }
+                return Ok(Some(Input::CancelCall { token }));
+            }
+            Action::KeepLocks(handle) => return Ok(Some(Input::KeepLocks { handle: HandleId(handle) })),
+            _ => {}
+        }
+        let client = &mut self.clients[index];
+        match action {
+            Action::Guard { path, mode, generation } => client.guard = Some((path, mode, generation)),
+            Action::Unguard => client.guard = None,
+            Action::Close => {
+                client.guard = None;
+                client.closing = true;
+                return Ok(Some(Input::Close));
+            }
+            Action::Wake(nanos) => client.wake_at = Some(self.now.after_nanos(nanos)),
+            Action::Call(..) | Action::Cancel(_) | Action::KeepLocks(_) => {}
+        }
+        Ok(None)
+    }
+
+    /// A call: answered by a slot at once, or else for the session to make.
+    fn call(&mut self, index: usize, token: Token, operation: Operation) -> Result<Option<Input>, Violation> {
+        self.stats.calls += 1;
+        let (floor, began) = (self.checkers.reads.floor(), self.checkers.histories.tick());
+        let handle =
+            handle_of(&operation).and_then(|handle| self.clients[index].handles.get(&HandleId(handle)));
+        let node = handle.map(|handle| (handle.path.clone(), handle.instance));
+        let call = Call { operation: operation.clone(), node, floor, began, since: self.now };
+        let cached = self.read_slot(index, &operation)?;
+        if let Operation::Close(close) = &operation {
+            self.clients[index].handles.remove(&HandleId(close.handle));
+        }
+        self.clients[index].calls.insert(token, call);
+        let Some(result) = cached else { return Ok(Some(Input::Call { token, operation })) };
+        let handle = HandleId(handle_of(&operation).unwrap_or_default());
+        let (number, revision) = (RequestNumber(0), Revision(0));
+        let completion = Completion { number, handle, revision, result, slot: None, from_cache: true };
+        self.clients[index].answered.push((token, Ok(completion)));
+        Ok(None)
+    }
+
+    /// What the slot of a handle has for a read, checked: the value first, then the clock.
+    fn read_slot(
+        &mut self,
+        index: usize,
+        operation: &Operation,
+    ) -> Result<Option<outcome::Result>, Violation> {
+        let client = &self.clients[index];
+        let Some(id) = handle_of(operation).map(HandleId) else { return Ok(None) };
+        let Some(handle) = client.handles.get(&id) else { return Ok(None) };
+        let Some(slot) = &handle.slot else { return Ok(None) };
+        let clock = || client.clock.local(self.now);
+        let answer = match operation {
+            Operation::GetContents(_) => {
+                slot.contents(clock).map(|read| outcome::Result::Contents((*read).clone()))
+            }
+            Operation::GetStat(_) => slot.stat(clock).map(|read| outcome::Result::Stat((*read).clone())),
+            Operation::ReadDir(page) if page.after.is_empty() && page.limit == 0 => {
+                slot.children(clock).map(|read| outcome::Result::Directory((*read).clone()))
+            }
+            _ => None,
+        };
+        let Some(answer) = answer else { return Ok(None) };
+        let handle = handle.clone();
+        let floor = self.checkers.reads.floor();
+        let began = self.checkers.histories.tick();
+        let (path, instance) = (handle.path.as_str(), handle.instance);
+        let read = Read { path, instance, operation, answer: &answer };
+        let earliest = answers::check_cached(&self.checkers.past, &read, floor)?;
+        self.checkers.reads.raise(earliest);
+        if let Some(op) = op_of(operation, &answer) {
+            self.checkers.histories.add(path, instance, began, op);
+        }
+        self.stats.cache_reads += 1;
+        Ok(Some(answer))
+    }
+
+    fn plan_peek(&mut self, index: usize) {
+        let life = self.client_life(index);
+        let nanos = self.clients[index].rng.between(1, PEEK_NANOS_MAX);
+        self.queue.push(self.now.after_nanos(nanos), Event::Peek(life));
+    }
+
+    /// Another thread of the application looks into the cache, whatever the library's does meanwhile.
+    pub(crate) fn peek(&mut self, life: Life) -> Result<(), Violation> {
+        let index = life.index;
+        if self.client_life(index) != life {
+            return Ok(());
+        }
+        let client = &mut self.clients[index];
+        let cached: Vec<HandleId> =
+            client.handles.iter().filter(|(_, handle)| handle.slot.is_some()).map(|(id, _)| *id).collect();
+        if cached.is_empty() {
+            return Ok(());
+        }
+        if client.paused_until <= self.now {
+            let handle = cached[client.rng.index(cached.len())].0;
+            for operation in [
+                Operation::GetContents(wire::GetContents { handle }),
+                Operation::GetStat(wire::GetStat { handle }),
+                Operation::ReadDir(wire::ReadDir { handle, ..Default::default() }),
+            ] {
+                self.read_slot(index, &operation)?;
+            }
+        }
+        self.plan_peek(index);
+        Ok(())
+    }
+
+    /// Nobody will be told what came of a call.
+    fn abandon(&mut self, call: &Call) {
+        if let Some((path, instance)) = &call.node {
+            self.checkers.histories.abandon(path, *instance, call.began, &call.operation);
+        }
+    }
+
+    /// The application is gone, and its calls with it; what they did may yet take effect.
+    pub(crate) fn forget_calls(&mut self, index: usize) {
+        let calls = std::mem::take(&mut self.clients[index].calls);
+        for call in calls.values() {
+            self.abandon(call);
+        }
+    }
+}
+
+/// The handle that an operation names.
+fn handle_of(operation: &Operation) -> Option<u64> {
+    match operation {
+        Operation::GetContents(read) => Some(read.handle),
+        Operation::GetStat(read) => Some(read.handle),
+        Operation::ReadDir(read) => Some(read.handle),
+        Operation::SetContents(write) => Some(write.handle),
+        _ => None,
+    }
+}
+
+/// What a call did to a file, for the histories.
+fn op_of(operation: &Operation, result: &outcome::Result) -> Option<Op> {
+    match (operation, result) {
+        (Operation::GetContents(_), outcome::Result::Contents(read)) => {
+            let generation = read.stat.as_ref()?.content_generation;
+            Some(Op::Read { contents: read.contents.clone(), generation })
+        }
+        (Operation::SetContents(write), outcome::Result::Written(written)) => Some(Op::Write {
+            contents: write.contents.clone(),
+            if_generation: write.if_generation,
+            generation: Some(written.content_generation),
+        }),
+        _ => None,
+    }
+}
