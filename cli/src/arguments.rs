@@ -2,11 +2,15 @@
 //!
 //! Each subcommand's own arguments stand beside what it does, in `commands/`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{cat, check_sequencer, lock, ls, member, mkdir, put, rm, settings, stat, status};
+use crate::commands::{
+    acl, cat, check_sequencer, handles, lock, ls, member, mkdir, put, rm, session, settings, stat, status,
+    watch,
+};
 use crate::{failure, units};
 
 /// Reads, writes and locks the nodes of a Holdfast cell, and looks after its replicas.
@@ -23,8 +27,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
-    /// Where replicas of the cell serve clients: host:port, separated by commas. One that is up is enough, more
-    /// are safer. [default: 127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103]
+    /// Where replicas of the cell serve clients: host:port, http://host:port or https://host:port, separated by
+    /// commas. One that is up is enough, more are safer. [default: 127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103]
     #[arg(long, global = true, env = "HOLDFAST_ADDRESSES", value_name = "ADDRESSES")]
     pub(crate) addresses: Option<String>,
     /// The cell that is meant. Any other that answers at the addresses refuses.
@@ -36,6 +40,26 @@ pub(crate) struct Common {
     /// How long to look for a master and wait for its answer: seconds, or with a unit (ms, s, m, h).
     #[arg(long, global = true, value_name = "SPAN", default_value = "10", value_parser = units::parse_span)]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) tls: TlsFiles,
+}
+
+/// How to talk TLS to the cell, if at all.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "TLS options")]
+pub(crate) struct TlsFiles {
+    /// Talk TLS, and trust replicas whose certificate this CA signed: a PEM file. 'holdfastd certs' makes one.
+    #[arg(long, global = true, env = "HOLDFAST_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Who you are to the cell: the certificate, a PEM file. Its common name is your principal.
+    #[arg(long, global = true, env = "HOLDFAST_CERT", value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// The key of --cert: a PEM file.
+    #[arg(long, global = true, env = "HOLDFAST_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// The name that the replicas' certificates must be for, if it is not the host of their addresses.
+    #[arg(long, global = true, env = "HOLDFAST_SERVER_NAME", value_name = "NAME")]
+    pub(crate) server_name: Option<String>,
 }
 
 /// The subcommands.
@@ -45,11 +69,17 @@ pub(crate) enum Command {
     Ls(ls::Ls),
     Stat(stat::Stat),
     Cat(cat::Cat),
+    Watch(watch::Watch),
     Put(put::Put),
     Mkdir(mkdir::Mkdir),
     Rm(rm::Rm),
+    #[command(subcommand)]
+    Acl(acl::Acl),
     Lock(lock::Lock),
     CheckSequencer(check_sequencer::CheckSequencer),
+    #[command(subcommand)]
+    Session(session::Session),
+    Handles(handles::Handles),
     #[command(subcommand)]
     Member(member::Member),
     Settings(settings::Settings),
@@ -93,14 +123,30 @@ mod tests {
             "holdfast lock /l",
             "holdfast lock /l --",
             "holdfast lock --try --wait 3 /l -- true",
+            "holdfast lock --hold-until-asked",
+            "holdfast watch",
+            "holdfast watch /a --events sound",
+            "holdfast watch /a --events",
+            "holdfast watch /a --count 0",
+            "holdfast acl get",
+            "holdfast acl set /a",
+            "holdfast acl set /a --read /acl/team",
+            "holdfast acl show a/b",
+            "holdfast session kill",
+            "holdfast session kill 0",
+            "holdfast handles --session 0",
+            "holdfast put /f x --if-generation 1 --acl-read team",
+            "holdfast mkdir /d --acl-read a/b",
             "holdfast lock --lock-delay 61 /l -- true",
             "holdfast lock --lease 50ms /l -- true",
             "holdfast put /f text --file f",
             "holdfast member add 0 --peer a:1 --client a:2",
             "holdfast settings nodes_max",
             "holdfast settings nodes=5",
+            "holdfast settings bootstrap_principal=@ops",
         ] {
-            let error = Arguments::try_parse_from(line.split(' ')).map(|_| ()).unwrap_err();
+            let parsed = Arguments::try_parse_from(line.split(' ')).map(|_| ());
+            let error = parsed.expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
     }

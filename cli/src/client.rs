@@ -2,16 +2,26 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use holdfast::Cell;
+use anyhow::{Result, bail};
+use holdfast::{Cell, ConnectError, Error, Session, SessionBuilder, Tls, Uses};
+use tokio::time::timeout;
 
-use crate::arguments::Common;
-use crate::failure::Kind;
+use crate::arguments::{Common, TlsFiles};
+use crate::failure::{Failure, Kind};
 use crate::name::Name;
 use crate::output::Output;
+use crate::units;
 
 /// Where `holdfastd dev --port-base 7101` serves.
 const ADDRESSES_DEFAULT: &str = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103";
+
+/// For what only writes, or takes a lock: whoever may do that need not be allowed to read.
+pub(crate) const WRITE_ONLY: Uses = Uses { read: false, write: true, change_acl: false };
+/// The cell gets so long to confirm the end of a session. It forgets one by itself, too.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Where certificates and keys come from.
+const TLS_OPTIONS: &str = "--ca (HOLDFAST_CA), --cert (HOLDFAST_CERT), --key (HOLDFAST_KEY), --server-name \
+                           (HOLDFAST_SERVER_NAME)";
 
 /// The cell, and how to talk about it.
 #[derive(Debug)]
@@ -33,15 +43,20 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If an address is malformed.
+    /// If an address is malformed, or a certificate or key cannot be used.
     pub(crate) fn new(common: &Common) -> Result<Self> {
         let addresses = common.addresses.as_deref().unwrap_or(ADDRESSES_DEFAULT);
-        let cell = Cell::builder()
+        let mut builder = Cell::builder()
             .addresses([addresses])
             .name(common.cell.clone().unwrap_or_default())
-            .timeout(common.timeout)
-            .connect()
-            .context("--addresses or HOLDFAST_ADDRESSES")?;
+            .timeout(common.timeout);
+        if let Some(tls) = tls(&common.tls)? {
+            builder = builder.tls(tls);
+        }
+        let cell = builder.connect().map_err(|error| match error {
+            ConnectError::Tls(error) => anyhow::Error::new(error).context(TLS_OPTIONS),
+            error => anyhow::Error::new(error).context("--addresses or HOLDFAST_ADDRESSES"),
+        })?;
         Ok(Self {
             cell,
             output: Output::new(common.json),
@@ -49,6 +64,26 @@ impl Client {
             cell_name: common.cell.clone(),
             addresses_are_default: common.addresses.is_none(),
         })
+    }
+
+    /// Opens a session, within `--timeout`.
+    ///
+    /// # Errors
+    ///
+    /// If the cell refuses, or no master answers in time.
+    pub(crate) async fn open_session(&self, builder: SessionBuilder) -> Result<Session> {
+        if let Ok(opened) = timeout(self.timeout, builder.open()).await {
+            return Ok(opened?);
+        }
+        // The session itself would have tried on, and does not say why in vain.
+        let reason = match self.cell.status().await {
+            Err(Error::Unavailable { last, .. }) => last,
+            Err(error) => error.to_string(),
+            Ok(_) => "the replicas that answer have no master".to_owned(),
+        };
+        let waited = units::span(self.timeout);
+        let message = format!("no master opened a session within {waited}: {reason}");
+        Err(Failure::error(Kind::Unreachable, message))
     }
 
     /// The name to send for a node: one that another cell will refuse, if `--cell` was given.
@@ -91,6 +126,37 @@ impl Client {
         }
         error
     }
+}
+
+/// Ends a session. What it held is released already, or lost; what is left may not hold up the exit for long.
+pub(crate) async fn close(session: Session) {
+    let _ = timeout(CLOSE_MAX, session.close()).await;
+}
+
+/// What the TLS options say; `None` for plain text.
+fn tls(files: &TlsFiles) -> Result<Option<Tls>> {
+    let identity = match (&files.cert, &files.key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (Some(_), None) => bail!("--cert (HOLDFAST_CERT) is given without its key: add --key (HOLDFAST_KEY)"),
+        (None, Some(_)) => {
+            bail!("--key (HOLDFAST_KEY) is given without its certificate: add --cert (HOLDFAST_CERT)")
+        }
+        (None, None) => None,
+    };
+    let Some(ca) = &files.ca else {
+        if identity.is_some() || files.server_name.is_some() {
+            bail!("TLS options are given without the CA to trust: add --ca (HOLDFAST_CA)");
+        }
+        return Ok(None);
+    };
+    let mut tls = Tls::new().ca_file(ca);
+    if let Some((cert, key)) = identity {
+        tls = tls.identity_files(cert, key);
+    }
+    if let Some(name) = &files.server_name {
+        tls = tls.server_name(name);
+    }
+    Ok(Some(tls))
 }
 
 #[cfg(test)]

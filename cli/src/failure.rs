@@ -13,16 +13,18 @@ Exit status:
   0  done
   1  refused or failed, for a reason that is none of these
   2  the command line is wrong
-  3  no such node
+  3  no such node, list or session
   4  conflict: another generation, exists already, has children, or its lock is held
   5  the cell could not be reached, or did not answer in time
   6  unknown: the request may or may not have taken effect
   7  the sequencer is not valid (check-sequencer)
+  8  the access control lists do not allow it
 
-'holdfast lock' passes on the exit status of its command, 128 + n if signal n killed it, and adds 110 to its own:
+'holdfast lock' passes on the exit status of its command, 128 + n if signal n killed it. Its own are:
   111, 113 to 116  as 1 and 3 to 6 above; the command was not started
   117  the lock was not obtained (--try, --wait)
   118  the lock was lost, and the command stopped
+  119  as 8 above; the command was not started
   126, 127  the command could not be run; there is no such command";
 
 /// Why `holdfast` did not do what it was asked to.
@@ -40,6 +42,8 @@ pub(crate) enum Kind {
     Unknown,
     /// A sequencer is not valid.
     Invalid,
+    /// The access control lists do not allow it.
+    Denied,
     /// `lock`: somebody else has the lock.
     NotObtained,
     /// `lock`: the lock was lost while the command ran.
@@ -60,6 +64,7 @@ impl Kind {
             Self::Unreachable => "unreachable",
             Self::Unknown => "outcome_unknown",
             Self::Invalid => "invalid_sequencer",
+            Self::Denied => "denied",
             Self::NotObtained => "lock_not_obtained",
             Self::Lost => "lock_lost",
             Self::CannotRun => "cannot_run",
@@ -76,6 +81,9 @@ impl Kind {
             Self::Unreachable => 5,
             Self::Unknown => 6,
             Self::Invalid => 7,
+            // 118 was taken when there were no access control lists yet.
+            Self::Denied if around_a_command => return 119,
+            Self::Denied => 8,
             Self::NotObtained => return 117,
             Self::Lost => return 118,
             Self::CannotRun => return 126,
@@ -111,7 +119,10 @@ impl Kind {
 
     fn of_refusal(code: RefusalCode) -> Self {
         match code {
-            RefusalCode::NotFound | RefusalCode::NoParent | RefusalCode::NodeGone => Self::NotFound,
+            RefusalCode::NotFound
+            | RefusalCode::NoParent
+            | RefusalCode::NodeGone
+            | RefusalCode::UnknownSession => Self::NotFound,
             RefusalCode::GenerationMismatch
             | RefusalCode::AlreadyExists
             | RefusalCode::NotEmpty
@@ -119,6 +130,8 @@ impl Kind {
             RefusalCode::LockConflict => Self::NotObtained,
             RefusalCode::NotMaster | RefusalCode::Overloaded => Self::Unreachable,
             RefusalCode::OutcomeUnknown => Self::Unknown,
+            RefusalCode::SequencerInvalid => Self::Invalid,
+            RefusalCode::PermissionDenied => Self::Denied,
             _ => Self::Failed,
         }
     }
@@ -181,6 +194,7 @@ mod tests {
         for kind in [Kind::NotObtained, Kind::Lost, Kind::NoCommand] {
             assert_eq!(kind.exit_status(false), kind.exit_status(true));
         }
+        assert_eq!((Kind::Denied.exit_status(false), Kind::Denied.exit_status(true)), (8, 119));
     }
 
     #[test]
@@ -192,6 +206,7 @@ mod tests {
             Kind::Conflict,
             Kind::Unreachable,
             Kind::Unknown,
+            Kind::Denied,
             Kind::NotObtained,
             Kind::Lost,
             Kind::CannotRun,

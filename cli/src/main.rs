@@ -10,6 +10,7 @@ mod commands;
 mod failure;
 mod name;
 mod output;
+mod signals;
 mod units;
 
 use std::io::Write as _;

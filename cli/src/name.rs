@@ -15,6 +15,11 @@ use holdfast_types::{NameLimits, NodePath, PathError};
 pub(crate) struct Name(String);
 
 impl Name {
+    /// The file of the access control list `name`, which [`parse_acl_name`] has accepted.
+    pub(crate) fn of_acl(name: &str) -> Self {
+        Self(format!("/acl/{name}"))
+    }
+
     /// The name as it was written.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
@@ -34,6 +39,22 @@ impl Name {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Checks the name of an access control list: `*`, or that of a file directly under `/acl`.
+///
+/// # Errors
+///
+/// A sentence that says what would be right.
+pub(crate) fn parse_acl_name(text: &str) -> Result<String, String> {
+    let advice = "write the name of a file in the directory /acl, without the directory, or '*' for everyone";
+    if text.contains('/') {
+        return Err(format!("it has a '/'; {advice}"));
+    }
+    if text != "*" {
+        Name::parse(OsStr::new(&format!("/acl/{text}"))).map_err(|reason| format!("{reason}; {advice}"))?;
+    }
+    Ok(text.to_owned())
 }
 
 impl ValueParserFactory for Name {
@@ -98,6 +119,16 @@ mod tests {
         ] {
             let error = Name::parse(OsStr::from_bytes(bytes)).unwrap_err();
             assert!(error.contains(reason), "{bytes:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_list_has_the_name_of_a_file_or_is_everyone() {
+        for text in ["*", "admin", "team.eu-1"] {
+            assert_eq!(parse_acl_name(text).unwrap(), text);
+        }
+        for text in ["", "/acl/admin", "a/b", "..", "a\u{7}"] {
+            assert!(parse_acl_name(text).unwrap_err().contains("directory /acl"), "{text:?}");
         }
     }
 }

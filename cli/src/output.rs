@@ -31,6 +31,21 @@ impl Output {
         if printed.is_empty() { Ok(()) } else { raw(format!("{}\n", printed.trim_end()).as_bytes()) }
     }
 
+    /// Prints one of many: `document` as JSON in a single line, or what `text` makes of it. Whoever reads has it at
+    /// once. Tells whether anybody still reads.
+    ///
+    /// # Errors
+    ///
+    /// If standard output cannot be written, other than because nobody reads it any more.
+    pub(crate) fn print_line<T: Serialize>(
+        self,
+        document: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<bool> {
+        let line = if self.json { serde_json::to_string(document)? } else { text(document) };
+        write(format!("{line}\n").as_bytes())
+    }
+
     /// Whether programs read it.
     pub(crate) fn is_json(self) -> bool {
         self.json
@@ -43,10 +58,16 @@ impl Output {
 ///
 /// If standard output cannot be written, other than because nobody reads it any more.
 pub(crate) fn raw(bytes: &[u8]) -> Result<()> {
+    write(bytes).map(|_| ())
+}
+
+/// Writes bytes, and tells whether anybody still reads.
+fn write(bytes: &[u8]) -> Result<bool> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to standard output"),
     }
 }
 

@@ -48,7 +48,7 @@ impl Ls {
 
 impl From<Entry> for EntryDocument {
     fn from(entry: Entry) -> Self {
-        Self { name: entry.name, stat: entry.stat.into() }
+        Self { name: entry.name, stat: StatDocument::new(entry.stat, entry.lock.unwrap_or_default()) }
     }
 }
 
@@ -58,11 +58,12 @@ fn text(entries: &[EntryDocument]) -> String {
         return String::new();
     }
     let row = |EntryDocument { name, stat }: &EntryDocument| {
-        let (name, size, generation) = match stat.kind() {
-            NodeKind::Directory => (format!("{name}/"), children(stat.children), stat.children_generation),
-            NodeKind::File => (name.clone(), units::size(stat.length), stat.content_generation),
+        let meta = &stat.meta;
+        let (name, size, generation) = match meta.kind() {
+            NodeKind::Directory => (format!("{name}/"), children(meta.children), meta.children_generation),
+            NodeKind::File => (name.clone(), units::size(meta.length), meta.content_generation),
         };
-        let lifetime = if stat.ephemeral { "ephemeral" } else { "" };
+        let lifetime = if meta.ephemeral { "ephemeral" } else { "" };
         vec![name, size, generation.to_string(), lifetime.to_owned(), lock_summary(stat)]
     };
     output::table(&["NAME", "SIZE", "GENERATION", "", "LOCK"], &[1, 2], entries.iter().map(row).collect())

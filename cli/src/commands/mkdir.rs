@@ -2,17 +2,24 @@
 
 use anyhow::Result;
 use clap::Args;
-use holdfast::{NodeKind, WriteOptions};
+use holdfast::{NodeKind, OpenOptions, WriteOptions};
 use serde::Serialize;
 
+use super::acl::NewAcl;
 use crate::client::Client;
 use crate::name::Name;
 
 /// Create a directory. Its parent must exist, and the directory must not.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  holdfast mkdir /service
+  holdfast mkdir /service --acl-write team --acl-change admin")]
 pub(crate) struct Mkdir {
     /// The directory.
     path: Name,
+    #[command(flatten)]
+    acl: NewAcl,
 }
 
 /// What `--json` prints.
@@ -24,9 +31,13 @@ struct Document {
 
 impl Mkdir {
     pub(crate) async fn run(&self, client: &Client) -> Result<()> {
-        let options = WriteOptions::new().kind(NodeKind::Directory);
-        let written = client.cell.set_contents(&client.path(&self.path), Vec::new(), options).await?;
-        let document = Document { path: self.path.as_str().to_owned(), created: written.created };
+        if self.acl.is_given() {
+            self.acl.create(client, &self.path, OpenOptions::new().directory()).await?;
+        } else {
+            let options = WriteOptions::new().kind(NodeKind::Directory);
+            client.cell.set_contents(&client.path(&self.path), Vec::new(), options).await?;
+        }
+        let document = Document { path: self.path.as_str().to_owned(), created: true };
         client.output.print(&document, |document| format!("{} created", document.path))
     }
 }

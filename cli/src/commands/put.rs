@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use holdfast::WriteOptions;
+use holdfast::{OpenOptions, WriteOptions};
 use serde::Serialize;
 
+use super::acl::NewAcl;
 use crate::client::Client;
 use crate::name::Name;
 
@@ -22,6 +23,12 @@ const CONTENTS_BYTES_MAX: u64 = 1 << 20;
 /// A write without --if-generation is sent once. If its answer is lost, the exit status is 6, and whether it took
 /// effect is for the caller to find out.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  holdfast put /config --file config.toml
+  date | holdfast put /beat
+  holdfast put /flag on --if-generation 0             # only if there is none
+  printf '%s\\n' alice @admin | holdfast put /acl/team  # an access control list")]
 pub(crate) struct Put {
     /// The file.
     path: Name,
@@ -32,8 +39,10 @@ pub(crate) struct Put {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Write only if this is the file's content generation. 0: only if there is no such file.
-    #[arg(long, value_name = "GENERATION")]
+    #[arg(long, value_name = "GENERATION", conflicts_with_all = NewAcl::IDS)]
     if_generation: Option<u64>,
+    #[command(flatten)]
+    acl: NewAcl,
 }
 
 /// What `--json` prints.
@@ -47,16 +56,18 @@ struct Document {
 impl Put {
     pub(crate) async fn run(&self, client: &Client) -> Result<()> {
         let contents = self.contents()?;
-        let options = match self.if_generation {
-            Some(generation) => WriteOptions::new().if_generation(generation),
-            None => WriteOptions::new().create(),
+        let (content_generation, created) = if self.acl.is_given() {
+            let options = OpenOptions::new().file().contents(contents);
+            (self.acl.create(client, &self.path, options).await?.content_generation, true)
+        } else {
+            let options = match self.if_generation {
+                Some(generation) => WriteOptions::new().if_generation(generation),
+                None => WriteOptions::new().create(),
+            };
+            let written = client.cell.set_contents(&client.path(&self.path), contents, options).await?;
+            (written.content_generation, written.created)
         };
-        let written = client.cell.set_contents(&client.path(&self.path), contents, options).await?;
-        let document = Document {
-            path: self.path.as_str().to_owned(),
-            content_generation: written.content_generation,
-            created: written.created,
-        };
+        let document = Document { path: self.path.as_str().to_owned(), content_generation, created };
         client.output.print(&document, |Document { path, content_generation, created }| {
             let done = if *created { "created" } else { "written" };
             format!("{path} {done}, content generation {content_generation}")

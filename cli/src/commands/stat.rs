@@ -2,23 +2,34 @@
 
 use anyhow::Result;
 use clap::Args;
-use holdfast::{Mode, NodeKind};
+use holdfast::{LockStat, Mode, NodeKind, NodeStat};
 use serde::Serialize;
 
+use super::acl::AclDocument;
 use crate::client::Client;
 use crate::name::Name;
 use crate::{output, units};
 
-/// Show a node's metadata: generations, size, lock.
+/// Show a node's metadata: generations, size, access control lists, lock.
 #[derive(Debug, Args)]
 pub(crate) struct Stat {
     /// The node.
     path: Name,
 }
 
-/// A node's metadata as `--json` prints it. The field names are promised in docs/cli.md.
+/// All about a node as `--json` prints it. The field names are promised in docs/cli.md.
 #[derive(Debug, Serialize)]
 pub(super) struct StatDocument {
+    #[serde(flatten)]
+    pub(super) meta: MetaDocument,
+    lock_generation: u64,
+    open_handles: u64,
+    lock: LockDocument,
+}
+
+/// What does not change with the lock.
+#[derive(Debug, Serialize)]
+pub(super) struct MetaDocument {
     kind: &'static str,
     pub(super) ephemeral: bool,
     pub(super) length: u64,
@@ -27,11 +38,9 @@ pub(super) struct StatDocument {
     pub(super) children: u64,
     instance: u64,
     pub(super) content_generation: u64,
-    lock_generation: u64,
     acl_generation: u64,
     pub(super) children_generation: u64,
-    open_handles: u64,
-    lock: LockDocument,
+    acl: AclDocument,
 }
 
 /// A lock's state.
@@ -62,22 +71,41 @@ struct Document {
 
 impl Stat {
     pub(crate) async fn run(&self, client: &Client) -> Result<()> {
-        let stat = client.cell.stat(&client.path(&self.path)).await?;
-        let document = Document { path: self.path.as_str().to_owned(), stat: stat.into() };
+        let NodeStat { stat, lock, .. } = client.cell.stat(&client.path(&self.path)).await?;
+        let document = Document { path: self.path.as_str().to_owned(), stat: StatDocument::new(stat, lock) };
         client.output.print(&document, text)
     }
 }
 
-impl StatDocument {
+impl MetaDocument {
     /// What the node is.
     pub(super) fn kind(&self) -> NodeKind {
         if self.kind == "directory" { NodeKind::Directory } else { NodeKind::File }
     }
 }
 
-impl From<holdfast::Stat> for StatDocument {
+impl StatDocument {
+    pub(super) fn new(stat: holdfast::Stat, lock: LockStat) -> Self {
+        let holders = lock.holders.into_iter();
+        Self {
+            meta: stat.into(),
+            lock_generation: lock.generation,
+            open_handles: lock.open_handles,
+            lock: LockDocument {
+                mode: lock.mode.as_ref().map(Mode::to_string),
+                holders: holders
+                    .map(|holder| HolderDocument { session: holder.session, client: holder.client })
+                    .collect(),
+                holder_count: lock.holder_count,
+                waiting: lock.waiting,
+                delayed: lock.delayed,
+            },
+        }
+    }
+}
+
+impl From<holdfast::Stat> for MetaDocument {
     fn from(stat: holdfast::Stat) -> Self {
-        let holders = stat.lock.holders.into_iter();
         Self {
             kind: match stat.kind {
                 NodeKind::File => "file",
@@ -89,41 +117,33 @@ impl From<holdfast::Stat> for StatDocument {
             children: stat.children,
             instance: stat.instance,
             content_generation: stat.content_generation,
-            lock_generation: stat.lock_generation,
             acl_generation: stat.acl_generation,
             children_generation: stat.children_generation,
-            open_handles: stat.open_handles,
-            lock: LockDocument {
-                mode: stat.lock.mode.as_ref().map(Mode::to_string),
-                holders: holders
-                    .map(|holder| HolderDocument { session: holder.session, client: holder.client })
-                    .collect(),
-                holder_count: stat.lock.holder_count,
-                waiting: stat.lock.waiting,
-                delayed: stat.lock.delayed,
-            },
+            acl: stat.acl.into(),
         }
     }
 }
 
 fn text(Document { path, stat }: &Document) -> String {
-    let lifetime = if stat.ephemeral { ", ephemeral" } else { "" };
-    let mut rows = vec![("path", path.clone()), ("kind", format!("{}{lifetime}", stat.kind))];
-    match stat.kind() {
+    let meta = &stat.meta;
+    let lifetime = if meta.ephemeral { ", ephemeral" } else { "" };
+    let mut rows = vec![("path", path.clone()), ("kind", format!("{}{lifetime}", meta.kind))];
+    match meta.kind() {
         NodeKind::File => {
-            rows.push(("size", units::size(stat.length)));
-            rows.push(("checksum", stat.checksum.clone()));
-            rows.push(("content generation", stat.content_generation.to_string()));
+            rows.push(("size", units::size(meta.length)));
+            rows.push(("checksum", meta.checksum.clone()));
+            rows.push(("content generation", meta.content_generation.to_string()));
         }
         NodeKind::Directory => {
-            rows.push(("children", stat.children.to_string()));
-            rows.push(("children generation", stat.children_generation.to_string()));
+            rows.push(("children", meta.children.to_string()));
+            rows.push(("children generation", meta.children_generation.to_string()));
         }
     }
     rows.extend([
-        ("instance", stat.instance.to_string()),
+        ("instance", meta.instance.to_string()),
         ("lock generation", stat.lock_generation.to_string()),
-        ("acl generation", stat.acl_generation.to_string()),
+        ("acl", meta.acl.sentence()),
+        ("acl generation", meta.acl_generation.to_string()),
         ("open handles", stat.open_handles.to_string()),
         ("lock", lock_sentence(&stat.lock)),
     ]);

@@ -15,7 +15,7 @@ use crate::failure::{Failure, Kind};
 use crate::output;
 use survey::{Replica, Survey};
 
-/// Show the cell: its master, its replicas, and how far each is behind.
+/// Show the cell: its master, its replicas, how far each is behind, and who you are for its access control lists.
 ///
 /// Every replica is asked itself, each for at most a fifth of --timeout. Exit status 5 if none answers, or none
 /// of them is master.
@@ -35,6 +35,8 @@ struct Document {
     nodes: u64,
     sessions: u64,
     attached: u64,
+    /// Who the caller is, for the access control lists.
+    principal: String,
     replicas: Vec<Replica>,
     /// Addresses that were given and are no replica's of the cell, or do not answer.
     strangers: Vec<Stranger>,
@@ -77,6 +79,7 @@ impl From<Survey> for Document {
             nodes: best.nodes,
             sessions: best.sessions,
             attached: best.attached,
+            principal: best.principal,
             replicas: survey.replicas,
             strangers: strangers.map(|(address, problem)| Stranger { address, problem }).collect(),
         }
@@ -95,6 +98,7 @@ fn text(document: &Document) -> String {
         ("revision", document.revision.to_string()),
         ("nodes", document.nodes.to_string()),
         ("sessions", format!("{}, of which {} attached", document.sessions, document.attached)),
+        ("you", document.principal.clone()),
     ]);
     text.push('\n');
     let heading = ["REPLICA", "ROLE", "CLIENTS AT", "APPLIED", "LAG", "VERSION", "STATE"];

@@ -6,19 +6,19 @@ use tokio::signal::unix::{self, SignalKind};
 
 /// SIGTERM, SIGINT and SIGHUP, from when this was made.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     hang_up: unix::Signal,
 }
 
 impl Signals {
-    /// Takes the signals over from their default, which would end us without releasing the lock.
+    /// Takes the signals over from their default, which would end us with a session open.
     ///
     /// # Errors
     ///
     /// If the system refuses.
-    pub(super) fn take() -> Result<Self> {
+    pub(crate) fn take() -> Result<Self> {
         let take = |kind| unix::signal(kind).context("cannot handle signals");
         Ok(Self {
             terminate: take(SignalKind::terminate())?,
@@ -28,11 +28,16 @@ impl Signals {
     }
 
     /// Waits for the next one. Dropping the future loses none.
-    pub(super) async fn next(&mut self) -> Signal {
+    pub(crate) async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::SIGTERM,
             _ = self.interrupt.recv() => Signal::SIGINT,
             _ = self.hang_up.recv() => Signal::SIGHUP,
         }
     }
+}
+
+/// As a shell reports a process that died of the signal.
+pub(crate) fn status_of(signal: Signal) -> u8 {
+    u8::try_from(128 + signal as i32).unwrap_or(u8::MAX)
 }
