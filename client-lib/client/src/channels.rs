@@ -6,12 +6,14 @@
 
 use crate::address::Scheme;
 use crate::error::ConnectError;
-use crate::tls::{self, Credentials};
+use crate::tls::{self, Credentials, Problem};
 use holdfast_proto::client::v1::StatusRequest;
 use holdfast_proto::client::v1::cell_client::CellClient;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// A TCP handshake that takes longer is given up.
@@ -23,10 +25,17 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most bytes of a message: some frames of a file each, and the protocol's overhead.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
+/// One replica's connection.
+#[derive(Clone, Debug)]
+struct Replica {
+    channel: Channel,
+    problem: Problem,
+}
+
 /// The connections, by address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channels {
-    by_address: Arc<Mutex<BTreeMap<String, Channel>>>,
+    by_address: Arc<Mutex<BTreeMap<String, Replica>>>,
     /// `None`: plain text.
     credentials: Option<Arc<Credentials>>,
 }
@@ -43,16 +52,31 @@ impl Channels {
 
     /// The channel to a replica. Must be called within a tokio runtime.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
-        // A panic elsewhere cannot leave the map half-changed.
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = by_address.get(address) {
-            return Ok(channel.clone());
+        let mut by_address = self.lock();
+        if let Some(replica) = by_address.get(address) {
+            return Ok(replica.channel.clone());
         }
-        let (place, credentials) = (address.to_owned(), self.credentials.clone());
-        let connector = tower::service_fn(move |_| tls::connect(place.clone(), credentials.clone()));
+        let problem = Problem::default();
+        let (place, credentials, noted) = (address.to_owned(), self.credentials.clone(), problem.clone());
+        let connector =
+            tower::service_fn(move |_| tls::connect(place.clone(), credentials.clone(), noted.clone()));
         let channel = endpoint(address)?.connect_with_connector_lazy(connector);
-        by_address.insert(address.to_owned(), channel.clone());
+        by_address.insert(address.to_owned(), Replica { channel: channel.clone(), problem });
         Ok(channel)
+    }
+
+    /// One line for people: who did not answer, and why.
+    pub(crate) fn describe(&self, address: &str, status: &Status) -> String {
+        let problem = self.lock().get(address).and_then(|replica| replica.problem.text());
+        match problem {
+            Some(problem) => format!("{address}: {problem}"),
+            None => format!("{address}: {}", cause(status)),
+        }
+    }
+
+    /// A panic elsewhere cannot leave the map half-changed.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Replica>> {
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The services of the replica at an address.
@@ -63,7 +87,7 @@ impl Channels {
 
     /// Forgets a connection on which nothing was heard for too long, so that the next use makes a new one.
     pub(crate) fn forget(&self, address: &str) {
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+        self.lock().remove(address);
     }
 
     /// Connects to replicas that may become master, in the background.
@@ -88,4 +112,16 @@ fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20))
+}
+
+/// What a status says, with the innermost of its causes, which is the one that says something.
+fn cause(status: &Status) -> String {
+    let mut cause = status.source();
+    while let Some(inner) = cause.and_then(|error| error.source()) {
+        cause = Some(inner);
+    }
+    match cause {
+        Some(cause) => format!("{} ({cause})", status.message()),
+        None => status.message().to_owned(),
+    }
 }

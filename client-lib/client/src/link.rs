@@ -22,6 +22,7 @@ pub(crate) type Arrival = (StreamId, Result<ServerFrame, String>);
 pub(crate) struct Link {
     pub(crate) stream: StreamId,
     address: String,
+    channels: Channels,
     /// Bounded by the protocol: the machine never has more requests in flight than the cell allows, and one
     /// KeepAlive. `None` once the last frame was handed over.
     frames: Option<mpsc::UnboundedSender<ClientFrame>>,
@@ -49,7 +50,8 @@ impl Link {
             Ok(opened.into_inner())
         };
         let inbound = Inbound::Opening(call.boxed());
-        Self { stream, address, frames: Some(frames), inbound, close_sent: false }
+        let channels = channels.clone();
+        Self { stream, address, channels, frames: Some(frames), inbound, close_sent: false }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -96,7 +98,7 @@ impl Link {
 
     fn over(&mut self, status: &Status) -> String {
         self.inbound = Inbound::Over;
-        format!("{}: {}", self.address, crate::unary::cause(status))
+        self.channels.describe(&self.address, status)
     }
 }
 

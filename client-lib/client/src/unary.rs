@@ -131,7 +131,7 @@ impl Unary {
             let attempt = match call(&address) {
                 Ok(call) => timeout_at(limit, call).await.map_or_else(
                     |_| Attempt::Lost { message: format!("{address} did not answer in time") },
-                    |result| Attempt::from_result(&address, result),
+                    |result| Attempt::from_result(&self.channels, &address, result),
                 ),
                 Err(error) => Attempt::Elsewhere { master: None, message: error.to_string() },
             };
@@ -198,7 +198,7 @@ impl Unary {
             self.channels.cell_client(&address).map_err(|error| unavailable(error.to_string()))?;
         match tokio::time::timeout(waited, client.status(StatusRequest {})).await {
             Ok(Ok(status)) => Ok(status.into_inner()),
-            Ok(Err(status)) => Err(unavailable(describe(&address, &status))),
+            Ok(Err(status)) => Err(unavailable(self.channels.describe(&address, &status))),
             Err(_) => Err(unavailable(format!("{address} did not answer in time"))),
         }
     }
@@ -213,12 +213,12 @@ impl Unary {
 }
 
 impl<T> Attempt<T> {
-    fn from_result(address: &str, result: Result<Response<T>, Status>) -> Self {
+    fn from_result(channels: &Channels, address: &str, result: Result<Response<T>, Status>) -> Self {
         let status = match result {
             Ok(response) => return Self::Done(response.into_inner()),
             Err(status) => status,
         };
-        let message = describe(address, &status);
+        let message = channels.describe(address, &status);
         match refusal_code(&status) {
             Some(RefusalCode::NotMaster | RefusalCode::Overloaded) => {
                 Self::Elsewhere { master: named_master(&status), message }
@@ -307,21 +307,4 @@ fn never_sent(status: &Status) -> bool {
         source = error.source();
     }
     false
-}
-
-/// One line for people: who and what.
-fn describe(address: &str, status: &Status) -> String {
-    format!("{address}: {}", cause(status))
-}
-
-/// What a status says, with the innermost of its causes, which is the one that says something.
-pub(crate) fn cause(status: &Status) -> String {
-    let mut cause = status.source();
-    while let Some(inner) = cause.and_then(|error| error.source()) {
-        cause = Some(inner);
-    }
-    match cause {
-        Some(cause) => format!("{} ({cause})", status.message()),
-        None => status.message().to_owned(),
-    }
 }

@@ -1,14 +1,15 @@
 //! A connection to a replica: TCP, and TLS over it if the cell is to be talked to so.
 //!
-//! Owns nothing but the bytes on their way. Its own stream type is there for the sake of the error texts: what is
-//! wrong with a certificate is often known only when the first bytes are read, long after the handshake.
+//! Owns nothing but the bytes on their way, and what was last wrong with them. Its own stream type is there for the
+//! sake of that: what is wrong with a certificate is often known only when the first bytes are read, long after the
+//! handshake, and HTTP/2 does not tell it to a call that has not begun by then.
 
 use super::Credentials;
 use super::explain;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -18,8 +19,34 @@ use tokio_rustls::client::TlsStream;
 /// The first byte of every TLS alert record. No HTTP/2 server begins with it: its first frame would be too long.
 const TLS_ALERT: u8 = 0x15;
 
+/// What was wrong with the present connection to a replica, or the last attempt at one, for people.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Problem(Arc<Mutex<Option<String>>>);
+
+impl Problem {
+    pub(crate) fn text(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, text: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    /// Notes what was wrong, if there is more to say than the error does.
+    fn note(&self, error: io::Error, text: Option<String>) -> io::Error {
+        let Some(text) = text else { return error };
+        self.set(Some(text.clone()));
+        io::Error::new(error.kind(), text)
+    }
+}
+
 /// A connection that stands.
-pub(crate) enum Stream {
+pub(crate) struct Connection {
+    bytes: Bytes,
+    problem: Problem,
+}
+
+enum Bytes {
     Plain {
         tcp: TcpStream,
         /// Something was read from it.
@@ -36,56 +63,82 @@ pub(crate) enum Stream {
 pub(crate) async fn connect(
     address: String,
     credentials: Option<Arc<Credentials>>,
-) -> io::Result<TokioIo<Stream>> {
+    problem: Problem,
+) -> io::Result<TokioIo<Connection>> {
+    problem.set(None);
     let tcp = TcpStream::connect(&address).await?;
     tcp.set_nodelay(true)?;
     let Some(credentials) = credentials else {
-        return Ok(TokioIo::new(Stream::Plain { tcp, heard: false }));
+        return Ok(TokioIo::new(Connection { bytes: Bytes::Plain { tcp, heard: false }, problem }));
     };
     let name = credentials.server_name(&address).map_err(io::Error::other)?;
     let has_identity = credentials.has_identity();
-    let connected = TlsConnector::from(credentials.current()).connect(name, tcp).await;
-    let stream = connected.map_err(|error| explain::handshake(error, has_identity))?;
-    Ok(TokioIo::new(Stream::Tls { stream: Box::new(stream), has_identity }))
+    match TlsConnector::from(credentials.current()).connect(name, tcp).await {
+        Ok(stream) => {
+            let bytes = Bytes::Tls { stream: Box::new(stream), has_identity };
+            Ok(TokioIo::new(Connection { bytes, problem }))
+        }
+        Err(error) => {
+            let text = explain::handshake(&error, has_identity);
+            Err(problem.note(error, text))
+        }
+    }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Connection {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain { tcp, heard: true } => Pin::new(tcp).poll_read(context, buffer),
-            Self::Plain { tcp, heard } => {
+        let Self { bytes, problem } = self.get_mut();
+        match bytes {
+            Bytes::Plain { tcp, heard: true } => Pin::new(tcp).poll_read(context, buffer),
+            Bytes::Plain { tcp, heard } => {
                 let before = buffer.filled().len();
-                let read = Pin::new(tcp).poll_read(context, buffer);
-                if let Poll::Ready(Ok(())) = read {
-                    *heard = true;
-                    match buffer.filled().get(before) {
-                        Some(&TLS_ALERT) => return Poll::Ready(Err(explain::tls_expected())),
-                        Some(_) => {}
-                        None => return Poll::Ready(Err(explain::closed_at_once())),
-                    }
-                }
-                read
+                let Poll::Ready(read) = Pin::new(tcp).poll_read(context, buffer) else {
+                    return Poll::Pending;
+                };
+                *heard = true;
+                let first = buffer.filled().get(before);
+                Poll::Ready(match (read, first) {
+                    (Ok(()), Some(&byte)) if byte != TLS_ALERT => Ok(()),
+                    (Ok(()), Some(_)) => Err(problem.note(aborted(), Some(explain::TLS_EXPECTED.to_owned()))),
+                    (Ok(()), None) => Err(problem.note(aborted(), Some(explain::CLOSED_AT_ONCE.to_owned()))),
+                    (Err(error), _) => Err(problem.note(error, Some(explain::CLOSED_AT_ONCE.to_owned()))),
+                })
             }
-            Self::Tls { stream, has_identity } => {
-                let has_identity = *has_identity;
-                Pin::new(stream)
-                    .poll_read(context, buffer)
-                    .map_err(|error| explain::connection(error, has_identity))
+            Bytes::Tls { stream, has_identity } => {
+                Pin::new(stream).poll_read(context, buffer).map_err(|error| {
+                    let text = explain::connection(&error, *has_identity);
+                    problem.note(error, text)
+                })
             }
         }
     }
 }
 
-impl AsyncWrite for Stream {
+impl Connection {
+    /// A write failed. What the replica said before it closed the connection says more, if it was not read yet.
+    fn write_error(&mut self, error: io::Error) -> io::Error {
+        let Bytes::Plain { tcp, heard: false } = &self.bytes else { return error };
+        let mut first = [0];
+        let text = match tcp.try_read(&mut first) {
+            Ok(1) if first == [TLS_ALERT] => explain::TLS_EXPECTED,
+            _ => explain::CLOSED_AT_ONCE,
+        };
+        self.problem.note(error, Some(text.to_owned()))
+    }
+}
+
+impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain { tcp, .. } => Pin::new(tcp).poll_write(context, bytes),
-            Self::Tls { stream, .. } => Pin::new(stream).poll_write(context, bytes),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.bytes {
+            Bytes::Plain { tcp, .. } => Pin::new(tcp).poll_write(context, bytes),
+            Bytes::Tls { stream, .. } => Pin::new(stream).poll_write(context, bytes),
+        };
+        written.map_err(|error| this.write_error(error))
     }
 
     fn poll_write_vectored(
@@ -93,30 +146,37 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain { tcp, .. } => Pin::new(tcp).poll_write_vectored(context, slices),
-            Self::Tls { stream, .. } => Pin::new(stream).poll_write_vectored(context, slices),
-        }
+        let this = self.get_mut();
+        let written = match &mut this.bytes {
+            Bytes::Plain { tcp, .. } => Pin::new(tcp).poll_write_vectored(context, slices),
+            Bytes::Tls { stream, .. } => Pin::new(stream).poll_write_vectored(context, slices),
+        };
+        written.map_err(|error| this.write_error(error))
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain { tcp, .. } => tcp.is_write_vectored(),
-            Self::Tls { stream, .. } => stream.is_write_vectored(),
+        match &self.bytes {
+            Bytes::Plain { tcp, .. } => tcp.is_write_vectored(),
+            Bytes::Tls { stream, .. } => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain { tcp, .. } => Pin::new(tcp).poll_flush(context),
-            Self::Tls { stream, .. } => Pin::new(stream).poll_flush(context),
+        match &mut self.get_mut().bytes {
+            Bytes::Plain { tcp, .. } => Pin::new(tcp).poll_flush(context),
+            Bytes::Tls { stream, .. } => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain { tcp, .. } => Pin::new(tcp).poll_shutdown(context),
-            Self::Tls { stream, .. } => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().bytes {
+            Bytes::Plain { tcp, .. } => Pin::new(tcp).poll_shutdown(context),
+            Bytes::Tls { stream, .. } => Pin::new(stream).poll_shutdown(context),
         }
     }
+}
+
+/// Not `UnexpectedEof`, which is no error to HTTP/2.
+fn aborted() -> io::Error {
+    io::ErrorKind::ConnectionAborted.into()
 }

@@ -5,45 +5,38 @@
 use rustls::{AlertDescription, CertificateError, Error};
 use std::io;
 
-/// The handshake failed, as seen from here.
-pub(super) fn handshake(error: io::Error, has_identity: bool) -> io::Error {
-    match rustls_error(&error) {
+/// Why a handshake failed, as seen from here; `None` if the error says it itself.
+pub(super) fn handshake(error: &io::Error, has_identity: bool) -> Option<String> {
+    let text = match rustls_error(error) {
         // Bytes that are no TLS: frames of HTTP/2, or an answer in HTTP/1.
-        Some(Error::InvalidMessage(_)) => io::Error::other(
-            "the replica speaks plain text, and TLS is configured here: use http://, or TLS there",
-        ),
-        Some(_) => connection(error, has_identity),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => io::Error::new(
-            error.kind(),
-            "the replica closed the connection during the TLS handshake: does it speak TLS at all?",
-        ),
-        None => error,
+        Some(Error::InvalidMessage(_)) => {
+            "the replica speaks plain text, and TLS is configured here: use http://, or TLS there"
+        }
+        Some(_) => return connection(error, has_identity),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the replica closed the connection during the TLS handshake: does it speak TLS at all?"
+        }
+        None => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Why a connection failed during or after the handshake; `None` if the error says it itself. In TLS 1.3 the server's
+/// verdict on the client's certificate comes only then.
+pub(super) fn connection(error: &io::Error, has_identity: bool) -> Option<String> {
+    match rustls_error(error) {
+        Some(Error::InvalidCertificate(reason)) => Some(of_replica(reason)),
+        Some(Error::AlertReceived(alert)) => Some(of_client(*alert, has_identity)),
+        _ => None,
     }
 }
 
-/// A connection failed during or after the handshake. In TLS 1.3 the server's verdict on the client's certificate
-/// comes only then.
-pub(super) fn connection(error: io::Error, has_identity: bool) -> io::Error {
-    let text = match rustls_error(&error) {
-        Some(Error::InvalidCertificate(reason)) => of_replica(reason),
-        Some(Error::AlertReceived(alert)) => of_client(*alert, has_identity),
-        _ => return error,
-    };
-    io::Error::new(error.kind(), text)
-}
-
 /// The answer to plain text was a TLS alert.
-pub(super) fn tls_expected() -> io::Error {
-    io::Error::other("the replica speaks TLS, and none is configured here: give a CA certificate")
-}
+pub(super) const TLS_EXPECTED: &str =
+    "the replica speaks TLS, and none is configured here: give a CA certificate";
 
 /// The connection was closed before a byte came.
-pub(super) fn closed_at_once() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the replica closed the connection without a word: it is stopping, or it speaks TLS only",
-    )
-}
+pub(super) const CLOSED_AT_ONCE: &str = "the replica closed the connection without a word: it is stopping, or it speaks TLS, and none is configured here";
 
 fn rustls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())

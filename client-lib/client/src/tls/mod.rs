@@ -8,7 +8,7 @@ mod connect;
 mod credentials;
 mod explain;
 
-pub(crate) use connect::connect;
+pub(crate) use connect::{Problem, connect};
 pub(crate) use credentials::Credentials;
 
 use std::fmt;

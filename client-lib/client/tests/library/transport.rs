@@ -1,31 +1,13 @@
 //! Corner cases between the library and the network, against replicas that say what the test wants.
 
-mod fake;
-
-use fake::{Replica, Stream, granted, within};
-use holdfast::{Cell, Ended, Error, Handle, Lost, Mode, OpenOptions, Session, SessionState, WriteOptions};
+use crate::fake::{Replica, granted, handle, session, within};
+use holdfast::{Cell, Ended, Error, Lost, Mode, OpenOptions, SessionState, WriteOptions};
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{outcome, request::Operation, server_frame};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-
-/// An open session, and the stream that serves it.
-async fn session(replica: &mut Replica, lease_ms: u32, grace: Duration) -> (Session, Stream) {
-    let cell = Cell::connect([&replica.address]).unwrap();
-    let open = tokio::spawn(cell.session().lease(Duration::from_millis(lease_ms.into())).grace(grace).open());
-    let mut stream = replica.accept().await;
-    stream.open(lease_ms).await;
-    (within(open).await.unwrap().unwrap(), stream)
-}
-
-/// An open handle of an open session.
-async fn handle(replica: &mut Replica) -> (Session, Handle, Stream) {
-    let (session, mut stream) = session(replica, 10_000, Duration::from_secs(45)).await;
-    let (handle, _) = tokio::join!(session.open("/leader", OpenOptions::new().create()), stream.serve_open());
-    (session, handle.unwrap(), stream)
-}
 
 #[tokio::test]
 async fn a_request_whose_reply_is_lost_with_its_stream_is_sent_again_under_its_number() {

@@ -1,11 +1,16 @@
 //! A replica whose every word the test says: real sockets and frames, no cell behind them.
 
+use holdfast::{Cell, Handle, OpenOptions, Session};
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::cell_server::{Cell as CellService, CellServer};
 use holdfast_proto::client::v1::{client_frame, outcome, request::Operation, server_frame};
+use rustls::ServerConfig;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,7 +22,7 @@ pub(crate) struct Replica {
     pub(crate) address: String,
     streams: mpsc::Receiver<Stream>,
     writes: mpsc::Sender<Result<wire::SetContentsResponse, Status>>,
-    server: tokio::task::JoinHandle<()>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// One session stream, with the test as master.
@@ -40,7 +45,7 @@ struct Service {
 
 impl Drop for Replica {
     fn drop(&mut self) {
-        self.server.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
@@ -48,17 +53,37 @@ impl Replica {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
         let address = listener.local_addr().expect("it listens").to_string();
+        let incoming = TcpListenerStream::new(listener);
+        Self::serve(address, async move |service| {
+            let mut server = tonic::transport::Server::builder();
+            server.add_service(service).serve_with_incoming(incoming).await
+        })
+    }
+
+    /// One that speaks TLS.
+    pub(crate) async fn start_tls(config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has free ports");
+        let address = listener.local_addr().expect("it listens").to_string();
+        let (connections, incoming) = mpsc::channel(8);
+        let accepting = tokio::spawn(accept_tls(listener, TlsAcceptor::from(Arc::new(config)), connections));
+        let mut replica = Self::serve(address, async move |service| {
+            let mut server = tonic::transport::Server::builder();
+            server.add_service(service).serve_with_incoming(ReceiverStream::new(incoming)).await
+        });
+        replica.tasks.push(accepting);
+        replica
+    }
+
+    fn serve<F>(address: String, serve: impl FnOnce(CellServer<Service>) -> F) -> Self
+    where
+        F: Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
+    {
         let (streams_sent, streams) = mpsc::channel(8);
         let (writes, writes_received) = mpsc::channel(8);
         let service = Service { streams: streams_sent, writes: Mutex::new(writes_received) };
-        let server = tokio::spawn(async move {
-            tonic::transport::Server::builder()
-                .add_service(CellServer::new(service))
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
-                .expect("the server serves");
-        });
-        Self { address, streams, writes, server }
+        let serving = serve(CellServer::new(service));
+        let server = tokio::spawn(async move { serving.await.expect("the server serves") });
+        Self { address, streams, writes, tasks: vec![server] }
     }
 
     /// The next stream that a client opens.
@@ -163,6 +188,46 @@ impl Stream {
         self.reply(number, granted(42)).await;
         number
     }
+}
+
+/// Hands on every connection whose handshake succeeds.
+async fn accept_tls(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    connections: mpsc::Sender<Result<DuplexStream, std::io::Error>>,
+) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let (acceptor, connections) = (acceptor.clone(), connections.clone());
+        tokio::spawn(async move {
+            let Ok(mut tls) = acceptor.accept(tcp).await else { return };
+            let (mut ours, theirs) = tokio::io::duplex(1 << 16);
+            if connections.send(Ok(theirs)).await.is_ok() {
+                // It ends with the connection.
+                let _ = tokio::io::copy_bidirectional(&mut tls, &mut ours).await;
+            }
+        });
+    }
+}
+
+/// An open session, and the stream that serves it.
+pub(crate) async fn session(replica: &mut Replica, lease_ms: u32, grace: Duration) -> (Session, Stream) {
+    let cell = Cell::connect([&replica.address]).unwrap();
+    let open = tokio::spawn(cell.session().lease(Duration::from_millis(lease_ms.into())).grace(grace).open());
+    let mut stream = replica.accept().await;
+    stream.open(lease_ms).await;
+    (within(open).await.unwrap().unwrap(), stream)
+}
+
+/// An open handle of an open session.
+pub(crate) async fn handle(replica: &mut Replica) -> (Session, Handle, Stream) {
+    handle_with(replica, OpenOptions::new().create()).await
+}
+
+/// The same, opened as the test wants.
+pub(crate) async fn handle_with(replica: &mut Replica, options: OpenOptions) -> (Session, Handle, Stream) {
+    let (session, mut stream) = session(replica, 10_000, Duration::from_secs(45)).await;
+    let (handle, _) = tokio::join!(session.open("/leader", options), stream.serve_open());
+    (session, handle.unwrap(), stream)
 }
 
 pub(crate) fn granted(lock_generation: u64) -> outcome::Result {
