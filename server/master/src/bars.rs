@@ -23,6 +23,8 @@ pub(crate) struct Bars {
     proposed: BTreeMap<u64, TouchedNodes>,
     /// The tag of the last change that was proposed without bars.
     unbarred: u64,
+    /// The tag of the last of these that may void opens.
+    unbarred_opens: u64,
     /// The greatest tag of a change that is known to be applied.
     applied: u64,
 }
@@ -58,8 +60,11 @@ impl Bars {
     }
 
     /// A change is proposed under this tag that nobody's cache was concerned by when it was planned.
-    pub(crate) fn proposed_unbarred(&mut self, tag: u64) {
+    pub(crate) fn proposed_unbarred(&mut self, tag: u64, can_void_opens: bool) {
         self.unbarred = tag;
+        if can_void_opens {
+            self.unbarred_opens = tag;
+        }
     }
 
     /// The command of this tag is applied. Commands are applied in the order of their tags.
@@ -75,17 +80,13 @@ impl Bars {
 
     /// Whether a node may not be cached now.
     pub(crate) fn is_barred(&self, path: &NodePath) -> bool {
-        self.has_unbarred() || self.data.contains_key(path)
+        // A change without bars that is under way may touch anything.
+        self.applied < self.unbarred || self.data.contains_key(path)
     }
 
     /// Whether an open of the node proves nothing for later opens now.
     pub(crate) fn is_open_barred(&self, path: &NodePath) -> bool {
-        self.has_unbarred() || self.opens_all > 0 || self.opens.contains_key(path)
-    }
-
-    /// Whether a change without bars is under way: it may touch anything.
-    fn has_unbarred(&self) -> bool {
-        self.applied < self.unbarred
+        self.applied < self.unbarred_opens || self.opens_all > 0 || self.opens.contains_key(path)
     }
 }
 
@@ -126,10 +127,11 @@ mod tests {
     #[test]
     fn a_change_without_bars_holds_back_all_new_caching_until_it_is_applied() {
         let mut bars = Bars::default();
-        bars.proposed_unbarred(7);
+        bars.proposed_unbarred(6, true);
+        bars.proposed_unbarred(7, false);
         assert!(bars.is_barred(&path("/a")) && bars.is_open_barred(&path("/a")));
         bars.applied(6);
-        assert!(bars.is_barred(&path("/a")));
+        assert!(bars.is_barred(&path("/a")) && !bars.is_open_barred(&path("/a")));
         bars.applied(7);
         assert!(!bars.is_barred(&path("/a")) && !bars.is_open_barred(&path("/a")));
     }

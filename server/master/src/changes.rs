@@ -39,8 +39,9 @@ impl Master {
             return;
         }
         if !is_behind && state.sessions_that_cache().next().is_none() {
+            let can_void_opens = change.can_void_opens();
             let tag = self.propose_change(state, change, None);
-            self.bars.proposed_unbarred(tag);
+            self.bars.proposed_unbarred(tag, can_void_opens);
             return;
         }
         let id = self.held.next_id();

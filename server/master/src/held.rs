@@ -56,6 +56,17 @@ impl Change {
         }
     }
 
+    /// Whether a change that can touch something can also void opens. What does not tell is taken to.
+    pub(crate) fn can_void_opens(&self) -> bool {
+        // Of writes and creations only those of access control lists can.
+        let is_of_list = |path: &str| path.contains("acl");
+        match (&self.command.kind, self.operation()) {
+            (_, Some(Operation::Open(open))) => open.directory != 0 || is_of_list(&open.path),
+            (Some(Kind::SetContents(write)), _) => is_of_list(&write.path),
+            _ => true,
+        }
+    }
+
     /// Whether it waits for all of its session's earlier changes: what the session had is somebody else's after it.
     fn gives_back(&self) -> bool {
         matches!(self.operation(), Some(Operation::Release(_) | Operation::Close(_) | Operation::Cancel(_)))
@@ -242,6 +253,16 @@ mod tests {
         assert!(acquire(1).follows(&open(1)) && !acquire(2).follows(&open(1)));
         assert!(acquire(1).follows(&release(1)) && !acquire(2).follows(&release(1)));
         assert!(write(1).follows(&open(1)) && !write(1).follows(&write(1)));
+    }
+
+    #[test]
+    fn what_does_not_tell_whether_it_voids_opens_is_taken_to() {
+        let by_path = |path: &str| {
+            let open = client::Open { path: path.to_owned(), ..client::Open::default() };
+            request(1, Operation::Open(open)).can_void_opens()
+        };
+        assert!(by_path("/ls/dev/acl/ops") && !by_path("/a"));
+        assert!(write(1).can_void_opens(), "its handle may be on anything");
     }
 
     #[test]

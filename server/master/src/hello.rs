@@ -25,12 +25,9 @@ pub(crate) struct Opening {
     pub(crate) connection: ConnectionId,
     /// The number of the attachment that the stream will be.
     pub(crate) attachment: u64,
-    /// Who wants to open it.
+    /// Who opens it. That it is not another's, if it was found, the state has seen to.
     pub(crate) principal: Principal,
 }
-
-/// Why a stream is not taken: a code and a text.
-type Refused = (RefusalCode, String);
 
 impl Master {
     pub(crate) fn handle_frame(
@@ -139,8 +136,7 @@ impl Master {
             self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         }
         let Some(Opening { connection, attachment, principal }) = opening else { return };
-        let checked = check_principal(replicated, &principal, session);
-        if !self.may_attach(connection, session, attachment, checked) {
+        if !self.may_attach(connection, session, attachment) {
             return;
         }
         let opened = client::SessionOpened {
@@ -179,8 +175,14 @@ impl Master {
             self.refuse_stream(connection, refusal(RefusalCode::WrongSecret, message));
             return;
         }
-        let checked = check_principal(session, principal, id);
-        if !self.may_attach(connection, id, attach.attachment, checked) {
+        if session.principal() != principal {
+            let owner = session.principal();
+            let message =
+                format!("session {id} was opened by {owner}, not by {principal}: open a session of your own");
+            self.refuse_stream(connection, refusal(RefusalCode::PermissionDenied, message));
+            return;
+        }
+        if !self.may_attach(connection, id, attach.attachment) {
             return;
         }
         let attached = client::SessionAttached {
@@ -194,20 +196,9 @@ impl Master {
         }
     }
 
-    /// Whether the attachment is newer than what the session has, and nothing else was found against it. Refuses the
-    /// stream if not.
-    fn may_attach(
-        &mut self,
-        connection: ConnectionId,
-        session: SessionId,
-        attachment: u64,
-        checked: Result<(), Refused>,
-    ) -> bool {
+    /// Whether the attachment is newer than what the session has. Refuses the stream if not.
+    fn may_attach(&mut self, connection: ConnectionId, session: SessionId, attachment: u64) -> bool {
         if !self.connections.contains(connection) {
-            return false;
-        }
-        if let Err((code, message)) = checked {
-            self.refuse_stream(connection, refusal(code, message));
             return false;
         }
         let newest = self.sessions.entry(session).attachment;
@@ -267,23 +258,6 @@ impl Master {
             reattach_spread_ms: load::reattach_spread_ms(state.session_count()),
         }
     }
-}
-
-/// A session belongs to the principal that opened it.
-fn check_principal(
-    session: &holdfast_state::Session,
-    principal: &Principal,
-    id: SessionId,
-) -> Result<(), Refused> {
-    if session.principal() == principal {
-        return Ok(());
-    }
-    let message = format!(
-        "session {} was opened by {}, and {principal} cannot attach to it: open another",
-        id.0,
-        session.principal()
-    );
-    Err((RefusalCode::PermissionDenied, message))
 }
 
 /// Compares in a time that does not tell where the first difference is.

@@ -19,4 +19,20 @@ macro_rules! scripts {
     )*};
 }
 
-scripts!(leases, attachments, rounds, requests, timers, fail_over, calls);
+scripts!(
+    leases,
+    attachments,
+    rounds,
+    requests,
+    timers,
+    fail_over,
+    calls,
+    caching,
+    caching_directories,
+    caching_fail_over,
+    caching_opens,
+    held,
+    events,
+    endings,
+    long_leases,
+);

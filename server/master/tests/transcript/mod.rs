@@ -182,7 +182,9 @@ impl goldenscript::Runner for Runner {
                 self.commit(usize::try_from(count)?)?;
             }
             "confirm" => {
-                let round = self.rounds.pop_front().ok_or("no round is under way")?;
+                let all = line.next_pos() == Some("all");
+                let rounds = self.rounds.len().min(if all { usize::MAX } else { 1 });
+                let round = self.rounds.drain(..rounds).next_back().ok_or("no round is under way")?;
                 self.input(Input::Confirmed(round));
             }
             "time" => {
