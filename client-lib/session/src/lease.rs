@@ -5,7 +5,7 @@
 
 use crate::chance::Chance;
 use holdfast_proto::client::v1::KeepAlive;
-use holdfast_types::{Duration, Time};
+use holdfast_types::{Duration, Time, planted};
 
 /// A KeepAlive that has had no answer for a quarter of the lease means that this master, or the way to it, is
 /// dead; within these bounds. Longer leases must not wait longer for a master that is silent, shorter ones must
@@ -104,7 +104,7 @@ impl Lease {
         match self.unanswered {
             Some((waited_for, stamp)) if waited_for == number => {
                 self.unanswered = None;
-                self.extend(stamp, lease_ms);
+                self.extend(if planted!(LeaseFromReply) { now } else { stamp }, lease_ms);
                 // The length may be another one than when it was sent.
                 self.due = Some(match lease_ms {
                     0 => now + (self.length / 16).clamp(REPEAT_MIN, REPEAT_MAX),
