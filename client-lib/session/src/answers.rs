@@ -1,7 +1,7 @@
 //! Calls that are answered without a message: from the cache, from an open handle, from a kept lock (P§2.7).
 //!
 //! Decides for each call whether the cell has to be asked, and under which ids. The invariant: nothing is answered
-//! here unless the session is believed in at this moment and invalidations are heard of.
+//! here unless the session is believed in at this moment.
 
 use crate::doors::Completion;
 use crate::handles::{Closing, LOCAL, Named, Shape};
@@ -49,16 +49,19 @@ impl Taken {
 impl Holdings {
     /// Takes up a call. `believed`: the session is valid at this moment, and is not closing.
     pub(crate) fn take(&mut self, now: Time, believed: bool, operation: Operation) -> Taken {
-        let believed = believed && self.attached;
         match operation {
             Operation::Open(open) => self.take_open(open, believed),
             Operation::Close(close) => self.take_close(HandleId(close.handle), now, believed),
-            Operation::Cancel(cancel) if cancel.handle == 0 => {
-                self.forget(HandleId(cancel.number));
-                Taken::ask(Operation::Cancel(cancel))
+            // The withdrawal of an Open that was answered closes what it opened, for the one who withdraws it.
+            Operation::Cancel(cancel) if cancel.handle == 0 && self.is_open(HandleId(cancel.number)) => {
+                self.take_close(HandleId(cancel.number), now, believed)
             }
             operation => self.take_other(operation, believed),
         }
+    }
+
+    fn is_open(&self, user: HandleId) -> bool {
+        user.0 & LOCAL != 0 || self.handles.get(user).is_some()
     }
 
     fn take_open(&mut self, mut open: wire::Open, believed: bool) -> Taken {

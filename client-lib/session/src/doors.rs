@@ -185,13 +185,8 @@ impl Completion {
     #[must_use]
     pub fn undo(&self) -> Option<Operation> {
         match self.result {
-            // Others may share the node's handle at the cell by now, so only this one is closed.
-            outcome::Result::Opened(_) if self.slot.is_some() || self.from_cache => {
-                Some(Operation::Close(Close { handle: self.handle.0 }))
-            }
-            outcome::Result::Opened(_) => {
-                Some(Operation::Cancel(Cancel { number: self.number.0, handle: 0 }))
-            }
+            // Not a withdrawal of the Open: others may share what it opened by now, and only this handle is closed.
+            outcome::Result::Opened(_) => Some(Operation::Close(Close { handle: self.handle.0 })),
             outcome::Result::Granted(_) => {
                 Some(Operation::Cancel(Cancel { number: self.number.0, handle: self.handle.0 }))
             }

@@ -31,9 +31,6 @@ pub(crate) struct Holdings {
     pub(crate) validity: Arc<Validity>,
     /// The cell's name, as names of nodes may spell it; empty until it is known.
     pub(crate) cell: String,
-    /// A stream is attached, so that what is declared void is heard of, and in order. Nothing is answered from here,
-    /// and nothing comes in, while it is false.
-    pub(crate) attached: bool,
     /// The last id or number that only this session knows, less its mark.
     pub(crate) local: u64,
     /// What has to be asked of the cell on the session's own account, in order.
@@ -50,7 +47,6 @@ impl Holdings {
             counters: Arc::default(),
             validity: Arc::default(),
             cell: String::new(),
-            attached: false,
             local: 0,
             to_ask: Vec::new(),
             config,
@@ -62,14 +58,7 @@ impl Holdings {
     /// A stream is attached, and serves the cell of this name.
     pub(crate) fn attach(&mut self, cell: &str, locks: &[LockGrant]) {
         cell.clone_into(&mut self.cell);
-        self.attached = true;
         self.kept.attached(locks);
-    }
-
-    /// An attachment is about to be asked for, which tells the cell that nothing is cached here.
-    pub(crate) fn detach(&mut self, now: Time) {
-        self.attached = false;
-        self.void(now);
     }
 
     /// Nothing that is cached may be believed any more: values, absences, and that open handles prove anything.
@@ -86,7 +75,6 @@ impl Holdings {
         self.watch = Watch::default();
         self.kept = KeptLocks::default();
         self.to_ask.clear();
-        self.attached = false;
     }
 
     /// Closes the idle handles that are not to be kept.
@@ -137,7 +125,7 @@ impl Holdings {
     /// handle that was opened is cached.
     pub(crate) fn learn(&mut self, operation: &Operation, wanted: bool, reply: &Reply) -> Option<Arc<Slot>> {
         let result = reply.outcome.as_ref()?.result.as_ref()?;
-        let cacheable = reply.cacheable && self.attached && self.config.on;
+        let cacheable = reply.cacheable && self.config.on;
         match (operation, result) {
             // Unwanted, it is being closed already.
             (Operation::Open(open), outcome::Result::Opened(opened)) if wanted => {

@@ -138,7 +138,7 @@ impl Requests {
             Place::Queued(key) => {
                 if let Some(queued) = self.queue.get_mut(&key) {
                     queued.token = None;
-                    // What gives something back is done: here, it is given back already.
+                    // What gives something back is sent all the same: here, it is given back already.
                     if !gives_back(&queued.operation) {
                         self.queue.remove(&key);
                     }

@@ -292,8 +292,8 @@ impl Session {
             return;
         }
         self.attachment += 1;
-        // The hello says that nothing is cached here.
-        self.holdings.detach(self.now);
+        // The hello tells the cell that nothing is cached here.
+        self.holdings.void(self.now);
         let hello = match self.id {
             None => client_frame::Hello::Open(OpenSession {
                 cell: self.config.cell.clone(),

@@ -3,12 +3,15 @@
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{client_frame, event, outcome, server_frame};
 use holdfast_session::{CacheConfig, Config, Input, Operation, Output, Session, State, StreamId, Token};
-use holdfast_types::{Duration, Time};
+use holdfast_types::{Duration, HandleId, Time};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Leases in these tests are believed so much shorter.
 const DRIFT_PER_MILLE: u32 = 10;
+
+/// Ids and numbers that only the session knows have this bit.
+const LOCAL: u64 = 1 << 63;
 
 /// Something that happens. Streams and tokens are given relative to the newest, so that they mostly mean something.
 #[derive(Clone, Debug)]
@@ -19,6 +22,7 @@ enum Step {
     Frame { back: u64, frame: wire::ServerFrame },
     Call(Operation),
     Cancel { back: u64 },
+    KeepLocks { handle: u64 },
     Close,
 }
 
@@ -98,6 +102,7 @@ impl World {
                 }
                 self.input(Input::CancelCall { token });
             }
+            Step::KeepLocks { handle } => self.input(Input::KeepLocks { handle: HandleId(handle) }),
             Step::Close => {
                 self.closed = true;
                 self.input(Input::Close);
@@ -181,6 +186,9 @@ impl World {
             assert!(number > acknowledged.through, "#{number} is sent, and acknowledged at once");
             assert!(acknowledged.ranges.iter().all(|range| number < range.first || number > range.last));
             let operation = request.operation.clone().expect("a request asks for something");
+            let said = format!("{operation:?}");
+            let local = (1..100).map(|local| (local | LOCAL).to_string()).find(|local| said.contains(local));
+            assert_eq!(local, None, "the cell is told what only the session knows: {said}");
             let first = self.requests.entry(number).or_insert_with(|| operation.clone());
             assert_eq!(*first, operation, "#{number} is used for two requests");
         }
@@ -220,7 +228,12 @@ fn grant() -> impl Strategy<Value = wire::LockGrant> {
 fn result() -> impl Strategy<Value = Option<outcome::Result>> {
     prop_oneof![
         Just(None),
-        Just(Some(outcome::Result::Opened(wire::Opened::default()))),
+        (0..3_i32).prop_map(|kind| {
+            let stat = Some(wire::Stat { kind, ..wire::Stat::default() });
+            Some(outcome::Result::Opened(wire::Opened { created: false, stat }))
+        }),
+        Just(Some(outcome::Result::Contents(wire::Contents::default()))),
+        Just(Some(outcome::Result::Directory(wire::Directory::default()))),
         Just(Some(outcome::Result::Closed(wire::Closed {}))),
         Just(Some(outcome::Result::Written(wire::Written::default()))),
         Just(Some(outcome::Result::Released(wire::Released {}))),
@@ -316,15 +329,34 @@ fn frame() -> impl Strategy<Value = wire::ServerFrame> {
         })
 }
 
+fn open() -> impl Strategy<Value = Operation> {
+    (0..6_u64, any::<bool>(), any::<bool>(), 0..3_u64, any::<bool>()).prop_map(
+        |(name, caching, reads, directory, watched)| {
+            let uses = reads.then_some(wire::Uses { read: true, ..wire::Uses::default() });
+            let events = if watched { vec![wire::EventKind::ConflictingRequest.into()] } else { Vec::new() };
+            let path = if directory == 0 { format!("/{name}") } else { name.to_string() };
+            Operation::Open(wire::Open { path, caching, uses, directory, events, ..wire::Open::default() })
+        },
+    )
+}
+
+/// Handles and numbers of the cell, and those that only the session knows.
+fn named() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 0..6_u64, 1 => (1..8_u64).prop_map(|local| local | LOCAL)]
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
-    (0..6_u64, 0..6_u64).prop_map(|(kind, handle)| match kind {
-        0 => Operation::Open(wire::Open { path: format!("/{handle}"), ..wire::Open::default() }),
-        1 => Operation::Close(wire::Close { handle }),
-        2 => Operation::Release(wire::Release { handle }),
-        3 => Operation::GetContents(wire::GetContents { handle }),
-        4 => Operation::SetContents(wire::SetContents { handle, ..wire::SetContents::default() }),
+    let other = (0..9_u64, named(), named()).prop_map(|(kind, handle, number)| match kind {
+        0 => Operation::Close(wire::Close { handle }),
+        1 => Operation::Release(wire::Release { handle }),
+        2 => Operation::GetContents(wire::GetContents { handle }),
+        3 => Operation::SetContents(wire::SetContents { handle, ..wire::SetContents::default() }),
+        4 => Operation::Cancel(wire::Cancel { number, handle }),
+        5 => Operation::ReadDir(wire::ReadDir { handle, ..wire::ReadDir::default() }),
+        6 => Operation::SetSequencer(wire::SetSequencer { handle, ..wire::SetSequencer::default() }),
         _ => Operation::Acquire(wire::Acquire { handle, mode: 1, try_only: false }),
-    })
+    });
+    prop_oneof![1 => open(), 4 => other]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -336,6 +368,7 @@ fn step() -> impl Strategy<Value = Step> {
         30 => (back(), frame()).prop_map(|(back, frame)| Step::Frame { back, frame }),
         20 => operation().prop_map(Step::Call),
         8 => (0..6_u64).prop_map(|back| Step::Cancel { back }),
+        3 => (0..6_u64).prop_map(|handle| Step::KeepLocks { handle }),
         1 => Just(Step::Close),
     ]
 }
