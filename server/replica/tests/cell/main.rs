@@ -1,304 +1,18 @@
-//! Three replicas on a table: instant messages, a disk that can be told to wait, a clock that is set by hand.
+//! What is the replica's own part: office, persistence, snapshots, membership; with three of them on a table.
 //!
-//! What is shown here is the replica's own part: office, persistence, snapshots, membership. The simulator
-//! attacks the same machines with faults.
+//! The simulator attacks the same machines with faults.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod caching;
+mod table;
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, outcome, server_frame};
-use holdfast_proto::log::v1::Member;
-use holdfast_replica::{
-    Boot, CallAnswer, CallId, CallRequest, Config, Input, Output, Replica, StateAt, raftpb,
-};
-use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Term, Time};
-use slog::{Discard, Logger, o};
+use holdfast_replica::{CallAnswer, CallRequest, Input, Output, raftpb};
+use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId};
 
-/// What survives a crash.
-#[derive(Clone, Default)]
-struct Disk {
-    hard_state: raftpb::HardState,
-    state: Option<StateAt>,
-    entries: Vec<raftpb::Entry>,
-}
-
-struct Host {
-    replica: Replica,
-    disk: Disk,
-    /// Answers that the disk owes, and when it gives them.
-    persisted: VecDeque<(Time, u64)>,
-    /// The disk answers nothing for now.
-    slow: bool,
-    frames: Vec<(ConnectionId, client::ServerFrame)>,
-    answers: BTreeMap<CallId, Result<CallAnswer, client::Refusal>>,
-    /// Where the last answer sent its caller.
-    master_address: String,
-    snapshots_written: usize,
-    snapshots_sent: usize,
-    /// What it sends next stays on its way, and stands here.
-    on_its_way: Option<u64>,
-    handed_over: bool,
-}
-
-struct Cell {
-    now: Time,
-    hosts: BTreeMap<ReplicaId, Host>,
-    /// Messages between these are lost, in this direction.
-    cut: BTreeSet<(ReplicaId, ReplicaId)>,
-    config: fn(Config) -> Config,
-    /// How long a disk takes.
-    sync: Duration,
-}
-
-fn member(id: u64) -> Member {
-    let (peer_address, client_address) = (format!("p{id}:1"), format!("c{id}:1"));
-    Member { id, data_id: id, peer_address, client_address, learner: false }
-}
-
-fn genesis() -> StateAt {
-    let members = (1..=3).map(member).collect();
-    let genesis = Genesis { cell: "dev".into(), cell_id: 7, members, settings: settings::defaults() };
-    let state = State::genesis(genesis);
-    StateAt { index: 1, term: Term(1), voters: vec![1, 2, 3], learners: vec![], state }
-}
-
-impl Cell {
-    fn new(config: fn(Config) -> Config) -> Self {
-        let mut cell = Self {
-            now: Time::ZERO,
-            hosts: BTreeMap::new(),
-            cut: BTreeSet::new(),
-            config,
-            sync: Duration::ZERO,
-        };
-        for id in 1..=3 {
-            let disk = Disk { state: Some(genesis()), ..Disk::default() };
-            cell.start(ReplicaId(id), disk);
-        }
-        cell
-    }
-
-    fn start(&mut self, id: ReplicaId, disk: Disk) {
-        let config = (self.config)(Config::new(id, 42, self.now.as_nanos() + id.0));
-        let boot = Boot {
-            hard_state: disk.hard_state.clone(),
-            state: disk.state.clone(),
-            entries: disk.entries.clone(),
-        };
-        let logger = Logger::root(Discard, o!());
-        let replica = Replica::new(self.now, config, boot, logger).expect("the disk is whole");
-        let host = Host {
-            replica,
-            disk,
-            persisted: VecDeque::new(),
-            slow: false,
-            frames: Vec::new(),
-            answers: BTreeMap::new(),
-            master_address: String::new(),
-            snapshots_written: 0,
-            snapshots_sent: 0,
-            on_its_way: None,
-            handed_over: false,
-        };
-        self.hosts.insert(id, host);
-    }
-
-    /// The process dies; others notice that its connections are reset.
-    fn crash(&mut self, id: ReplicaId) -> Disk {
-        let host = self.hosts.remove(&id).expect("it runs");
-        let others: Vec<_> = self.hosts.keys().copied().collect();
-        for other in others {
-            self.input(other, Input::PeerReset { peer: id });
-        }
-        host.disk
-    }
-
-    fn input(&mut self, id: ReplicaId, input: Input) {
-        if let Some(host) = self.hosts.get_mut(&id) {
-            host.replica.handle(self.now, input).expect("no fault");
-        }
-    }
-
-    /// Performs outputs until there are none.
-    fn settle(&mut self) {
-        loop {
-            let ids: Vec<_> = self.hosts.keys().copied().collect();
-            let mut busy = false;
-            for id in ids {
-                while let Some(output) = self.next_output(id) {
-                    busy = true;
-                    self.perform(id, output);
-                }
-                let host = self.hosts.get_mut(&id).expect("it runs");
-                let mut owed = None;
-                while !host.slow
-                    && let Some((at, number)) = host.persisted.front().copied()
-                    && at <= self.now
-                {
-                    host.persisted.pop_front();
-                    owed = Some(number);
-                }
-                if let Some(number) = owed {
-                    busy = true;
-                    self.input(id, Input::Persisted { number });
-                }
-            }
-            if !busy {
-                return;
-            }
-        }
-    }
-
-    fn next_output(&mut self, id: ReplicaId) -> Option<Output> {
-        self.hosts.get_mut(&id)?.replica.poll_output().expect("no fault")
-    }
-
-    fn perform(&mut self, id: ReplicaId, output: Output) {
-        let host = self.hosts.get_mut(&id).expect("it runs");
-        match output {
-            Output::Persist(persist) => {
-                if let Some(state) = persist.snapshot {
-                    host.disk.entries.clear();
-                    host.disk.state = Some(*state);
-                }
-                if let Some(hard_state) = persist.hard_state {
-                    host.disk.hard_state = hard_state;
-                }
-                if let Some(first) = persist.entries.first() {
-                    host.disk.entries.retain(|entry| entry.index < first.index);
-                }
-                host.disk.entries.extend(persist.entries);
-                if let Some(first) = persist.compact_to {
-                    host.disk.entries.retain(|entry| entry.index >= first);
-                }
-                host.persisted.push_back((self.now + self.sync, persist.number));
-            }
-            Output::Peer { to, message } => {
-                if !self.cut.contains(&(id, to)) {
-                    self.input(to, Input::Peer { from: id, messages: vec![message] });
-                }
-            }
-            Output::SendSnapshot { to, message, state } => {
-                host.snapshots_sent += 1;
-                let index = state.index;
-                if let Some(on_its_way) = &mut host.on_its_way {
-                    *on_its_way = index;
-                    return;
-                }
-                let ok = !self.cut.contains(&(id, to)) && self.hosts.contains_key(&to);
-                if ok {
-                    self.input(to, Input::SnapshotArrived { from: id, message, state });
-                }
-                self.input(id, Input::SnapshotSent { to, index, ok });
-            }
-            Output::WriteSnapshot(state) => {
-                host.snapshots_written += 1;
-                let index = state.index;
-                host.disk.state = Some(*state);
-                self.input(id, Input::SnapshotWritten { index });
-            }
-            Output::Frame { connection, frame } => host.frames.push((connection, frame)),
-            Output::Answer { call, answer, master_address } => {
-                host.master_address = master_address;
-                assert!(host.answers.insert(call, answer).is_none(), "{call:?} was answered twice");
-            }
-            Output::HandedOver => host.handed_over = true,
-            Output::Disconnect { .. } | Output::Members(_) | Output::Leadership { .. } | Output::Removed => {}
-        }
-    }
-
-    /// Lets time pass, waking whoever wants to be woken.
-    fn pass(&mut self, span: Duration) {
-        let until = self.now + span;
-        self.settle();
-        while let Some(next) = self.next_timeout().filter(|next| *next <= until) {
-            self.now = self.now.max(next);
-            let ids: Vec<_> = self.hosts.keys().copied().collect();
-            for id in ids {
-                self.input(id, Input::TimePassed);
-            }
-            self.settle();
-        }
-        self.now = until;
-    }
-
-    fn next_timeout(&self) -> Option<Time> {
-        let timeouts = self.hosts.values().filter_map(|host| host.replica.poll_timeout());
-        let disks = self.hosts.values().filter(|host| !host.slow);
-        let disks = disks.filter_map(|host| host.persisted.front().map(|(at, _)| *at));
-        timeouts.chain(disks).min()
-    }
-
-    /// Waits until somebody is in office; gives who.
-    fn elect(&mut self) -> ReplicaId {
-        for _ in 0..1000 {
-            self.pass(Duration::from_millis(10));
-            let mut masters = self.hosts.iter().filter(|(_, host)| host.replica.is_master());
-            if let Some((id, _)) = masters.next() {
-                return *id;
-            }
-        }
-        panic!("nobody was elected");
-    }
-
-    fn host(&self, id: ReplicaId) -> &Host {
-        &self.hosts[&id]
-    }
-
-    fn host_mut(&mut self, id: ReplicaId) -> &mut Host {
-        self.hosts.get_mut(&id).expect("it runs")
-    }
-
-    fn call(&mut self, id: ReplicaId, call: u64, request: CallRequest) {
-        self.input(id, Input::Call { call: CallId(call), principal: Principal::anonymous(), request });
-        self.settle();
-    }
-
-    fn put(&mut self, id: ReplicaId, call: u64, path: &str, contents: Bytes) {
-        let path = path.to_owned();
-        let write = client::SetContentsRequest {
-            path,
-            contents,
-            create: true,
-            ..client::SetContentsRequest::default()
-        };
-        self.call(id, call, CallRequest::SetContents(write));
-    }
-
-    /// The answer to a call: the code of the refusal if it is one.
-    fn answer(&self, id: ReplicaId, call: u64) -> Option<Result<CallAnswer, RefusalCode>> {
-        let answer = self.host(id).answers.get(&CallId(call))?;
-        Some(answer.clone().map_err(|refusal| refusal.code()))
-    }
-
-    fn others(&self, id: ReplicaId) -> Vec<ReplicaId> {
-        self.hosts.keys().copied().filter(|other| *other != id).collect()
-    }
-
-    /// Cuts every link of `id`, both ways.
-    fn isolate(&mut self, id: ReplicaId) {
-        for other in self.others(id) {
-            self.cut.insert((id, other));
-            self.cut.insert((other, id));
-        }
-    }
-}
-
-fn defaults(config: Config) -> Config {
-    config
-}
-
-/// Every kilobyte of log a snapshot, and hardly a tail.
-fn eager_snapshots(config: Config) -> Config {
-    Config { snapshot_every_bytes: 1000, log_tail_bytes: 200, ..config }
-}
-
-fn open_frame(letter: &str) -> client::ClientFrame {
-    let secret = letter.repeat(16).into();
-    let open = client::OpenSession { secret, attachment: 1, ..client::OpenSession::default() };
-    client::ClientFrame { hello: Some(client_frame::Hello::Open(open)), ..client::ClientFrame::default() }
-}
+use table::{Cell, Disk, defaults, eager_snapshots, member, open_frame};
 
 #[test]
 fn a_cell_elects_a_master_which_writes_to_all() {
@@ -372,16 +86,13 @@ fn a_master_that_is_cut_off_grants_no_lease_and_its_calls_have_no_outcome() {
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
     let connection = ConnectionId(1);
-    cell.input(
-        master,
-        Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") },
-    );
+    cell.frame(master, connection, open_frame("s"));
     cell.settle();
     cell.host_mut(master).frames.clear();
     cell.isolate(master);
     let keep_alive = Some(client::KeepAlive { number: 1 });
     let frame = client::ClientFrame { keep_alive, ..client::ClientFrame::default() };
-    cell.input(master, Input::Frame { connection, principal: Principal::anonymous(), frame });
+    cell.frame(master, connection, frame);
     cell.put(master, 1, "/a", "lost?".into());
     cell.call(master, 2, CallRequest::GetSettings);
     // The others elect one of theirs, and the old master steps down for want of a quorum.
@@ -408,10 +119,7 @@ fn what_comes_while_no_master_is_known_waits_for_one() {
     let mut cell = Cell::new(defaults);
     let connection = ConnectionId(9);
     for id in 1..=3 {
-        cell.input(
-            ReplicaId(id),
-            Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") },
-        );
+        cell.frame(ReplicaId(id), connection, open_frame("s"));
         cell.call(ReplicaId(id), 1, CallRequest::GetSettings);
         assert_eq!(cell.answer(ReplicaId(id), 1), None);
     }
@@ -581,16 +289,9 @@ fn a_learner_that_has_died_is_not_promoted() {
 fn empty_frames_that_wait_for_a_master_weigh_something() {
     let mut cell = Cell::new(defaults);
     let (id, connection) = (ReplicaId(1), ConnectionId(1));
-    cell.input(id, Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
+    cell.frame(id, connection, open_frame("s"));
     for _ in 0..1_000_000 {
-        cell.input(
-            id,
-            Input::Frame {
-                connection,
-                principal: Principal::anonymous(),
-                frame: client::ClientFrame::default(),
-            },
-        );
+        cell.frame(id, connection, client::ClientFrame::default());
     }
     let refused = std::iter::from_fn(|| cell.next_output(id)).find_map(|output| match output {
         Output::Frame { frame, .. } => frame.hello,
@@ -708,7 +409,7 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
     let mut cell = Cell::new(defaults);
     let old = cell.elect();
     let connection = ConnectionId(1);
-    cell.input(old, Input::Frame { connection, principal: Principal::anonymous(), frame: open_frame("s") });
+    cell.frame(old, connection, open_frame("s"));
     cell.settle();
     let opened = cell.host(old).frames.iter().find_map(|(_, frame)| match &frame.hello {
         Some(server_frame::Hello::Opened(opened)) => Some(opened.session),
@@ -723,7 +424,7 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
     let operation = Some(client::request::Operation::Open(create));
     let request = client::Request { number: 1, operation };
     let frame = client::ClientFrame { requests: vec![request.clone()], ..client::ClientFrame::default() };
-    cell.input(old, Input::Frame { connection, principal: Principal::anonymous(), frame });
+    cell.frame(old, connection, frame);
     cell.settle();
     cell.crash(old);
     let new = cell.elect();
@@ -739,10 +440,24 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
         requests: vec![request],
         ..client::ClientFrame::default()
     };
-    cell.input(new, Input::Frame { connection: ConnectionId(2), principal: Principal::anonymous(), frame });
+    cell.frame(new, ConnectionId(2), frame);
     cell.settle();
     let reply = cell.host(new).frames.iter().flat_map(|(_, frame)| &frame.replies).next();
     let result = reply.and_then(|reply| reply.outcome.clone()).and_then(|outcome| outcome.result);
     let Some(outcome::Result::Opened(opened)) = result else { panic!("{result:?}") };
     assert!(opened.created, "the recorded outcome, not a second try's");
+}
+
+#[test]
+fn only_those_who_may_administer_the_cell_change_its_membership() {
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    let bootstrap_principal = "root".to_owned();
+    let change = client::Settings { bootstrap_principal, ..client::Settings::default() };
+    cell.call(master, 1, CallRequest::ChangeSettings(change));
+    cell.call(master, 2, CallRequest::AddMember(member(4)));
+    assert_eq!(cell.answer(master, 2), Some(Err(RefusalCode::PermissionDenied)));
+    let root = Principal::parse("root").expect("a name");
+    cell.call_as(root, master, 3, CallRequest::AddMember(member(4)));
+    assert_eq!(cell.answer(master, 3), Some(Ok(CallAnswer::Membership)));
 }
