@@ -1,4 +1,4 @@
-//! The service `Admin`: settings and membership.
+//! The service `Admin`: settings, membership, and what clients have open.
 //!
 //! Adding a replica is the one call that does not go straight to the core: the front first asks the new replica
 //! who it is, because the cell must know a replica's data directory before it counts on it.
@@ -12,7 +12,7 @@ use holdfast_types::ReplicaId;
 use tonic::{Request, Response, Status};
 
 use super::Front;
-use super::calls::mismatched;
+use super::calls::{forward, mismatched};
 use super::refusal::refused;
 
 impl Front {
@@ -100,5 +100,26 @@ impl Admin for Front {
         let id = ReplicaId(request.into_inner().id);
         self.membership_call(CallRequest::RemoveMember(id)).await?;
         Ok(Response::new(client::RemoveMemberResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<client::ListSessionsRequest>,
+    ) -> Result<Response<client::ListSessionsResponse>, Status> {
+        forward!(self, request, ListSessions)
+    }
+
+    async fn kill_session(
+        &self,
+        request: Request<client::KillSessionRequest>,
+    ) -> Result<Response<client::KillSessionResponse>, Status> {
+        forward!(self, request, KillSession)
+    }
+
+    async fn list_handles(
+        &self,
+        request: Request<client::ListHandlesRequest>,
+    ) -> Result<Response<client::ListHandlesResponse>, Status> {
+        forward!(self, request, ListHandles)
     }
 }

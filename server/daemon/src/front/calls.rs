@@ -42,6 +42,7 @@ macro_rules! forward {
         }
     };
 }
+pub(super) use forward;
 
 #[tonic::async_trait]
 impl Cell for Front {
@@ -104,5 +105,12 @@ impl Cell for Front {
         request: Request<client::CheckSequencerRequest>,
     ) -> Result<Response<client::CheckSequencerResponse>, Status> {
         forward!(self, request, CheckSequencer)
+    }
+
+    async fn set_acl(
+        &self,
+        request: Request<client::SetAclRequest>,
+    ) -> Result<Response<client::SetAclResponse>, Status> {
+        forward!(self, request, SetAcl)
     }
 }

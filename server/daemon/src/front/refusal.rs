@@ -35,7 +35,9 @@ pub(crate) fn refused(code: RefusalCode, message: impl Into<String>) -> Status {
 fn grpc_code(code: RefusalCode) -> Code {
     use RefusalCode as R;
     match code {
-        R::BadPath | R::ForeignCell | R::Invalid | R::BadSequencer | R::Protocol => Code::InvalidArgument,
+        R::BadPath | R::ForeignCell | R::Invalid | R::BadSequencer | R::BadAcl | R::Protocol => {
+            Code::InvalidArgument
+        }
         R::NotFound | R::NoParent | R::UnknownHandle | R::UnknownSession | R::NodeGone => Code::NotFound,
         R::AlreadyExists => Code::AlreadyExists,
         R::WrongKind
@@ -45,11 +47,13 @@ fn grpc_code(code: RefusalCode) -> Code {
         | R::AlreadyLocked
         | R::NotLocked
         | R::Acknowledged
+        | R::WrongUse
+        | R::SequencerInvalid
         | R::Membership => Code::FailedPrecondition,
         R::GenerationMismatch | R::LockConflict | R::Superseded => Code::Aborted,
         R::Limit => Code::OutOfRange,
         R::Cancelled => Code::Cancelled,
-        R::WrongSecret => Code::PermissionDenied,
+        R::WrongSecret | R::PermissionDenied => Code::PermissionDenied,
         R::NotMaster => Code::Unavailable,
         R::Overloaded => Code::ResourceExhausted,
         R::OutcomeUnknown | R::Unspecified => Code::Unknown,
