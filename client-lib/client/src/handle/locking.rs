@@ -3,6 +3,8 @@
 use super::{Handle, Inner, mismatch};
 use crate::error::Error;
 use crate::lock::Lock;
+#[cfg(doc)]
+use crate::options::OpenOptions;
 use crate::values;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, RefusalCode, outcome};
@@ -91,8 +93,9 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] (`SEQUENCER_INVALID` if it is not valid now, `BAD_SEQUENCER`, `FOREIGN_CELL`),
-    /// [`Error::Poisoned`] or [`Error::SessionEnded`].
+    /// [`Error::Refused`] (`SEQUENCER_INVALID` if it is not valid now, `BAD_SEQUENCER`, `FOREIGN_CELL`; `INVALID` if
+    /// the handle shares an open node with others of this session, which only those with [`OpenOptions::caching`]
+    /// that are [`OpenOptions::read_only`] do), [`Error::Poisoned`] or [`Error::SessionEnded`].
     ///
     /// # Examples
     ///

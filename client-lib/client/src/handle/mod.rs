@@ -225,8 +225,10 @@ impl Handle {
     }
 
     /// Closes the handle, and releases its lock if it holds one: a [`Lock`](crate::Lock) that is left counts as lost.
-    /// Returns when the cell has done it, or when the session is over, which closes it too; so it cannot fail. If the
-    /// future is dropped, the handle closes all the same.
+    /// Returns when the cell has done it, or when the session is over, which closes it too; so it cannot fail. A handle
+    /// that caches and holds nothing is closed for the application at once, and may stay open at the cell for half a
+    /// minute, so that the node can be opened again without a message. If the future is dropped, the handle closes all
+    /// the same.
     pub async fn close(self) {
         self.inner.closed.send_replace(true);
         let closing = CloseOnDrop(Some(Arc::clone(&self.inner)));

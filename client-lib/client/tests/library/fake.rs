@@ -103,15 +103,21 @@ impl Replica {
 }
 
 impl Stream {
-    /// The next frame that is more than a KeepAlive; those are answered by the way.
+    /// The next frame; a KeepAlive in it is answered by the way.
+    async fn any_frame(&mut self) -> wire::ClientFrame {
+        let frame = within(self.inbound.message()).await.expect("the stream stands").expect("it goes on");
+        if let (Some(keep_alive), Some(lease_ms)) = (&frame.keep_alive, self.lease_ms) {
+            let lease = wire::LeaseGranted { number: keep_alive.number, lease_ms };
+            self.send(wire::ServerFrame { lease: Some(lease), ..wire::ServerFrame::default() }).await;
+        }
+        self.notices_through = self.notices_through.max(frame.notices_through);
+        frame
+    }
+
+    /// The next frame that is more than a KeepAlive or an acknowledgement.
     pub(crate) async fn frame(&mut self) -> wire::ClientFrame {
         loop {
-            let frame = within(self.inbound.message()).await.expect("the stream stands").expect("it goes on");
-            if let (Some(keep_alive), Some(lease_ms)) = (&frame.keep_alive, self.lease_ms) {
-                let lease = wire::LeaseGranted { number: keep_alive.number, lease_ms };
-                self.send(wire::ServerFrame { lease: Some(lease), ..wire::ServerFrame::default() }).await;
-            }
-            self.notices_through = self.notices_through.max(frame.notices_through);
+            let frame = self.any_frame().await;
             if frame.hello.is_some() || !frame.requests.is_empty() || frame.close.is_some() {
                 return frame;
             }
@@ -134,6 +140,23 @@ impl Stream {
         let outcome = Some(wire::Outcome { revision: 100, result: Some(result) });
         let replies = vec![wire::Reply { number, outcome, cacheable: self.cacheable }];
         self.send(wire::ServerFrame { replies, ..wire::ServerFrame::default() }).await;
+    }
+
+    /// Answers the next request, which it returns.
+    pub(crate) async fn answer(&mut self, result: outcome::Result) -> Operation {
+        let (number, operation) = self.request().await;
+        self.reply(number, result).await;
+        operation
+    }
+
+    /// Sends a notice, and waits until the client has acknowledged it.
+    pub(crate) async fn notice(&mut self, notice: wire::Notice) {
+        let number = notice.number;
+        self.send(wire::ServerFrame { notices: vec![notice], ..wire::ServerFrame::default() }).await;
+        while self.notices_through < number {
+            let frame = self.any_frame().await;
+            assert!(frame.requests.is_empty(), "{frame:?}");
+        }
     }
 
     /// Takes the hello of a client and opens its session.
@@ -176,8 +199,7 @@ impl Stream {
     pub(crate) async fn serve_open(&mut self) -> u64 {
         let (number, operation) = self.request().await;
         assert!(matches!(operation, Operation::Open(_)), "{operation:?}");
-        let stat = wire::Stat { kind: wire::NodeKind::File.into(), instance: 5, ..wire::Stat::default() };
-        self.reply(number, outcome::Result::Opened(wire::Opened { created: true, stat: Some(stat) })).await;
+        self.reply(number, opened()).await;
         number
     }
 
@@ -228,6 +250,40 @@ pub(crate) async fn handle_with(replica: &mut Replica, options: OpenOptions) -> 
     let (session, mut stream) = session(replica, 10_000, Duration::from_secs(45)).await;
     let (handle, _) = tokio::join!(session.open("/leader", options), stream.serve_open());
     (session, handle.unwrap(), stream)
+}
+
+/// The metadata of the one file that there is.
+pub(crate) fn stat() -> wire::Stat {
+    let acl = wire::AclNames { read: "*".to_owned(), write: "team".to_owned(), change: "admin".to_owned() };
+    wire::Stat {
+        kind: wire::NodeKind::File.into(),
+        instance: 5,
+        content_generation: 6,
+        acl_generation: 5,
+        acl: Some(acl),
+        ..wire::Stat::default()
+    }
+}
+
+pub(crate) fn opened() -> outcome::Result {
+    outcome::Result::Opened(wire::Opened { created: true, stat: Some(stat()) })
+}
+
+pub(crate) fn contents(text: &'static str) -> outcome::Result {
+    outcome::Result::Contents(wire::Contents { stat: Some(stat()), contents: text.into() })
+}
+
+/// A notice of something that happened to the node of a handle.
+pub(crate) fn told(number: u64, handle: u64, kinds: &[wire::EventKind]) -> wire::Notice {
+    let kinds = kinds.iter().map(|kind| i32::from(*kind)).collect();
+    let event = wire::HandleEvent {
+        handle,
+        kinds,
+        content_generation: 100 + number,
+        children_generation: 100 + number,
+        ..wire::HandleEvent::default()
+    };
+    wire::Notice { number, events: vec![event], ..wire::Notice::default() }
 }
 
 pub(crate) fn granted(lock_generation: u64) -> outcome::Result {

@@ -1,6 +1,9 @@
 //! The library against replicas that say what the test wants, over real sockets.
 
+mod cache;
+mod calls;
 mod certificates;
+mod events;
 mod fake;
 mod tls;
 mod transport;
