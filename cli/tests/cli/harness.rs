@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use holdfast_server::dev::{DevCell, DevOptions};
@@ -39,6 +40,12 @@ impl TestCell {
         let cell = runtime.block_on(DevCell::start(DevOptions::default(), logger)).unwrap();
         let addresses = cell.addresses().join(",");
         Self { runtime, cell: Some(cell), addresses }
+    }
+
+    /// Stops the master, so that another takes over.
+    pub(crate) fn stop_master(&mut self) {
+        let master = self.json(&["status"])["master"].as_u64().unwrap();
+        self.stop_replica(master);
     }
 
     /// Stops one replica.
@@ -83,22 +90,19 @@ impl TestCell {
         serde_json::from_slice(&ran.stdout).unwrap()
     }
 
-    /// Starts the program, and waits until its command has printed a line.
+    /// Starts the program, and waits until it, or its command, has printed a line.
     pub(crate) fn start_and_hear(&self, arguments: &[&str]) -> Running {
-        let mut command = self.holdfast(arguments);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut heard = String::new();
-        stdout.read_line(&mut heard).unwrap();
-        Running { child: Some(child), stdout, heard: heard.trim_end().to_owned() }
+        Running::start(self.holdfast(arguments))
     }
 }
 
 /// The program, without a cell.
 pub(crate) fn holdfast<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    command.args(arguments).env_remove("HOLDFAST_ADDRESSES").stdin(Stdio::null());
+    for variable in ["ADDRESSES", "CA", "CERT", "KEY", "SERVER_NAME"] {
+        command.env_remove(format!("HOLDFAST_{variable}"));
+    }
+    command.args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -140,15 +144,56 @@ impl Ran {
 pub(crate) struct Running {
     /// Taken by [`Running::end`].
     child: Option<Child>,
-    /// Kept open, so that the command can print.
-    stdout: BufReader<ChildStdout>,
-    /// The first line that its command printed.
+    /// What it and its command print, with when it came. Read by a thread, so that waiting for a line has a limit.
+    lines: Receiver<(Instant, String)>,
+    /// The first line.
     pub(crate) heard: String,
 }
 
 impl Running {
+    /// Starts a program, and waits until it has printed a line.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                // Read on even if the test wants no more: who prints must not hang.
+                let _ = sender.send((Instant::now(), line));
+            }
+        });
+        let mut running = Self { child: Some(child), lines, heard: String::new() };
+        running.heard = match running.lines.recv_timeout(LIMIT) {
+            Ok((_, line)) => line,
+            Err(_) => panic!("no line came: {}", running.end().stderr),
+        };
+        running
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.as_ref().unwrap().id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// The next line.
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("it prints a line").1
+    }
+
+    /// The next line, as JSON.
+    pub(crate) fn json_line(&self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// The next line whose field `event` is this one. Others are passed over.
+    pub(crate) fn json_event(&self, event: &str) -> Value {
+        loop {
+            let line = self.json_line();
+            if line["event"] == event {
+                return line;
+            }
+        }
     }
 
     /// Waits for its end.
@@ -156,13 +201,16 @@ impl Running {
         Ran::of(self.child.take().unwrap().wait_with_output().unwrap())
     }
 
-    /// Reads until nobody can print any more, because it and its command are gone. When the last line came.
+    /// Waits until nobody can print any more, because it and its command are gone. When the last line came.
     pub(crate) fn last_line_at(&mut self) -> Instant {
         let mut last = Instant::now();
-        while self.stdout.read_line(&mut String::new()).unwrap() > 0 {
-            last = Instant::now();
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok((at, _)) => last = at,
+                Err(RecvTimeoutError::Disconnected) => return last,
+                Err(RecvTimeoutError::Timeout) => panic!("something still runs"),
+            }
         }
-        last
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use crate::harness::{LIMIT, TestCell, wait_until};
 
@@ -136,4 +137,88 @@ fn the_command_does_not_outlive_a_holder_that_is_killed() {
     // Comes back when the command is gone, too, which would stay for a minute.
     holder.last_line_at();
     assert!(killed_at.elapsed() < LIMIT);
+}
+
+#[test]
+fn a_lock_that_is_held_until_asked_goes_to_the_next_who_asks() {
+    let cell = TestCell::start();
+    let holder = cell.start_and_hear(&["lock", "--hold-until-asked", "/l"]);
+    let sequencer = holder.heard.strip_prefix("held ").unwrap();
+    assert_eq!(cell.run(&["check-sequencer", sequencer]).text(), "valid\n");
+    cell.run(&["lock", "/l", "--wait", "15", "--", "true"]).assert_done();
+    assert_eq!((holder.line().as_str(), holder.line().as_str()), ("asked", "released"));
+    holder.end().assert_done();
+}
+
+#[test]
+fn who_only_tries_asks_too_and_who_shares_does_not() {
+    let cell = TestCell::start();
+    let holder = cell.start_and_hear(&["--json", "lock", "--hold-until-asked", "/l", "--shared"]);
+    let held: Value = serde_json::from_str(&holder.heard).unwrap();
+    assert_eq!((&held["event"], &held["path"]), (&"held".into(), &"/l".into()));
+    assert!(held["sequencer"].as_str().unwrap().starts_with("holdfast:1:shared:"), "{held}");
+    cell.run(&["lock", "/l", "--shared", "--", "true"]).assert_done();
+    let stat = cell.json(&["stat", "/l"]);
+    assert_eq!(stat["lock"]["holder_count"], 1, "another reader is no reason to let go");
+    cell.run(&["lock", "/l", "--try", "--", "true"]).assert_failed(117, "taken");
+    assert_eq!(holder.json_line(), serde_json::json!({ "event": "asked", "path": "/l" }));
+    assert_eq!(holder.json_line()["event"], "released");
+    holder.end().assert_done();
+}
+
+#[test]
+fn a_command_that_still_runs_when_somebody_asks_is_told_to_end_and_may_take_its_time() {
+    let cell = TestCell::start();
+    let script = "trap 'echo tidied; exit 7' TERM; echo running; while :; do sleep 0.02; done";
+    let command = ["lock", "--hold-until-asked", "/l", "--", "sh", "-c", script];
+    let holder = cell.start_and_hear(&command);
+    // It gets the lock only when the command has ended.
+    let asker = cell.start_and_hear(&["lock", "/l", "--", "echo", "mine"]);
+    assert_eq!(holder.line(), "tidied");
+    asker.end().assert_done();
+    let ran = holder.end();
+    assert_eq!(ran.status, 7);
+    assert!(ran.stderr.contains("somebody asks for the lock of /l"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_command_that_has_done_its_work_leaves_the_lock_held_until_somebody_asks() {
+    let cell = TestCell::start();
+    let holder = cell.start_and_hear(&["lock", "--hold-until-asked", "/l", "--", "sh", "-c", "echo $$"]);
+    let command = nix::unistd::Pid::from_raw(holder.heard.parse().unwrap());
+    wait_until("the command is gone, and the lock is not", || {
+        let is_held = cell.json(&["stat", "/l"])["lock"]["mode"] == "exclusive";
+        assert!(is_held, "nobody has asked");
+        nix::sys::signal::kill(command, None).is_err()
+    });
+    cell.run(&["lock", "/l", "--wait", "15", "--", "true"]).assert_done();
+    let ran = holder.end();
+    ran.assert_done();
+    assert!(ran.stderr.contains("kept until somebody asks"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_command_that_fails_does_not_leave_its_lock_behind() {
+    let cell = TestCell::start();
+    cell.run(&["lock", "--hold-until-asked", "/l", "--", "sh", "-c", "exit 3"]).assert_failed(3, "");
+    assert!(cell.json(&["stat", "/l"])["lock"]["mode"].is_null());
+}
+
+#[test]
+fn a_signal_ends_a_hold_and_releases() {
+    let cell = TestCell::start();
+    let holder = cell.start_and_hear(&["lock", "--hold-until-asked", "/l"]);
+    holder.signal(Signal::SIGTERM);
+    assert_eq!(holder.line(), "released");
+    assert_eq!(holder.end().status, 143);
+    assert!(cell.json(&["stat", "/l"])["lock"]["mode"].is_null());
+}
+
+#[test]
+fn a_hold_that_is_lost_ends_with_a_status_of_its_own() {
+    let mut cell = TestCell::start();
+    let options = ["--lease", "1", "--lock-delay", "1", "--timeout", "1"];
+    let holder = cell.start_and_hear(&[&["lock", "--hold-until-asked", "/l"][..], &options].concat());
+    cell.fall_silent();
+    holder.end().assert_failed(118, "the lock is in doubt");
 }

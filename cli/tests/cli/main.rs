@@ -2,8 +2,11 @@
 //!
 //! Each test starts a cell of its own in this process, and the program as a user would.
 
+mod access;
 mod files;
 mod harness;
 mod locks;
 mod operators;
+mod sessions;
+mod watch;
 mod wrong_input;

@@ -26,6 +26,16 @@ fn a_wrong_command_line_is_a_usage_error_and_asks_no_cell() {
         (&["lock", "/l", "--lock-delay", "61", "--", "true"], "0 to 60 s"),
         (&["lock", "/l", "--lease", "99ms", "--", "true"], "100 ms"),
         (&["lock", "/l", "--wait", "soon", "--", "true"], "ms, s, m or h"),
+        (&["lock", "--hold-until-asked"], "required"),
+        (&["watch", "/a", "--events", "sound"], "contents, children, added"),
+        (&["watch", "/a", "--count", "0"], "0 is not in"),
+        (&["acl", "set", "/a"], "--read"),
+        (&["acl", "set", "/a", "--read", "/acl/team"], "without the directory"),
+        (&["acl", "show", ".."], "without the directory"),
+        (&["put", "/a", "x", "--acl-read", "team", "--if-generation", "0"], "cannot be used with"),
+        (&["session", "kill", "me"], "invalid digit"),
+        (&["session", "kill", "0"], "0 is not in"),
+        (&["handles", "a"], "does not begin with '/'"),
         (&["settings", "speed=9"], "there are contents_bytes_max"),
         (&["member", "promote", "0"], "0 is not in"),
     ] {
@@ -84,7 +94,9 @@ fn what_the_cell_refuses_comes_with_its_reason() {
     cell.run(&["put", "/f", "--file", "/no/such/file"]).assert_failed(1, "/no/such/file");
     cell.run(&["check-sequencer", "nonsense"]).assert_failed(1, "a sequencer reads");
     cell.run(&["settings", "name_bytes_max=5000"]).assert_failed(1, "1024");
-    assert_eq!(cell.run(&["ls"]).text(), "", "nothing was created by what was refused");
+    let entries = cell.json(&["ls"])["entries"].clone();
+    assert_eq!(entries.as_array().unwrap().len(), 1, "nothing was created by what was refused: {entries}");
+    assert_eq!(entries[0]["name"], "acl");
 }
 
 #[test]
