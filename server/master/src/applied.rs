@@ -6,6 +6,7 @@
 use holdfast_proto::client::v1 as client;
 use holdfast_state::{Effect, State};
 use holdfast_types::SessionId;
+use prost::Message as _;
 
 use crate::Master;
 
@@ -58,8 +59,10 @@ impl Master {
     pub(crate) fn send_events(&mut self) {
         while let Some(session) = self.eventful.pop_first() {
             let Some(entry) = self.sessions.get(session) else { continue };
-            let (Some(connection), notices) = (entry.connection, &mut entry.notices) else { continue };
-            self.connections.say(connection, 64, &mut self.outputs, |frame| notices.send_events(frame));
+            let Some(connection) = entry.connection else { continue };
+            let Some(notice) = entry.notices.take_events() else { continue };
+            let bytes = notice.encoded_len();
+            self.connections.say(connection, bytes, &mut self.outputs, |frame| frame.notices.push(notice));
         }
     }
 }

@@ -7,6 +7,7 @@
 use holdfast_proto::client::v1::{EndReason, LeaseGranted};
 use holdfast_state::State;
 use holdfast_types::{ConnectionId, Duration, SessionId};
+use prost::Message;
 
 use crate::sessions::End;
 use crate::{Master, load};
@@ -49,10 +50,11 @@ impl Master {
 
     /// Answers without extending, and says what stands in the way.
     fn refuse_lease(&mut self, session: SessionId, connection: ConnectionId, number: u64) {
-        let notices = &mut self.sessions.entry(session).notices;
-        self.connections.say(connection, 64, &mut self.outputs, |frame| {
+        let notices = self.sessions.entry(session).notices.repeat();
+        let bytes = 16 + notices.iter().map(Message::encoded_len).sum::<usize>();
+        self.connections.say(connection, bytes, &mut self.outputs, |frame| {
             frame.lease = Some(LeaseGranted { number, lease_ms: 0 });
-            notices.repeat(frame);
+            frame.notices = notices;
         });
         self.say_ending(session);
     }

@@ -41,7 +41,8 @@ impl Notices {
             let kept = self.unacknowledged.get_mut(&last).expect("what has not left is not acknowledged");
             kept.invalidations.push(invalidation);
         } else {
-            self.send(frame, Notice { invalidations: vec![invalidation], ..Notice::default() });
+            let notice = Notice { invalidations: vec![invalidation], ..Notice::default() };
+            frame.notices.push(self.number(notice));
         }
         self.last
     }
@@ -61,13 +62,15 @@ impl Notices {
         self.events.is_none() && !self.pending.handles.is_empty()
     }
 
-    /// Sends the events that wait, unless some are out already.
-    pub(crate) fn send_events(&mut self, frame: &mut ServerFrame) {
-        if self.has_events_to_send() {
-            let events = std::mem::take(&mut self.pending).into_events();
-            self.send(frame, Notice { events, ..Notice::default() });
-            self.events = Some(self.last);
+    /// A notice of the events that wait, to be sent next; unless some are out already.
+    pub(crate) fn take_events(&mut self) -> Option<Notice> {
+        if !self.has_events_to_send() {
+            return None;
         }
+        let events = std::mem::take(&mut self.pending).into_events();
+        let notice = self.number(Notice { events, ..Notice::default() });
+        self.events = Some(notice.number);
+        Some(notice)
     }
 
     /// The client has acted on all notices up to this one. Gives the greatest number that this can mean.
@@ -89,19 +92,20 @@ impl Notices {
         self.at_grant = self.last;
     }
 
-    /// Puts everything that is not acknowledged into a frame again.
-    pub(crate) fn repeat(&mut self, frame: &mut ServerFrame) {
+    /// Everything that is not acknowledged, to be sent again: all that a frame has to have of notices.
+    pub(crate) fn repeat(&mut self) -> Vec<Notice> {
         // Nothing may join a notice that the client has had before: it may be on its way to acknowledging that.
         self.joinable = false;
-        frame.notices = self.unacknowledged.values().cloned().collect();
+        self.unacknowledged.values().cloned().collect()
     }
 
-    fn send(&mut self, frame: &mut ServerFrame, notice: Notice) {
+    /// Gives a notice its number, and keeps a copy until it is acknowledged.
+    fn number(&mut self, notice: Notice) -> Notice {
         self.last += 1;
         self.joinable = true;
         let notice = Notice { number: self.last, ..notice };
         self.unacknowledged.insert(self.last, notice.clone());
-        frame.notices.push(notice);
+        notice
     }
 }
 
@@ -183,9 +187,7 @@ mod tests {
     }
 
     fn sent(notices: &mut Notices) -> Vec<HandleEvent> {
-        let mut frame = ServerFrame::default();
-        notices.send_events(&mut frame);
-        frame.notices.into_iter().flat_map(|notice| notice.events).collect()
+        notices.take_events().into_iter().flat_map(|notice| notice.events).collect()
     }
 
     #[test]
@@ -196,17 +198,14 @@ mod tests {
         assert_eq!(frame.notices.len(), 1);
         let mut next = ServerFrame::default();
         assert_eq!(notices.invalidate(&mut next, drop_of("/c")), 2);
-        let mut again = ServerFrame::default();
-        notices.repeat(&mut again);
-        assert_eq!(again.notices, [frame.notices, next.notices].concat());
+        assert_eq!(notices.repeat(), [frame.notices, next.notices].concat());
     }
 
     #[test]
     fn nothing_joins_a_notice_that_the_client_has_had_before() {
         let (mut notices, mut frame) = (Notices::default(), ServerFrame::default());
         notices.invalidate(&mut frame, drop_of("/a"));
-        let mut again = ServerFrame::default();
-        notices.repeat(&mut again);
+        let mut again = ServerFrame { notices: notices.repeat(), ..ServerFrame::default() };
         assert_eq!(notices.invalidate(&mut again, drop_of("/b")), 2);
         assert_eq!(again.notices.len(), 2);
     }
