@@ -216,24 +216,27 @@ impl Handles {
         self.by_path.range(first..=last).map(|(_, id)| *id)
     }
 
-    /// An open handle is no proof any more that this node could be opened; of none, if no path is given.
-    pub(crate) fn disprove(&mut self, path: Option<&NodePath>) {
-        for handle in self.open.values_mut() {
-            if path.is_none() || handle.path.as_ref() == path {
+    /// An open handle is no proof any more that this node could be opened; of none, if no path is given. Returns the
+    /// idle ones, which are of no use then.
+    pub(crate) fn disprove(&mut self, path: Option<&NodePath>) -> Vec<HandleId> {
+        let ids: Vec<HandleId> = match path {
+            Some(path) => self.caching_at(path).collect(),
+            None => self.by_path.iter().map(|(_, id)| *id).collect(),
+        };
+        for id in &ids {
+            if let Some(handle) = self.open.get_mut(id) {
                 handle.proven = false;
             }
         }
+        let is_idle = |id: &HandleId| self.open.get(id).is_some_and(|handle| handle.users.is_empty());
+        ids.into_iter().filter(is_idle).collect()
     }
 
-    /// An idle handle that is not to be kept: because it proves nothing, because there are more than `idle_max`, or
-    /// because it has been idle for `idle_time`.
+    /// An idle handle that is not to be kept: because there are more than `idle_max`, or because it has been idle for
+    /// `idle_time`.
     pub(crate) fn not_to_be_kept(&self, now: Time, idle_max: usize, idle_time: Duration) -> Option<HandleId> {
         let (since, oldest) = *self.idle.first()?;
-        if self.idle.len() > idle_max || now >= since + idle_time {
-            return Some(oldest);
-        }
-        let proves_nothing = |id: &HandleId| self.open.get(id).is_some_and(|handle| !handle.proven);
-        self.idle.iter().map(|(_, id)| *id).find(proves_nothing)
+        (self.idle.len() > idle_max || now >= since + idle_time).then_some(oldest)
     }
 
     /// Since when the oldest of the idle handles has been that.

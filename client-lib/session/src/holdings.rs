@@ -62,10 +62,16 @@ impl Holdings {
     }
 
     /// Nothing that is cached may be believed any more: values, absences, and that open handles prove anything.
-    pub(crate) fn void(&mut self, now: Time) {
+    pub(crate) fn void(&mut self) {
         self.cache.clear();
-        self.handles.disprove(None);
-        self.close_idle(now);
+        self.disprove(None);
+    }
+
+    /// Open handles prove nothing any more, of this node or of all: those that nobody uses are closed.
+    fn disprove(&mut self, path: Option<&NodePath>) {
+        for id in self.handles.disprove(path) {
+            self.close(id);
+        }
     }
 
     /// The session is over, or about to be: at the cell everything goes with it.
@@ -77,7 +83,7 @@ impl Holdings {
         self.to_ask.clear();
     }
 
-    /// Closes the idle handles that are not to be kept.
+    /// Closes the idle handles that were kept for long enough, or are too many.
     pub(crate) fn close_idle(&mut self, now: Time) {
         let (most, time) = (self.config.idle_handles_max, self.config.idle_handle_time);
         while let Some(id) = self.handles.not_to_be_kept(now, most, time) {
@@ -221,7 +227,7 @@ impl Holdings {
     }
 
     /// What the cell declares void is void from here on.
-    pub(crate) fn invalidate(&mut self, now: Time, invalidation: &Invalidation) {
+    pub(crate) fn invalidate(&mut self, invalidation: &Invalidation) {
         self.counters.invalidation();
         match NodePath::from_canonical(&invalidation.path) {
             Ok(path) => {
@@ -231,17 +237,13 @@ impl Holdings {
                 self.cache.drop_absences_in(&path);
                 self.cache.drop_absence(&path);
                 if invalidation.opens {
-                    self.handles.disprove(Some(&path));
+                    self.disprove(Some(&path));
                 }
             }
-            Err(_) if invalidation.path.is_empty() && invalidation.opens => self.handles.disprove(None),
+            Err(_) if invalidation.path.is_empty() && invalidation.opens => self.disprove(None),
             // Whatever it means: with nothing cached, it is obeyed.
-            Err(_) => {
-                self.cache.clear();
-                self.handles.disprove(None);
-            }
+            Err(_) => self.void(),
         }
-        self.close_idle(now);
     }
 
     /// Something happened to a watched node. Returns what the application is to be told.

@@ -187,7 +187,7 @@ impl Session {
         if self.state == State::Safe && self.now >= self.lease.valid_until() {
             self.change_state(State::Jeopardy);
             // P§2.8: the cell may count the lease as over too, and wait for nobody's acknowledgement.
-            self.holdings.void(self.now);
+            self.holdings.void();
         }
         if matches!(self.state, State::Opening | State::Jeopardy) && self.now >= self.grace_end() {
             self.end(self.grace_over());
@@ -293,7 +293,7 @@ impl Session {
         }
         self.attachment += 1;
         // The hello tells the cell that nothing is cached here.
-        self.holdings.void(self.now);
+        self.holdings.void();
         let hello = match self.id {
             None => client_frame::Hello::Open(OpenSession {
                 cell: self.config.cell.clone(),

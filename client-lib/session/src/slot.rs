@@ -34,7 +34,10 @@ pub(crate) struct Validity(AtomicU64);
 
 impl Validity {
     pub(crate) fn publish(&self, until: Time) {
-        self.0.store(until.as_nanos(), Ordering::SeqCst);
+        // Nobody else writes, and most inputs change nothing.
+        if self.until() != until {
+            self.0.store(until.as_nanos(), Ordering::SeqCst);
+        }
     }
 
     fn until(&self) -> Time {

@@ -1,9 +1,9 @@
 //! The cache tells nothing that is not so at that very moment, whatever happens and in whatever order (I5).
 //!
-//! A session and a cell exchange frames over a connection that delays them at will, keeps their order, and breaks. Other
-//! clients change the files. After every step each slot is read, and must tell what the cell has now, or nothing; an
-//! `Open` that is answered without a message must be answered as the cell would answer it now; and no frame
-//! acknowledges a notice while something that the notice declared void can still be read.
+//! A session and a cell exchange frames over a connection that delays them at will, keeps their order, and breaks.
+//! Other clients change the files. After every step each slot is read, and must tell what the cell has now, or
+//! nothing; an `Open` that is answered without a message must be answered as the cell would answer it now; and no
+//! frame acknowledges a notice while something that the notice declared void can still be read.
 
 mod cell;
 
@@ -139,8 +139,8 @@ impl World {
                     self.input(Input::CancelCall { token });
                 }
             }
-            Step::ToCell => self.to_cell(),
-            Step::ToClient => self.to_client(),
+            Step::ToCell => self.deliver_to_cell(),
+            Step::ToClient => self.deliver_to_client(),
             Step::Break { fail_over } => self.break_stream(fail_over),
             Step::Wait { ms } => {
                 self.now += Duration::from_millis(ms);
@@ -212,7 +212,7 @@ impl World {
         path == DIRECTORY || self.cell.files.contains_key(path)
     }
 
-    fn to_cell(&mut self) {
+    fn deliver_to_cell(&mut self) {
         if let Some(stream) = self.connecting.take() {
             self.stream = Some(stream);
             self.input(Input::Connected { stream });
@@ -221,7 +221,7 @@ impl World {
         }
     }
 
-    fn to_client(&mut self) {
+    fn deliver_to_client(&mut self) {
         let Some(stream) = self.stream.filter(|_| !self.cell.out.is_empty()) else { return };
         let frame = self.cell.out.remove(0);
         for notice in &frame.notices {

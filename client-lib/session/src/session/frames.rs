@@ -169,7 +169,7 @@ impl Session {
         if notice.number > self.notices.through {
             self.notices.through = notice.number;
             for invalidation in &notice.invalidations {
-                self.holdings.invalidate(self.now, invalidation);
+                self.holdings.invalidate(invalidation);
             }
             for event in notice.events {
                 let told = self.holdings.event(event);
