@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use holdfast::{Cell, ConnectError, Error, Session, SessionBuilder, Tls, Uses};
+use holdfast::{Cell, ConnectError, Error, Session, SessionBuilder, Tls, TlsError, Uses};
 use tokio::time::timeout;
 
 use crate::arguments::{Common, TlsFiles};
@@ -19,9 +19,6 @@ const ADDRESSES_DEFAULT: &str = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103";
 pub(crate) const WRITE_ONLY: Uses = Uses { read: false, write: true, change_acl: false };
 /// The cell gets so long to confirm the end of a session. It forgets one by itself, too.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
-/// Where certificates and keys come from.
-const TLS_OPTIONS: &str = "--ca (HOLDFAST_CA), --cert (HOLDFAST_CERT), --key (HOLDFAST_KEY), --server-name \
-                           (HOLDFAST_SERVER_NAME)";
 
 /// The cell, and how to talk about it.
 #[derive(Debug)]
@@ -54,7 +51,11 @@ impl Client {
             builder = builder.tls(tls);
         }
         let cell = builder.connect().map_err(|error| match error {
-            ConnectError::Tls(error) => anyhow::Error::new(error).context(TLS_OPTIONS),
+            ConnectError::Tls(error @ TlsError::ServerName(_)) => {
+                anyhow::Error::new(error).context("--server-name or HOLDFAST_SERVER_NAME")
+            }
+            // It says which file, and what it should be.
+            ConnectError::Tls(error) => anyhow::Error::new(error),
             error => anyhow::Error::new(error).context("--addresses or HOLDFAST_ADDRESSES"),
         })?;
         Ok(Self {

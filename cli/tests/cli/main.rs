@@ -8,5 +8,6 @@ mod harness;
 mod locks;
 mod operators;
 mod sessions;
+mod tls;
 mod watch;
 mod wrong_input;

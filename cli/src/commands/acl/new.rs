@@ -46,7 +46,7 @@ impl NewAcl {
     /// If it exists, or may not be created; with an unknown outcome if no master answers in time.
     pub(crate) async fn create(&self, client: &Client, path: &Name, options: OpenOptions) -> Result<Stat> {
         let names = names(self.acl_read.as_deref(), self.acl_write.as_deref(), self.acl_change.as_deref());
-        let options = options.create_new().uses(WRITE_ONLY).acl(names);
+        let options = options.create_new().uses(WRITE_ONLY).caching(false).acl(names);
         let session = client.open_session(client.cell.session()).await?;
         let opened = timeout(client.timeout, session.open(&client.path(path), options)).await;
         let stat = match opened {

@@ -86,7 +86,8 @@ impl Lock {
     }
 
     async fn run_in_session(&self, client: &Client, session: &Session, signals: &mut Signals) -> Result<u8> {
-        let mut options = OpenOptions::new().create().uses(WRITE_ONLY).lock_delay(self.lock_delay);
+        let mut options =
+            OpenOptions::new().create().uses(WRITE_ONLY).caching(false).lock_delay(self.lock_delay);
         if self.hold_until_asked {
             options = options.events(EventKind::ConflictingRequest);
         }

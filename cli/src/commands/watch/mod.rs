@@ -95,7 +95,8 @@ impl Watch {
 
     /// Comes back when enough was seen, or nobody reads any more.
     async fn watch(&self, client: &Client, session: &Session) -> Result<()> {
-        let options = OpenOptions::new().uses(Uses::READ).events(wanted(&self.events));
+        // What is told is not read again, so there is nothing to keep, and no writer has to wait for us.
+        let options = OpenOptions::new().uses(Uses::READ).events(wanted(&self.events)).caching(false);
         let handle = session.open(&client.path(&self.path), options).await?;
         let (mut events, mut session_events) = (handle.events(), session.events());
         if self.initial && !self.print_initial(client, &handle).await? {
