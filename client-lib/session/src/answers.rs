@@ -4,7 +4,7 @@
 //! here unless the session is believed in at this moment.
 
 use crate::doors::Completion;
-use crate::handles::{Closing, LOCAL, Named, Shape};
+use crate::handles::{Closing, LOCAL, Named, OpenHandle, Shape};
 use crate::holdings::Holdings;
 use crate::kept_locks::GivenBack;
 use crate::operation;
@@ -19,6 +19,9 @@ pub(crate) enum Taken {
     Here(Result<Completion, Refusal>),
     /// The cell is to be asked this. `user`: how the application calls the handle, if the cell calls it otherwise.
     Ask { operation: Operation, user: Option<HandleId> },
+    /// A user of a shared node must have a handle of its own for this: that is opened first. What comes `then` is a
+    /// call of the user's.
+    Separate { open: wire::Open, user: HandleId, then: Operation },
 }
 
 impl Taken {
@@ -42,7 +45,7 @@ impl Taken {
     }
 
     fn closed_already() -> Self {
-        Self::refused(RefusalCode::UnknownHandle, "the application has closed this handle")
+        Self::Here(Err(closed_already()))
     }
 }
 
@@ -143,7 +146,7 @@ impl Holdings {
             Operation::Release(_) => self.release(id, user, believed),
             Operation::Cancel(cancel) => self.withdraw(id, user, cancel, believed),
             Operation::GetSequencer(_) if self.kept.is_released(id) => Some(not_locked()),
-            Operation::SetSequencer(_) => self.depend(id),
+            Operation::SetSequencer(set) => self.depend(id, user, set),
             _ => None,
         };
         here.unwrap_or(Taken::Ask { operation, user: (id != user).then_some(user) })
@@ -219,20 +222,46 @@ impl Holdings {
 
     /// From here on the handle depends on a sequencer: what is cached may be true, and its calls must fail all the
     /// same. So it bypasses the cache, for good, and is nobody else's.
-    fn depend(&mut self, id: HandleId) -> Option<Taken> {
+    fn depend(&mut self, id: HandleId, user: HandleId, set: &wire::SetSequencer) -> Option<Taken> {
         let handle = self.handles.get_mut(id)?;
         if handle.users.len() > 1 {
-            return Some(Taken::refused(
-                RefusalCode::Invalid,
-                "the handle shares an open node with others of this session: open the node without caching, or with \
-                 events, to make its calls depend on a sequencer",
-            ));
+            let open = handle.open_again()?;
+            let set = wire::SetSequencer { handle: user.0, ..set.clone() };
+            return Some(Taken::Separate { open, user, then: Operation::SetSequencer(set) });
         }
         handle.shape = None;
         handle.slot = None;
         self.cache.drop_node(id);
         None
     }
+
+    /// A node was opened anew for a user of a shared one: if it is the same node, that handle is the user's from here
+    /// on, under the name that it has.
+    pub(crate) fn separate(&mut self, user: HandleId, own: HandleId) -> Result<(), Refusal> {
+        let instance = |handle: &OpenHandle| handle.stat.instance;
+        let refusal = match self.handles.named(user) {
+            Named::Cell(shared)
+                if self.handles.get(shared).map(instance) == self.handles.get(own).map(instance) =>
+            {
+                if let Some(unused) = self.handles.separate(user, shared, own) {
+                    self.close(unused);
+                }
+                return Ok(());
+            }
+            Named::Cell(_) => {
+                let message = "the node was deleted, and there is another of its name".to_owned();
+                Refusal { code: RefusalCode::NodeGone.into(), message }
+            }
+            Named::Closed => closed_already(),
+        };
+        self.close(own);
+        Err(refusal)
+    }
+}
+
+fn closed_already() -> Refusal {
+    let message = "the application has closed this handle".to_owned();
+    Refusal { code: RefusalCode::UnknownHandle.into(), message }
 }
 
 fn not_locked() -> Taken {

@@ -17,7 +17,8 @@ pub(crate) struct Handles {
     open: BTreeMap<HandleId, OpenHandle>,
     /// The caching ones among them, by node.
     by_path: BTreeSet<(NodePath, HandleId)>,
-    /// Ids that only this session knows, of users beside the first: which handle they mean.
+    /// Which handle each user means whose id is not the cell's for it: all but the first of a shared handle, and those
+    /// that were given one of their own later.
     users: BTreeMap<HandleId, HandleId>,
     /// Since when each idle handle has been that.
     idle: BTreeSet<(Time, HandleId)>,
@@ -40,6 +41,16 @@ pub(crate) struct OpenHandle {
     /// The application's ids for it.
     pub(crate) users: BTreeSet<HandleId>,
     pub(crate) claim: Claim,
+}
+
+impl OpenHandle {
+    /// What opens the same node for the same uses. `None` if the node is not one that others may get.
+    pub(crate) fn open_again(&self) -> Option<wire::Open> {
+        let Shape { read, write, change_acl, lock_delay_ms } = self.shape?;
+        let path = self.path.as_ref()?.as_str().to_owned();
+        let uses = Some(wire::Uses { read, write, change_acl });
+        Some(wire::Open { path, uses, lock_delay_ms, caching: self.caching, ..wire::Open::default() })
+    }
 }
 
 /// What two `Open`s must have in common to be answered with one handle.
@@ -151,8 +162,11 @@ impl Handles {
 
     /// Whom the application means.
     pub(crate) fn named(&self, user: HandleId) -> Named {
+        if let Some(id) = self.users.get(&user) {
+            return Named::Cell(*id);
+        }
         if user.0 & LOCAL != 0 {
-            return self.users.get(&user).map_or(Named::Closed, |id| Named::Cell(*id));
+            return Named::Closed;
         }
         let closed = self.open.get(&user).is_some_and(|handle| !handle.users.contains(&user));
         if closed { Named::Closed } else { Named::Cell(user) }
@@ -176,6 +190,16 @@ impl Handles {
         self.users.insert(user, id);
         handle.users.insert(user);
         Some(handle)
+    }
+
+    /// A user of a shared handle has one of its own from now on. Returns the shared one if nobody uses it any more.
+    pub(crate) fn separate(&mut self, user: HandleId, shared: HandleId, own: HandleId) -> Option<HandleId> {
+        let handle = self.open.get_mut(&own)?;
+        handle.users = [user].into();
+        self.users.insert(user, own);
+        let handle = self.open.get_mut(&shared)?;
+        handle.users.remove(&user);
+        handle.users.is_empty().then_some(shared)
     }
 
     /// A user closes its handle. It is kept for the next if `may_keep` says so and its own state allows it.

@@ -106,7 +106,8 @@ impl Holdings {
         self.handles.idle_since().map(|since| since + self.config.idle_handle_time)
     }
 
-    fn close(&mut self, id: HandleId) {
+    /// Closes a handle on the session's own account.
+    pub(crate) fn close(&mut self, id: HandleId) {
         self.forget(id);
         self.to_ask.push(Operation::Close(wire::Close { handle: id.0 }));
     }

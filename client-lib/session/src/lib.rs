@@ -26,9 +26,10 @@
 //!   in vain: the cell's CONFLICTING_REQUEST is answered by giving it up.
 //!
 //! All of it is off in jeopardy, and begins anew with every attachment. Handles that depend on a sequencer
-//! (`SetSequencer`) bypass the cache: their calls must fail as soon as the sequencer does. `GetSequencer`,
-//! `CheckSequencer` and `SetAcl` are calls like any other. A handle that is shared at the moment refuses `SetSequencer`
-//! with INVALID.
+//! (`SetSequencer`) bypass the cache: their calls must fail as soon as the sequencer does. Whoever sets one does not
+//! look into the handle's slot any more, which may be that of others; a user of a shared node is first given a handle
+//! of its own, so that nobody else comes to depend on the sequencer. `GetSequencer`, `CheckSequencer` and `SetAcl` are
+//! calls like any other.
 //!
 //! # What is ordered, and what is not
 //!

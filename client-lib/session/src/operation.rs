@@ -77,3 +77,14 @@ pub(crate) fn bytes_of(operation: &Operation) -> usize {
     };
     bytes + OVERHEAD_BYTES
 }
+
+/// The most bytes that a request may be answered, if a file has `contents_bytes_max` at the most; 0 if that is little.
+pub(crate) fn answer_bytes_max(operation: &Operation, contents_bytes_max: u64) -> u64 {
+    /// A page of a directory ends after the child that brings it over 1 MiB.
+    const PAGE_BYTES_MAX: u64 = (1 << 20) + (32 << 10);
+    match operation {
+        Operation::GetContents(_) => contents_bytes_max,
+        Operation::ReadDir(_) => PAGE_BYTES_MAX,
+        _ => 0,
+    }
+}

@@ -6,7 +6,9 @@
 //! undecided or acknowledged, never neither.
 
 use crate::doors::{CallError, Completion, Ended, Token};
-use crate::operation::{bytes_of, gives_back, handle_of, leaves_behind, outlives_session, push};
+use crate::operation::{
+    answer_bytes_max, bytes_of, gives_back, handle_of, leaves_behind, outlives_session, push,
+};
 use crate::slot::Slot;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
@@ -29,8 +31,6 @@ const REQUEST_BYTES_MAX: usize = 2 << 20;
 /// answers unread, and answers reads that came together together: more of them would be cut off on every stream they
 /// are sent on, and the lease with them.
 const ANSWER_BYTES_MAX: u64 = 32 << 20;
-/// The largest answer to a ReadDir: a page ends after the child that brings it over 1 MiB.
-const PAGE_BYTES_MAX: u64 = (1 << 20) + (32 << 10);
 
 /// A call that is over.
 pub(crate) type Completed = (Token, Result<Completion, CallError>);
@@ -277,7 +277,7 @@ impl Requests {
             && bytes < FRAME_BYTES_MAX
         {
             let Some((_, next)) = self.queue.first_key_value() else { return };
-            let answer_bytes = self.answer_bytes_of(&next.operation);
+            let answer_bytes = answer_bytes_max(&next.operation, self.contents_bytes_max);
             if self.answer_bytes > 0 && self.answer_bytes + answer_bytes > ANSWER_BYTES_MAX {
                 return;
             }
@@ -356,15 +356,6 @@ impl Requests {
         self.answer_bytes -= undecided.answer_bytes;
         self.acknowledged_changed = true;
         Some(undecided)
-    }
-
-    /// The most that a request may be answered; 0 if that is little.
-    fn answer_bytes_of(&self, operation: &Operation) -> u64 {
-        match operation {
-            Operation::GetContents(_) => self.contents_bytes_max,
-            Operation::ReadDir(_) => PAGE_BYTES_MAX,
-            _ => 0,
-        }
     }
 
     fn is_undecided_acquire(&self, number: u64) -> bool {

@@ -16,7 +16,7 @@ use crate::requests::Requests;
 use crate::route::Route;
 use frames::Notices;
 use holdfast_proto::client::v1::{
-    AttachSession, CellInfo, ClientFrame, CloseSession, OpenSession, client_frame,
+    AttachSession, CellInfo, ClientFrame, CloseSession, OpenSession, client_frame, request::Operation,
 };
 use holdfast_types::{Duration, HandleId, SessionId, Time};
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +49,8 @@ pub struct Session {
     holdings: Holdings,
     /// Calls on handles that the application knows under an id of its own: under which.
     renamed: BTreeMap<Token, HandleId>,
+    /// Calls that wait until a user of a shared node has a handle of its own: whose, and what they ask for.
+    separating: BTreeMap<Token, (HandleId, Operation)>,
     notices: Notices,
     /// The application is done with the session; the cell is to be told.
     closing: bool,
@@ -77,6 +79,7 @@ impl Session {
             requests: Requests::default(),
             holdings: Holdings::new(config.cache.clone()),
             renamed: BTreeMap::new(),
+            separating: BTreeMap::new(),
             notices: Notices::default(),
             closing: false,
             close_sent: false,

@@ -5,10 +5,13 @@
 
 use super::Session;
 use crate::answers::Taken;
-use crate::doors::{CallError, Ended, Output, State, Token};
+use crate::doors::{CallError, Completion, Ended, Output, State, Token};
 use crate::requests::Completed;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_types::HandleId;
+
+/// What came of an `Open`.
+type Opening = Result<Completion, CallError>;
 
 impl Session {
     pub(super) fn handle_call(&mut self, token: Token, operation: Operation) {
@@ -30,8 +33,31 @@ impl Session {
                 }
                 self.requests.call(token, operation, &mut completed);
             }
+            Taken::Separate { open, user, then } => {
+                self.separating.insert(token, (user, then));
+                self.requests.call(token, Operation::Open(open), &mut completed);
+            }
         }
         self.complete(completed);
+    }
+
+    /// A user of a shared node has, or has not, got a handle of its own: what it was for can go on. `None` if it does.
+    fn separated(
+        &mut self,
+        user: HandleId,
+        then: Operation,
+        token: Token,
+        opened: Opening,
+    ) -> Option<Opening> {
+        let own = match opened {
+            Ok(completion) => completion.handle,
+            Err(error) => return Some(Err(error)),
+        };
+        if let Err(refusal) = self.holdings.separate(user, own) {
+            return Some(Err(CallError::Refused(refusal)));
+        }
+        self.call(token, then);
+        None
     }
 
     fn take(&mut self, operation: Operation) -> Taken {
@@ -51,6 +77,7 @@ impl Session {
 
     pub(super) fn handle_cancel(&mut self, token: Token) {
         self.renamed.remove(&token);
+        self.separating.remove(&token);
         if self.requests.cancel(token) {
             return;
         }
@@ -92,6 +119,12 @@ impl Session {
     /// Tells callers what came of their calls, in the names that they know.
     pub(super) fn complete(&mut self, completed: Vec<Completed>) {
         for (token, mut result) in completed {
+            if let Some((user, then)) = self.separating.remove(&token) {
+                match self.separated(user, then, token, result) {
+                    Some(failed) => result = failed,
+                    None => continue,
+                }
+            }
             if let Some(user) = self.renamed.remove(&token)
                 && let Ok(completion) = &mut result
             {

@@ -34,17 +34,18 @@ pub(super) fn result(text: &str) -> Fallible<outcome::Result> {
     })
 }
 
-/// `file`, `dir` or `ephemeral`, then `@GENERATION` of the contents or children, 5 if not said. All has a lock, which
+/// `file`, `dir` or `ephemeral`, then `/INSTANCE` and `@GENERATION` of the contents or children, 5 if not said. All has a lock, which
 /// must not be found in any cache.
 fn stat(text: &str) -> Fallible<wire::Stat> {
     let (what, generation) = text.split_once('@').unwrap_or((text, "5"));
+    let (what, instance) = what.split_once('/').unwrap_or((what, "5"));
     let generation = number(generation)?;
     let directory = what == "dir";
     let kind = if directory { wire::NodeKind::Directory } else { wire::NodeKind::File };
     Ok(wire::Stat {
         kind: kind.into(),
         ephemeral: what == "ephemeral",
-        instance: 5,
+        instance: number(instance)?,
         content_generation: if directory { 0 } else { generation },
         children_generation: if directory { generation } else { 0 },
         lock_generation: 3,
