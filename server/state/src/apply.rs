@@ -80,8 +80,8 @@ impl State {
         if batch.term != entry_term.0 {
             return Ok(());
         }
-        for command in batch.commands {
-            self.apply(command, effects)?;
+        for command in &batch.commands {
+            self.apply_command(command, effects)?;
         }
         Ok(())
     }
@@ -92,36 +92,40 @@ impl State {
     ///
     /// A [`Fault`], after which the state must not be used any more.
     pub fn apply(&mut self, command: Command, effects: &mut Vec<Effect>) -> Result<(), Fault> {
-        let tag = command.tag;
-        let by = command.principal;
-        match command.kind.ok_or(Fault::UnknownCommand)? {
+        self.apply_command(&command, effects)
+    }
+
+    /// Commands are large, and most of them are small requests: they are not moved about.
+    fn apply_command(&mut self, command: &Command, effects: &mut Vec<Effect>) -> Result<(), Fault> {
+        let (tag, by) = (command.tag, &*command.principal);
+        match command.kind.as_ref().ok_or(Fault::UnknownCommand)? {
             Kind::Request(request) => self.apply_request(tag, request, effects),
-            Kind::OpenSession(open) => self.open_session(tag, &open, effects),
-            Kind::EndSession(end) => self.end_session(end, effects)?,
+            Kind::OpenSession(open) => self.open_session(tag, open, effects),
+            Kind::EndSession(end) => self.end_session(*end, effects)?,
             Kind::SetContents(write) => {
-                let result = asker(&by).and_then(|by| self.set_contents_by_name(&by, &write, effects));
+                let result = asker(by).and_then(|by| self.set_contents_by_name(&by, write, effects));
                 self.decided(tag, result.map(outcome::Result::Written), effects);
             }
             Kind::Delete(delete) => {
-                let result = asker(&by).and_then(|by| self.delete_by_name(&by, &delete, effects));
+                let result = asker(by).and_then(|by| self.delete_by_name(&by, delete, effects));
                 self.decided(tag, result.map(outcome::Result::Deleted), effects);
             }
             Kind::SetAcl(set) => {
-                let result = asker(&by).and_then(|by| self.set_acl_by_name(&by, &set, effects));
+                let result = asker(by).and_then(|by| self.set_acl_by_name(&by, set, effects));
                 self.decided(tag, result.map(outcome::Result::AclSet), effects);
             }
-            Kind::EndLockDelay(end) => self.end_lock_delay(&end, effects),
+            Kind::EndLockDelay(end) => self.end_lock_delay(end, effects),
             Kind::ReapNode(reap) => {
-                self.reap_node(&reap, effects);
+                self.reap_node(reap, effects);
                 effects.push(Effect::Reaped { tag });
             }
             Kind::ChangeSettings(change) => {
-                let result = asker(&by).and_then(|by| self.change_settings(&by, change)).err();
+                let result = asker(by).and_then(|by| self.change_settings(&by, change.clone())).err();
                 let result = result.map(outcome::Result::Refusal);
                 effects.push(Effect::Decided { tag, outcome: Outcome { revision: self.revision.0, result } });
             }
-            Kind::RaiseVersion(raise) => self.raise_version(raise)?,
-            Kind::LowerLeasePromise(lower) => self.lower_lease_promise(&lower),
+            Kind::RaiseVersion(raise) => self.raise_version(*raise)?,
+            Kind::LowerLeasePromise(lower) => self.lower_lease_promise(lower),
         }
         Ok(())
     }

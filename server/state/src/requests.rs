@@ -5,8 +5,8 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    AclNames, AclSet, Close, Closed, Delete, Deleted, EventKind, Outcome, Refusal, Request, SetAcl,
-    SetContents, Written, outcome,
+    AclNames, AclSet, Close, Closed, Delete, Deleted, EventKind, Outcome, Refusal, SetAcl, SetContents,
+    Written, outcome,
 };
 use holdfast_proto::log::v1::SessionRequest;
 use holdfast_types::{HandleId, Mode, RequestNumber, SessionId};
@@ -20,20 +20,23 @@ use crate::{Effect, State, refusal};
 
 impl State {
     /// Decides a request, or finds what was decided.
-    pub(crate) fn apply_request(&mut self, tag: u64, command: SessionRequest, effects: &mut Vec<Effect>) {
+    pub(crate) fn apply_request(&mut self, tag: u64, command: &SessionRequest, effects: &mut Vec<Effect>) {
         let session = SessionId(command.session);
-        let acknowledged = command.acknowledged.unwrap_or_default();
-        let Request { number, operation } = command.request.unwrap_or_default();
-        let number = RequestNumber(number);
+        let request = command.request.as_ref();
+        let number = RequestNumber(request.map_or(0, |request| request.number));
         let ranges_max = self.settings.requests_in_flight_max;
         let known = match self.sessions.get_mut(session) {
             None => Some(self.refused(refusal::unknown_session(session))),
-            Some(entry) => match entry.window.acknowledge(&acknowledged, ranges_max) {
-                Err(refusal) => Some(self.refused(refusal)),
-                Ok(()) => self.known_outcome(session, number),
-            },
+            Some(entry) => {
+                let acknowledged = command.acknowledged.as_ref();
+                match acknowledged.map_or(Ok(()), |news| entry.window.acknowledge(news, ranges_max)) {
+                    Err(refusal) => Some(self.refused(refusal)),
+                    Ok(()) => self.known_outcome(session, number),
+                }
+            }
         };
         let outcome = known.unwrap_or_else(|| {
+            let operation = request.and_then(|request| request.operation.as_ref());
             let result = self.decide(session, number, operation, effects);
             let outcome = self.outcome(result.unwrap_or_else(outcome::Result::Refusal));
             let session = self.sessions.get_mut(session).expect("a request does not end its session");
@@ -74,22 +77,22 @@ impl State {
         &mut self,
         session: SessionId,
         number: RequestNumber,
-        operation: Option<Operation>,
+        operation: Option<&Operation>,
         effects: &mut Vec<Effect>,
     ) -> Result<outcome::Result, Refusal> {
         match operation {
-            Some(Operation::Acquire(acquire)) => self.acquire(session, number, acquire, effects),
-            Some(Operation::Release(release)) => self.release(session, release, effects),
-            Some(Operation::Cancel(cancel)) => self.cancel(session, number, cancel, effects),
-            Some(Operation::Open(open)) => self.open(session, number, &open, effects),
+            Some(Operation::Acquire(acquire)) => self.acquire(session, number, *acquire, effects),
+            Some(Operation::Release(release)) => self.release(session, *release, effects),
+            Some(Operation::Cancel(cancel)) => self.cancel(session, number, *cancel, effects),
+            Some(Operation::Open(open)) => self.open(session, number, open, effects),
             Some(Operation::Close(Close { handle })) => {
-                self.close_handle(Holder { session, handle: HandleId(handle) }, effects);
+                self.close_handle(Holder { session, handle: HandleId(*handle) }, effects);
                 Ok(outcome::Result::Closed(Closed {}))
             }
-            Some(Operation::SetContents(write)) => self.set_contents(session, &write, effects),
-            Some(Operation::Delete(Delete { handle })) => self.delete(session, HandleId(handle), effects),
-            Some(Operation::SetAcl(set)) => self.set_acl(session, &set, effects),
-            Some(Operation::SetSequencer(set)) => self.set_sequencer(session, &set),
+            Some(Operation::SetContents(write)) => self.set_contents(session, write, effects),
+            Some(Operation::Delete(Delete { handle })) => self.delete(session, HandleId(*handle), effects),
+            Some(Operation::SetAcl(set)) => self.set_acl(session, set, effects),
+            Some(Operation::SetSequencer(set)) => self.set_sequencer(session, set),
             Some(
                 Operation::GetContents(_)
                 | Operation::GetStat(_)
