@@ -1,26 +1,17 @@
 //! A client as a process of its own, which holds a lock: the program is `e2e-holder`, whose words these are.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use holdfast::Sequencer;
-use nix::sys::signal::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{ChildStdin, ChildStdout};
 
 use crate::cluster::Cluster;
-use crate::process::Process;
 use crate::resource::{Resource, Verdict};
-use crate::wait::within;
+use crate::talk::Talk;
 
 /// The process. Killed when dropped.
 #[derive(Debug)]
 pub struct Holder {
-    process: Process,
-    orders: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    /// Lines that were read while another was looked for.
-    unread: VecDeque<String>,
+    talk: Talk,
     sequencer: Sequencer,
 }
 
@@ -46,14 +37,10 @@ impl Holder {
         ];
         let programs = cluster.programs();
         let log = cluster.dir().join("holder.log");
-        let mut process = Process::start(programs.tied, programs.holder, arguments, &log);
-        let (orders, output) = process.pipes();
-        let mut lines = BufReader::new(output).lines();
-        let first = within("the holder holds the lock", lines.next_line()).await.expect("its output is text");
-        let first = first.unwrap_or_else(|| panic!("{}", std::fs::read_to_string(&log).unwrap_or_default()));
-        let (_, sequencer) = first.rsplit_once(' ').expect("it says what it holds");
+        let (talk, holding) = Talk::start(programs, programs.holder, arguments, &log, "holding").await;
+        let (_, sequencer) = holding.rsplit_once(' ').expect("it says what it holds");
         let sequencer = sequencer.parse().expect("it says its sequencer");
-        Self { process, orders, lines, unread: VecDeque::new(), sequencer }
+        Self { talk, sequencer }
     }
 
     /// What it holds the lock by.
@@ -63,63 +50,45 @@ impl Holder {
     }
 
     /// For how long its guard is valid yet, by its own reckoning.
+    ///
+    /// # Panics
+    ///
+    /// If it does not say.
     pub async fn validity(&mut self) -> Duration {
-        self.tell("validity").await;
-        let line = self.hear("validity").await;
+        self.talk.tell("validity").await;
+        let line = self.talk.hear("validity").await;
         Duration::from_millis(line.parse().expect("it says milliseconds"))
     }
 
     /// Has it order something of its resource. It need not be running; [`Holder::verdict`] waits for it.
     pub async fn order(&mut self, text: &str) {
-        self.tell(&format!("order {text}")).await;
+        self.talk.tell(&format!("order {text}")).await;
     }
 
     /// What came of an order, and whether its guard held the lock just before.
     pub async fn verdict(&mut self) -> (Verdict, bool) {
-        let line = self.hear("order").await;
+        let line = self.talk.hear("order").await;
         let verdict = if line.starts_with("done") { Verdict::Done } else { Verdict::Refused };
         (verdict, line.ends_with("true"))
     }
 
     /// Waits until it says that it has lost the lock, and why.
     pub async fn lost(&mut self) -> String {
-        self.hear("lost").await
+        self.talk.hear("lost").await
     }
 
     /// Kills it, by SIGKILL.
     pub async fn kill(&mut self) {
-        self.process.signal(Signal::SIGKILL);
-        self.process.end().await;
+        self.talk.kill().await;
     }
 
     /// Stops it from running, by SIGSTOP, until [`Holder::resume`].
     pub fn pause(&self) {
-        self.process.signal(Signal::SIGSTOP);
+        self.talk.pause();
     }
 
     /// Lets it run on.
     pub fn resume(&self) {
-        self.process.signal(Signal::SIGCONT);
-    }
-
-    async fn tell(&mut self, line: &str) {
-        let told = self.orders.write_all(format!("{line}\n").as_bytes()).await;
-        told.expect("the holder has not ended");
-    }
-
-    /// The rest of the next line that begins with this word.
-    async fn hear(&mut self, word: &str) -> String {
-        let rest = |line: &str| line.strip_prefix(word).map(|rest| rest.trim().to_owned());
-        if let Some(at) = self.unread.iter().position(|line| rest(line).is_some()) {
-            return self.unread.remove(at).and_then(|line| rest(&line)).unwrap_or_default();
-        }
-        loop {
-            let line = within(word, self.lines.next_line()).await.expect("its output is text");
-            let line = line.unwrap_or_else(|| panic!("the holder ended before it said {word:?}"));
-            match rest(&line) {
-                Some(rest) => return rest,
-                None => self.unread.push_back(line),
-            }
-        }
+        self.talk.resume();
     }
 }

@@ -1,7 +1,8 @@
 //! The harness of the end-to-end tests: real processes, real sockets, real crashes.
 //!
 //! - [`Cluster`]: a cell of replica processes, each a [`Replica`] that can be started, killed, paused and stopped
-//! - [`Holder`]: a client as a process of its own, which holds a lock, and can be killed or paused
+//! - [`Client`]: a client as a process of its own, which caches and locks as it is told, and can be killed or paused
+//! - [`Holder`]: another, which holds a lock, and gives orders to a [`Resource`] as a careless one would
 //! - [`Resource`]: a server that is fenced by sequencers
 //! - [`Proxy`]: a network between a client and a replica that can be cut
 //! - [`wire`]: a client that says what the library never would
@@ -10,6 +11,7 @@
 //! Never here: what is right. That is for the tests to say. Invariant: no process outlives the test that started
 //! it, however the test ends.
 
+mod client;
 mod cluster;
 mod holder;
 mod ports;
@@ -17,9 +19,11 @@ mod process;
 mod proxy;
 mod replica;
 mod resource;
+mod talk;
 mod wait;
 pub mod wire;
 
+pub use client::Client;
 pub use cluster::Cluster;
 pub use holder::Holder;
 pub use process::Programs;

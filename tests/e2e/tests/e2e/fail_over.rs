@@ -33,9 +33,9 @@ fn wait_in_line(handle: Handle, lock: usize, place: usize, grants: &Grants) -> J
     let grants = Arc::clone(grants);
     tokio::spawn(async move {
         let guard = handle.acquire(Mode::Exclusive).await.unwrap();
-        let lock = handle.lock_stat().await.unwrap();
-        assert_eq!(lock.holder_count, 1, "nobody else holds {}", handle.path());
-        assert_eq!(lock.generation, guard.generation(), "the lock has not passed on meanwhile");
+        let stat = handle.lock_stat().await.unwrap();
+        assert_eq!(stat.holder_count, 1, "nobody else holds {}", handle.path());
+        assert_eq!(stat.generation, guard.generation(), "the lock has not passed on meanwhile");
         grants.lock().unwrap().entry(lock).or_default().push((place, guard.generation()));
         guard.release().await.unwrap();
     })

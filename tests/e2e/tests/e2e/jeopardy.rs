@@ -67,7 +67,11 @@ async fn a_client_stopped_for_less_than_its_lease_loses_nothing_and_reads_nothin
     let write = tokio::spawn(async move { file.set_contents("new").await });
     // The master has taken the write up when it has answered what came after it on the same stream.
     within("another file is written", other.set_contents("x")).await.unwrap();
-    assert_eq!(cluster.cell().contents("/file").await.unwrap().bytes, "old", "nobody may see the new contents yet");
+    assert_eq!(
+        cluster.cell().contents("/file").await.unwrap().bytes,
+        "old",
+        "nobody may see the new contents yet"
+    );
     assert!(!write.is_finished(), "the client may read its copy for as long as its lease lasts");
     client.tell("held /lock").await;
     client.resume();
@@ -94,7 +98,11 @@ async fn a_client_stopped_in_jeopardy_and_continued_within_the_grace_period_goes
     client.pause();
     client.tell("held /lock").await;
     client.resume();
-    assert_eq!(client.answer("held /lock").await.unwrap(), "false", "nothing was heard from the cell meanwhile");
+    assert_eq!(
+        client.answer("held /lock").await.unwrap(),
+        "false",
+        "nothing was heard from the cell meanwhile"
+    );
 
     // The master never comes back, so its successor starts the lease again, at the floor.
     cluster[master].kill().await;

@@ -2,14 +2,19 @@
 //!
 //! Each test has a cell of its own. Leases are short, so that those who die are missed soon.
 
+mod cache;
 mod crash;
 mod damage;
+mod dead_cacher;
 mod fail_over;
 mod holder;
+mod jeopardy;
 mod membership;
 mod misconfigured;
 mod misuse;
+mod operators;
 mod stop;
+mod watchers;
 mod withdrawal;
 
 use holdfast_e2e::Programs;

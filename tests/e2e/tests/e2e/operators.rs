@@ -21,7 +21,8 @@ async fn a_session_that_is_killed_loses_its_locks_after_their_lock_delay_and_its
     let lock = file.acquire(Mode::Exclusive).await.unwrap();
     let other = cell.session().open().await.unwrap();
     let next = other.open("/lock", OpenOptions::new()).await.unwrap();
-    let info = cell.list_sessions().await.unwrap().into_iter().find(|info| info.session == session.id()).unwrap();
+    let info =
+        cell.list_sessions().await.unwrap().into_iter().find(|info| info.session == session.id()).unwrap();
     assert_eq!((info.client.as_str(), info.locks_held, info.handles), ("victim", 1, 1));
     assert!(cell.list_handles(Some(session.id()), None).await.unwrap()[0].holds == Some(Mode::Exclusive));
 

@@ -126,15 +126,15 @@ async fn listen(handle: Handle, file: Option<usize>, board: Arc<Board>, told: wa
 #[tokio::test]
 async fn two_hundred_clients_that_cache_and_watch_are_told_of_every_change_through_a_fail_over() {
     let mut cluster = Cluster::start(PROGRAMS).await;
-    let root = cluster.cell().session().open().await.unwrap();
+    let cell = cluster.cell();
+    let root = cell.session().open().await.unwrap();
     for dir in ["/watched", "/watched/dir"] {
         root.open(dir, OpenOptions::new().create_new().directory()).await.unwrap();
     }
     for file in 0..FILES {
         root.open(&path(file), OpenOptions::new().create_new()).await.unwrap();
     }
-    let cells: Vec<_> =
-        (0..CONNECTIONS).map(|_| Cell::connect(cluster.cell().addresses()).unwrap()).collect();
+    let cells: Vec<_> = (0..CONNECTIONS).map(|_| Cell::connect(cell.addresses()).unwrap()).collect();
     let board = Arc::<Board>::default();
     let mut clients = Vec::new();
     let mut listeners = JoinSet::new();
@@ -146,15 +146,15 @@ async fn two_hundred_clients_that_cache_and_watch_are_told_of_every_change_throu
     let (stop, stopped) = watch::channel(false);
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let session = cluster.cell().session().open().await.unwrap();
+        let session = cell.session().open().await.unwrap();
         writers.spawn(write(session, writer, Arc::clone(&board), stopped.clone()));
     }
-    let session = cluster.cell().session().open().await.unwrap();
+    let session = cell.session().open().await.unwrap();
     let creator = tokio::spawn(create(session, Arc::clone(&board), stopped));
 
     // Every client hears of something; then the master dies, and every client hears of something later.
     all_written(&board, &mut listeners).await;
-    heard(&mut clients, &board).await;
+    heard(&mut clients, &cell, &board).await;
     let master = cluster.master().await;
     cluster[master].kill().await;
     all_written(&board, &mut listeners).await;
@@ -162,14 +162,14 @@ async fn two_hundred_clients_that_cache_and_watch_are_told_of_every_change_throu
     within("the writers end", writers.join_all()).await;
     let names = within("the creator ends", creator).await.unwrap();
 
-    heard(&mut clients, &board).await;
+    heard(&mut clients, &cell, &board).await;
     assert!(listeners.try_join_next().is_none(), "nobody has stopped listening");
     let hits: u64 = clients.iter().map(|client| client.session.cache_stats().hits).sum();
     assert!(hits > CLIENTS as u64, "the cache was in use: {hits} hits");
     for client in &clients {
         assert_eq!(client.session.state(), SessionState::Safe);
     }
-    let children = cluster.cell().read_dir("/watched/dir").await.unwrap();
+    let children = cell.read_dir("/watched/dir").await.unwrap();
     assert_eq!(children.into_iter().map(|entry| entry.name).collect::<BTreeSet<_>>(), names);
 }
 
@@ -189,12 +189,12 @@ async fn all_written(board: &Board, listeners: &mut JoinSet<()>) {
     }
 }
 
-/// Waits until every client was told of what is acknowledged by now.
-async fn heard(clients: &mut [Watched], board: &Board) {
+/// Waits until every client was told of the last change there has been by now of what it watches.
+async fn heard(clients: &mut [Watched], cell: &Cell, board: &Board) {
     let generations = board.acknowledged.each_ref().map(|file| file.load(Ordering::SeqCst));
+    let children = cell.stat("/watched/dir").await.unwrap().stat.children_generation;
     for client in clients {
-        // The directory's generation is only known to those who read it: there, any event after any will do.
-        let least = client.file.map_or(1, |file| generations[file]);
+        let least = client.file.map_or(children, |file| generations[file]);
         let told = client.told.wait_for(|told| *told >= least);
         within(&format!("{:?} hears of generation {least}", client.session), told).await.unwrap();
     }
