@@ -5,10 +5,12 @@
 //! command gives an outcome, which goes to a client, and effects, which the master acts on and followers drop.
 //!
 //! ```text
-//! raft entry -> apply_batch -> apply (dispatch) -> requests | locking | by_name -> tree, session, lock
-//!                                                                  |
-//!                                       Vec<Effect>  <-------------+
+//! raft entry -> apply_batch -> apply (dispatch) -> opening | requests | locking | by_name -> tree, session, lock
+//!                                                     |          (acl says who may)           |
+//!                                                     +---> events ---> Vec<Effect> <---------+
 //! ```
+//!
+//! Beside it, without changing anything: `reads`, `lists`, and what a master asks about caches (`cache`).
 //!
 //! What to know before reading on:
 //!
