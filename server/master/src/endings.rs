@@ -49,7 +49,9 @@ impl Master {
         /// How long to wait for the round that a KeepAlive is waiting for.
         const HEARD_WAIT: Duration = Duration::from_millis(50);
         let entry = self.sessions.entry(session);
-        if entry.keep_alives > 0 {
+        // One that would not be granted holds nothing back, or a client could put off its end for ever.
+        let may_be_extended = entry.end == End::Open && !entry.notices.is_overdue();
+        if entry.keep_alives > 0 && may_be_extended {
             self.leases.put_off(session, self.now + HEARD_WAIT);
             return;
         }

@@ -1,4 +1,4 @@
-//! What only a master knows: leases, leadership rounds, timers, streams, calls (design.md §4).
+//! What only a master knows: leases, leadership rounds, timers, streams, calls, who caches what (design.md §4 to §6).
 //!
 //! A [`Master`] exists from the moment its replica has applied an entry of its own term until it leaves office.
 //! It decides: it turns what clients send into commands, and what was applied into answers. It never changes the
@@ -9,8 +9,11 @@
 //! A lease, a read, "no such session": each waits for a quorum round that began after the question came. What
 //! follows from an applied command needs no round, because it was committed in this term.
 //!
+//! The other rule: **nothing is proposed while an older copy may be read from a cache.** A change waits for those who
+//! may have one, and for nobody else (`changes`); where nobody caches anything, it costs one question.
+//!
 //! Its place in the flow of an Acquire: `front` → `driver` → `Replica::handle` → [`Master::handle`] (here:
-//! `requests`) → raft → `State::apply` → [`Master::handle`] again (here: `applied`) → `front`.
+//! `requests`, `changes`) → raft → `State::apply` → [`Master::handle`] again (here: `applied`) → `front`.
 //!
 //! Caveats: a lease is granted from the time of the input that confirmed it, which is earlier than the sending
 //! of the reply; that is on the safe side. Delays restart at full length with each master, so a lock-delay can
