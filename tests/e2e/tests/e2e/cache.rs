@@ -40,6 +40,9 @@ async fn a_stopped_client_delays_writes_to_what_it_caches_until_its_lease_is_ove
     // The stopped client has `/b` open too, and has not read it; it has never heard of `/c`.
     let [a, b, c] = [open(&session, "/a").await, open(&session, "/b").await, open(&session, "/c").await];
 
+    // Of another session: this one's releases wait for its own writes, which may be under the lock.
+    let free = open(&cluster.cell().session().open().await.unwrap(), "/c").await;
+
     client.pause();
     let began = Instant::now();
     let write = tokio::spawn(async move {
@@ -54,7 +57,7 @@ async fn a_stopped_client_delays_writes_to_what_it_caches_until_its_lease_is_ove
     while !write.is_finished() {
         within("nobody caches that", b.set_contents("again")).await.unwrap();
         within("nobody caches that", c.set_contents("again")).await.unwrap();
-        let lock = within("locks have nothing to do with it", c.acquire(Mode::Exclusive)).await.unwrap();
+        let lock = within("locks have nothing to do with it", free.acquire(Mode::Exclusive)).await.unwrap();
         lock.release().await.unwrap();
         within("reads never wait", cluster.cell().contents("/a")).await.unwrap();
         turns += 1;
