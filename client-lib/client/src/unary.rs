@@ -117,9 +117,10 @@ impl Unary {
             maybe_applied: false,
             last: "nothing tried".to_owned(),
         };
-        if repeat == Repeat::Never && self.master_hint().is_none() && self.addresses.len() > 1 {
-            // There is one attempt. It must not be spent on a replica that takes a request and never answers.
-            let _ = timeout_at(deadline, self.status()).await;
+        if repeat == Repeat::Never && self.master_hint().is_none() {
+            // There is one attempt. It must not be spent on a replica that takes a request and never answers, or that
+            // rejects this client's certificate, which in TLS 1.3 shows only after the request was sent.
+            self.hear_from_anybody(deadline).await?;
         }
         let mut address = self.master_hint().unwrap_or_else(|| search.next_address());
         loop {
@@ -157,6 +158,23 @@ impl Unary {
                 return Err(search.given_up());
             }
             sleep(pause).await;
+        }
+    }
+
+    /// Waits until a replica answers at all.
+    async fn hear_from_anybody(&self, deadline: Instant) -> Result<(), Error> {
+        let mut last = "no replica answered in time".to_owned();
+        loop {
+            match timeout_at(deadline, self.status()).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(Error::Unavailable { last: reason, .. })) => last = reason,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(Error::Unavailable { waited: self.timeout, last }),
+            }
+            if Instant::now() + PAUSE_MAX >= deadline {
+                return Err(Error::Unavailable { waited: self.timeout, last });
+            }
+            sleep(PAUSE_MAX).await;
         }
     }
 
