@@ -66,7 +66,8 @@ impl Shape {
     /// `None` if this `Open` can never be answered with a handle that is open already: it wants events of its own, or
     /// what it may have to create depends on more than its path.
     pub(crate) fn of(open: &wire::Open) -> Option<Self> {
-        let fresh = open.creation() == wire::Creation::Must || open.ephemeral || open.acl.is_some();
+        let names_acl = open.acl.as_ref().is_some_and(|acl| *acl != wire::AclNames::default());
+        let fresh = open.creation() == wire::Creation::Must || open.ephemeral || names_acl;
         if !open.caching || fresh || !open.events.is_empty() {
             return None;
         }
