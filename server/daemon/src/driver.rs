@@ -63,6 +63,8 @@ pub(crate) enum CoreInput {
 
 /// A unary call on its way in.
 pub(crate) struct Call {
+    /// Who the caller has proved to be.
+    pub(crate) principal: Principal,
     /// What is asked.
     pub(crate) request: CallRequest,
     /// To the caller, who may have left.
@@ -256,11 +258,10 @@ impl Driver {
                 self.connections.insert(connection, outbox);
                 Ok(())
             }
-            CoreInput::Call(Call { request, reply, permit }) => {
+            CoreInput::Call(Call { principal, request, reply, permit }) => {
                 let call = CallId(self.next_call);
                 self.next_call += 1;
                 self.calls.insert(call, PendingCall { reply, _permit: permit });
-                let principal = Principal::anonymous();
                 self.replica.handle(now, Input::Call { call, principal, request })
             }
             CoreInput::Status { reply } => {

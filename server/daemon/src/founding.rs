@@ -177,7 +177,7 @@ impl Founder<'_> {
     ) -> Result<(u64, Heard), FoundingError> {
         let mut last_problem = String::new();
         loop {
-            match greet(&member.peer_address, self.book.introduction(0)).await {
+            match greet(self.book, ReplicaId(member.id), &member.peer_address, 0).await {
                 Ok((_, answer)) => {
                     let heard = check(&self.book.me(), &self.founding, member, answer)?;
                     missing.send_modify(|missing| missing.retain(|other| other.id != member.id));

@@ -6,11 +6,15 @@
 //! - `front`: the gRPC services for clients; `peers`: the transport between replicas
 //! - `founding`: how a replica comes to a cell
 //! - [`storage`]: the log and the snapshots; [`identity`]: whose data directory it is
-//! - [`config`], [`logging`], `signals`, `listen`, `clock`: what a process needs besides
+//! - `tls`: who is at the other end of a connection; [`certs`]: certificates for development
+//! - `listen`, `accept`, `socket`: connections from their listener to gRPC
+//! - [`config`], [`logging`], `signals`, `clock`: what a process needs besides
 //!
 //! Never here: a decision. Who holds a lock, who is master and what is durable enough is decided in the crates
 //! below; this one carries their inputs in and their outputs out.
 
+mod accept;
+pub mod certs;
 mod clock;
 pub mod config;
 pub mod dev;
@@ -24,9 +28,12 @@ mod outbox;
 mod peers;
 pub mod server;
 mod signals;
+mod socket;
 pub mod storage;
+mod tls;
 
 pub use founding::FoundingError;
 pub use listen::{ListenError, Listeners};
 pub use server::{Server, ServerError, run_replica_blocking};
 pub use signals::StopSignals;
+pub use tls::TlsError;

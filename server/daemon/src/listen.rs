@@ -1,15 +1,7 @@
-//! The sockets that a replica listens on, and what is accepted from them.
+//! The sockets that a replica listens on. What comes by them is taken up in [`crate::accept`].
 
 use std::io;
 use std::net::SocketAddr;
-
-use holdfast_types::Duration;
-use slog::{Logger, warn};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_stream::Stream;
-
-/// How long to wait when nothing can be accepted, such as for want of file descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The sockets, bound before the replica does anything else: if a port is in use, nothing has happened yet.
 #[derive(Debug)]
@@ -70,28 +62,6 @@ fn bind(key: &'static str, address: &str) -> Result<std::net::TcpListener, Liste
         Ok(listener)
     });
     listener.map_err(|source| ListenError { key, address: address.to_owned(), source })
-}
-
-/// The connections that come to `listener`. Never ends, and never spins: a failed accept is waited out.
-pub(crate) fn connections(
-    listener: TcpListener,
-    logger: Logger,
-) -> impl Stream<Item = Result<TcpStream, io::Error>> {
-    futures::stream::unfold((listener, logger), |(listener, logger)| async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    // A connection that died since is noticed soon enough.
-                    let _ = stream.set_nodelay(true);
-                    return Some((Ok(stream), (listener, logger)));
-                }
-                Err(error) => {
-                    warn!(logger, "cannot accept a connection: {error}");
-                    tokio::time::sleep(ACCEPT_RETRY).await;
-                }
-            }
-        }
-    })
 }
 
 #[cfg(test)]

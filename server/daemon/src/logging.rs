@@ -126,6 +126,39 @@ fn flush() {
     drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
+/// For tests that look at what was logged.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use std::sync::Arc;
+
+    /// The messages of every record, in order.
+    #[derive(Clone, Default)]
+    pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
+
+    impl Lines {
+        /// A logger that writes here.
+        pub(crate) fn logger(&self) -> Logger {
+            Logger::root(self.clone(), o!())
+        }
+
+        /// How many messages contain `words`.
+        pub(crate) fn containing(&self, words: &str) -> usize {
+            self.0.lock().unwrap().iter().filter(|line| line.contains(words)).count()
+        }
+    }
+
+    impl Drain for Lines {
+        type Ok = ();
+        type Err = slog::Never;
+
+        fn log(&self, record: &Record<'_>, _: &OwnedKVList) -> Result<(), slog::Never> {
+            self.0.lock().unwrap().push(record.msg().to_string());
+            Ok(())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

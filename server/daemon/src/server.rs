@@ -15,23 +15,26 @@ use std::thread;
 
 use holdfast_proto::peer::v1::Identity;
 use holdfast_replica::{Input, Replica};
-use holdfast_types::{Duration, ReplicaId};
+use holdfast_types::{Duration, Principal, ReplicaId};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use slog::{Logger, error, info, warn};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::accept::{Door, connections};
 use crate::config::Config;
 use crate::driver::{CoreInput, Driver, Ended, INPUTS_WAITING_MAX, Parts};
 use crate::founding::{FoundingError, come_to_cell, founding_of};
 use crate::front::{Front, Phase};
 use crate::identity::{DataDir, IdentityError, Stage};
-use crate::listen::{ListenError, Listeners, connections};
+use crate::listen::{ListenError, Listeners};
 use crate::peers::{Greeter, PeerBook, PeerService, Peers};
 use crate::signals::StopSignals;
 use crate::storage::StorageError;
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::LogWriter;
+use crate::tls::{self, Reloader, Side, Tls, TlsError};
 use crate::{clock, logging};
 
 /// A master that stops gives others so long to take over.
@@ -40,6 +43,12 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Background work gets so long to end; only a snapshot that is being written needs it, and it is not lost.
 const BACKGROUND_MAX: Duration = Duration::from_secs(1);
+/// Clients leave so many file descriptors to the log, the snapshots, the other replicas and the program itself.
+const DESCRIPTORS_RESERVED: u64 = 128;
+/// And so many clients are let in however few descriptors there are.
+const CLIENT_SOCKETS_MIN: u64 = 16;
+/// Replicas need a few connections each.
+const PEER_SOCKETS_MAX: usize = 96;
 
 /// Why a replica cannot run, or cannot run on.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +57,9 @@ pub enum ServerError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Its certificate, key or CA is not fit.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Its data directory is not fit.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -81,7 +93,7 @@ impl ServerError {
                 matches!(error, IdentityError::DataGone { .. } | IdentityError::Damaged { .. })
             }
             Self::Storage(error) => matches!(error, StorageError::Damaged { .. }),
-            Self::Listen(_) | Self::System(_) => false,
+            Self::Listen(_) | Self::Tls(_) | Self::System(_) => false,
         }
     }
 }
@@ -112,7 +124,8 @@ pub fn run_replica_blocking(config: Config, logger: Logger) -> Result<(), Server
     let (masters, _) = watch::channel(None);
     let lived = runtime.block_on(async {
         let signals = tokio::spawn(StopSignals::listen()?.stop_replica(stop, logger.clone()));
-        let lived = Life { config, logger, stops, masters }.live(listeners, ready).await;
+        let hangups = Some(signal(SignalKind::hangup())?);
+        let lived = Life { config, logger, stops, masters, hangups }.live(listeners, ready).await;
         signals.abort();
         lived
     });
@@ -157,7 +170,7 @@ impl Server {
         let (masters, master) = watch::channel(None);
         let (ready, is_ready) = oneshot::channel();
         let (end, mut ended) = oneshot::channel();
-        let life = Life { config, logger, stops, masters };
+        let life = Life { config, logger, stops, masters, hangups: None };
         let thread = thread::Builder::new().name(format!("replica-{}", replica.0)).spawn(move || {
             // Nobody is left to tell if the owner has dropped the server.
             let _ = end.send(life.live_on_this_thread(listeners, ready));
@@ -239,6 +252,14 @@ fn allow_many_files(logger: &Logger) {
     }
 }
 
+/// How many connections of clients may be open at a time: as many as there are file descriptors, but for those that
+/// the replica itself needs.
+fn client_sockets_max() -> usize {
+    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
+    let sockets = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(CLIENT_SOCKETS_MIN);
+    usize::try_from(sockets).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+}
+
 fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
@@ -249,6 +270,8 @@ struct Life {
     logger: Logger,
     stops: watch::Receiver<Stop>,
     masters: watch::Sender<Option<ReplicaId>>,
+    /// SIGHUPs, where the process is the replica's: each has the files of TLS read again.
+    hangups: Option<Signal>,
 }
 
 /// What serves the sockets: they are up before the cell is, and down after the core is.
@@ -274,14 +297,16 @@ impl Life {
     }
 
     async fn live(mut self, listeners: Listeners, ready: oneshot::Sender<()>) -> Result<(), ServerError> {
+        let tls = self.begin_tls()?;
         let mut dir = DataDir::open(&self.config)?;
         if dir.identity().stage == Stage::Fresh {
             // Makes an empty log, so that one that is missing later is known to be lost.
             drop(recovery::boot(&dir, &self.config, &self.logger)?);
         }
-        let book = Arc::new(PeerBook::new(self.introduction(&dir), founding_of(&dir, &self.config)));
+        let book =
+            Arc::new(PeerBook::new(self.introduction(&dir), founding_of(&dir, &self.config), tls.clone()));
         let (core, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
-        let fronts = self.open_fronts(listeners, &book, &core)?;
+        let fronts = self.open_fronts(listeners, &book, &core, tls.as_ref())?;
         // Nobody need be waiting for it.
         let _ = ready.send(());
         tokio::select! {
@@ -303,6 +328,20 @@ impl Life {
         ended
     }
 
+    /// Makes TLS ready and follows its files, by a task that ends with the runtime; or says that there is none.
+    fn begin_tls(&mut self) -> Result<Option<Arc<Tls>>, TlsError> {
+        let tls = Tls::load(&self.config)?;
+        match &tls {
+            Some(tls) => {
+                tls.announce(&self.logger);
+                let reloader = Reloader::new(Arc::clone(tls), self.logger.clone());
+                tokio::spawn(reloader.run(self.hangups.take()));
+            }
+            None => tls::announce_open(&self.config.cell, self.config.replica, &self.logger),
+        }
+        Ok(tls)
+    }
+
     fn introduction(&self, dir: &DataDir) -> Identity {
         let identity = dir.identity();
         Identity {
@@ -321,17 +360,20 @@ impl Life {
         listeners: Listeners,
         book: &Arc<PeerBook>,
         core: &mpsc::Sender<CoreInput>,
+        tls: Option<&Arc<Tls>>,
     ) -> Result<Fronts, ServerError> {
         let logger = &self.logger;
         let peer = tokio::net::TcpListener::from_std(listeners.peer)?;
         let client = tokio::net::TcpListener::from_std(listeners.client)?;
         info!(logger, "listening"; "clients" => client.local_addr()?, "peers" => peer.local_addr()?);
         let peers = PeerService::new(Arc::clone(book), core.clone(), logger.clone()).router();
-        let from_peers = connections(peer, logger.clone());
+        let door = Door::new(Side::Peers, tls.cloned(), PEER_SOCKETS_MAX, logger.clone());
+        let from_peers = connections(peer, door);
         tokio::spawn(async move { peers.serve_with_incoming(from_peers).await });
         let (phase, phases) = watch::channel(Phase::Starting("it is starting".to_owned()));
         let front = Front::new(phases, Arc::new(Greeter(Arc::clone(book))), logger.clone()).router();
-        let from_clients = connections(client, logger.clone());
+        let door = Door::new(Side::Clients, tls.cloned(), client_sockets_max(), logger.clone());
+        let from_clients = connections(client, door);
         let (end, ended) = oneshot::channel();
         let logger = logger.clone();
         let clients = tokio::spawn(async move {
@@ -358,6 +400,14 @@ impl Life {
             Ok(replica) => replica,
             Err(fault) => logging::abort(logger, &fault.to_string()),
         };
+        let bootstrap = &replica.state().settings().bootstrap_principal;
+        if self.config.tls.is_some() && bootstrap == Principal::ANONYMOUS {
+            warn!(
+                logger,
+                "the cell's bootstrap principal is `anonymous`: whoever can reach it may change every access \
+                control list and administer it; set another one with `holdfast settings bootstrap_principal=NAME`"
+            );
+        }
         let (persisting, persisted) = watch::channel(0);
         let failed = logger.clone();
         let log = LogWriter::spawn(

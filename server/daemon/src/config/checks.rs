@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
+use holdfast_proto::client::v1::Settings;
 use holdfast_proto::peer::v1::FoundingMember;
 use holdfast_state::settings;
 use holdfast_types::{ReplicaId, check_cell_name};
 
 use super::source::{Sources, flag_name, variable_name};
 use super::value::Given;
-use super::{Config, ConfigError, LogFormat, LogLevel};
+use super::{ClientCertificates, Config, ConfigError, LogFormat, LogLevel, TlsConfig};
 
 /// An election time-out shorter than so many heartbeats would depose masters because of a few lost messages.
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 4;
+
+/// Who looks after a cell that is founded with TLS, unless it is told otherwise.
+const BOOTSTRAP_WITH_TLS: &str = "admin";
 
 /// No log or snapshot interval beyond this: a replica would not come up again in a useful time.
 const LOG_BYTES_MAX: u64 = 64 << 30;
@@ -34,6 +39,8 @@ pub(super) fn config(mut sources: Sources) -> Result<Config, ConfigError> {
         return Err(client.listen.wrong(what));
     }
     let timing = Timing::read(&mut sources)?;
+    let tls = tls(&mut sources)?;
+    let settings = settings(&mut sources, tls.is_some())?;
     let optional = |given: Option<Given>, read: fn(&Given) -> Result<u64, ConfigError>, default| {
         given.map_or(Ok(default), |given| read(&given))
     };
@@ -47,9 +54,8 @@ pub(super) fn config(mut sources: Sources) -> Result<Config, ConfigError> {
         client_advertise: client.advertise,
         join: members.join,
         members: members.list,
-        settings: sources
-            .take("settings")
-            .map_or_else(|| Ok(settings::defaults()), |given| given.settings())?,
+        settings,
+        tls,
         tick_ms: timing.tick_ms,
         heartbeat_ms: timing.heartbeat_ms,
         election_ms: timing.election_ms,
@@ -78,6 +84,34 @@ fn cell(sources: &mut Sources) -> Result<String, ConfigError> {
     Ok(given.text()?.to_owned())
 }
 
+/// The TLS of the replica: all of it, or none.
+fn tls(sources: &mut Sources) -> Result<Option<TlsConfig>, ConfigError> {
+    const KEYS: [&str; 4] = ["tls_certificate", "tls_key", "tls_ca", "tls_client_certificates"];
+    if !KEYS.iter().any(|key| sources.has(key)) {
+        return Ok(None);
+    }
+    let mut file = |key, meaning| Ok(PathBuf::from(sources.need(key, meaning)?.text()?));
+    let certificate = file("tls_certificate", "the file with the replica's certificate; TLS needs it")?;
+    let key = file("tls_key", "the file with the certificate's key; TLS needs it")?;
+    let ca = file("tls_ca", "the file with the CAs that are trusted; TLS needs it")?;
+    let client_certificates = sources.take("tls_client_certificates");
+    let client_certificates =
+        client_certificates.map_or(Ok(ClientCertificates::Required), |given| given.client_certificates())?;
+    Ok(Some(TlsConfig { certificate, key, ca, client_certificates }))
+}
+
+/// The settings that the cell begins with. Where nobody can prove who he is, everybody looks after the cell.
+fn settings(sources: &mut Sources, tls: bool) -> Result<Settings, ConfigError> {
+    let mut settings = match sources.take("settings") {
+        Some(given) => given.settings()?,
+        None => Settings::default(),
+    };
+    if tls && settings.bootstrap_principal.is_empty() {
+        settings.bootstrap_principal = BOOTSTRAP_WITH_TLS.to_owned();
+    }
+    Ok(settings::complete(settings).expect("what is given was checked"))
+}
+
 /// How the replica comes to its cell.
 struct Members {
     join: bool,
@@ -92,7 +126,7 @@ impl Members {
                 return Ok(Self { join, list: Vec::new() });
             }
             return Err(ConfigError::Missing {
-                key: "members",
+                key: "members".to_owned(),
                 variable: variable_name("members"),
                 flag: flag_name("members"),
                 meaning: "the replicas that found the cell; or give --join to join a cell that exists",

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-/// Every key, in the order of the example file.
-pub(super) const KEYS: [&str; 18] = [
+/// Every key. Those that begin with `tls_` stand in the file without that, in the table `[tls]`.
+pub(super) const KEYS: [&str; 22] = [
     "cell",
     "replica",
     "data_dir",
@@ -15,6 +15,10 @@ pub(super) const KEYS: [&str; 18] = [
     "members",
     "join",
     "settings",
+    "tls_certificate",
+    "tls_key",
+    "tls_ca",
+    "tls_client_certificates",
     "tick_ms",
     "heartbeat_ms",
     "election_ms",
@@ -25,8 +29,9 @@ pub(super) const KEYS: [&str; 18] = [
     "log_level",
 ];
 
-/// Flags that set a replica up. Each can stand in the file too (with `_` for `-`), and as a variable
-/// (`HOLDFAST_DATA_DIR` for `--data-dir`). Flags outweigh variables, and variables the file.
+/// Flags that set a replica up. Each can stand in the file too (with `_` for `-`; those that begin with `--tls-` in the
+/// table `[tls]`), and as a variable (`HOLDFAST_DATA_DIR` for `--data-dir`). Flags outweigh variables, and variables
+/// the file.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct ConfigFlags {
@@ -60,9 +65,22 @@ pub struct ConfigFlags {
     /// Join a cell that exists instead of founding one.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "BOOL")]
     pub join: Option<String>,
-    /// Settings that the cell begins with: NAME=NUMBER, separated by commas.
+    /// Settings that the cell begins with: NAME=VALUE, separated by commas.
     #[arg(long, value_name = "LIST")]
     pub settings: Option<String>,
+    /// The replica's certificate, and those between it and the CA (PEM). With it, and with --tls-key and --tls-ca,
+    /// the replica speaks TLS.
+    #[arg(long, value_name = "FILE")]
+    pub tls_certificate: Option<String>,
+    /// The certificate's key (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// The CAs whose certificates are trusted, of clients and replicas (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<String>,
+    /// Whether clients need a certificate: required or optional [default: required].
+    #[arg(long, value_name = "WHETHER")]
+    pub tls_client_certificates: Option<String>,
     /// The length of a raft tick [default: 50].
     #[arg(long, value_name = "MS")]
     pub tick_ms: Option<String>,
@@ -103,6 +121,10 @@ impl ConfigFlags {
             &self.members,
             &self.join,
             &self.settings,
+            &self.tls_certificate,
+            &self.tls_key,
+            &self.tls_ca,
+            &self.tls_client_certificates,
             &self.tick_ms,
             &self.heartbeat_ms,
             &self.election_ms,

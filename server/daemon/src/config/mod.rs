@@ -65,6 +65,8 @@ pub struct Config {
     pub join: bool,
     /// The settings that the cell begins with; complete.
     pub settings: Settings,
+    /// Who speaks for the replica, and whom it believes; `None`: it runs without TLS, and believes everybody.
+    pub tls: Option<TlsConfig>,
     /// The length of a raft tick.
     pub tick_ms: u64,
     /// How often a master sends heartbeats; a multiple of `tick_ms`.
@@ -81,6 +83,28 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How much the program's log says.
     pub log_level: LogLevel,
+}
+
+/// The set-up of TLS: files in PEM form, which are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// The replica's certificate first, then those between it and a CA.
+    pub certificate: PathBuf,
+    /// The key of the certificate.
+    pub key: PathBuf,
+    /// The CAs that are trusted, of clients and replicas alike.
+    pub ca: PathBuf,
+    /// Whether clients need a certificate. Replicas always do.
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients need a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Whoever has none is refused.
+    Required,
+    /// Whoever has none is the principal `anonymous`.
+    Optional,
 }
 
 /// Why there is no configuration.
@@ -114,8 +138,8 @@ pub enum ConfigError {
     /// A key that is needed is nowhere.
     #[error("{key} is not given: set {key} in the file, {variable} or {flag}; {meaning}")]
     Missing {
-        /// The key.
-        key: &'static str,
+        /// The key, as the file writes it.
+        key: String,
         /// The variable that would set it.
         variable: String,
         /// The flag that would set it.
@@ -147,7 +171,7 @@ impl Config {
         checks::config(Sources::read(flags, variables)?)
     }
 
-    /// The configuration of a founding replica with every default, for programs that make cells themselves. The
+    /// The configuration of a founding replica with every default, without TLS, for programs that make cells themselves. The
     /// replica listens where `members` says that it is.
     ///
     /// # Panics
@@ -168,6 +192,7 @@ impl Config {
             members,
             join: false,
             settings: holdfast_state::settings::defaults(),
+            tls: None,
             tick_ms: 50,
             heartbeat_ms: 100,
             election_ms: 1_000,

@@ -15,8 +15,18 @@ use super::{ConfigError, value::Given};
 const PREFIX: &str = "HOLDFAST_";
 
 /// Variables that begin like ours and are others' business: the command-line client's and the tests'.
-const FOREIGN: [&str; 2] = ["HOLDFAST_ADDRESSES", "HOLDFAST_SEQUENCER"];
+const FOREIGN: [&str; 6] = [
+    "HOLDFAST_ADDRESSES",
+    "HOLDFAST_CA",
+    "HOLDFAST_CERT",
+    "HOLDFAST_KEY",
+    "HOLDFAST_SEQUENCER",
+    "HOLDFAST_SERVER_NAME",
+];
 const FOREIGN_PREFIXES: [&str; 3] = ["HOLDFAST_TEST_", "HOLDFAST_BENCH_", "HOLDFAST_EXAMPLE_"];
+
+/// The table of the keys that are about TLS.
+const TLS: &str = "tls";
 
 /// What was given, by key: of several sources, the one that weighs most.
 #[derive(Debug, Default)]
@@ -61,11 +71,23 @@ impl Sources {
         })?;
         let mut sources = Self::default();
         for (name, value) in table {
-            let place = format!("{}, key {name}", file.display());
-            let key = known_key(&name, str::to_owned, &place)?;
-            sources.insert(key, Given { place, value, is_text: false });
+            match value {
+                Value::Table(tls) if name == TLS => {
+                    for (name, value) in tls {
+                        sources.insert_from(file, &format!("{TLS}.{name}"), value)?;
+                    }
+                }
+                value => sources.insert_from(file, &name, value)?,
+            }
         }
         Ok(sources)
+    }
+
+    fn insert_from(&mut self, file: &Path, name: &str, value: Value) -> Result<(), ConfigError> {
+        let place = format!("{}, key {name}", file.display());
+        let key = known_key(name, file_name, &place)?;
+        self.insert(key, Given { place, value, is_text: false });
+        Ok(())
     }
 
     fn insert(&mut self, key: &'static str, given: Given) {
@@ -78,10 +100,15 @@ impl Sources {
         self.0.remove(key)
     }
 
+    /// Whether a value was given.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// Takes a value out that must have been given.
     pub(super) fn need(&mut self, key: &'static str, meaning: &'static str) -> Result<Given, ConfigError> {
         self.take(key).ok_or_else(|| ConfigError::Missing {
-            key,
+            key: file_name(key),
             variable: variable_name(key),
             flag: flag_name(key),
             meaning,
@@ -124,6 +151,14 @@ fn known_key(
     let spellings: Vec<String> = KEYS.iter().map(|key| spelling(key)).collect();
     let nearest = super::value::nearest(name, spellings.iter().map(String::as_str));
     Err(ConfigError::UnknownKey { place: place.to_owned(), nearest: nearest.to_owned() })
+}
+
+/// What a key is called in the file: those of TLS stand in a table of their own.
+pub(super) fn file_name(key: &str) -> String {
+    match key.strip_prefix("tls_") {
+        Some(rest) => format!("{TLS}.{rest}"),
+        None => key.to_owned(),
+    }
 }
 
 pub(super) fn variable_name(key: &str) -> String {

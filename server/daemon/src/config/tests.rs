@@ -4,7 +4,7 @@ use clap::{Args as _, FromArgMatches as _};
 use tempfile::TempDir;
 
 use super::flags::KEYS;
-use super::source::{flag_name, variable_name};
+use super::source::{file_name, flag_name, variable_name};
 use super::*;
 
 /// All that a founding replica must be told, as a file.
@@ -104,6 +104,62 @@ fn variables_and_flags_alone_can_say_everything() {
     assert_eq!(config, expected);
 }
 
+/// [`FILE`] with a `[tls]` table.
+fn file_with_tls(keys: &str) -> String {
+    format!("{FILE}\n[tls]\n{keys}")
+}
+
+const TLS: &str = "certificate = \"c.pem\"\nkey = \"k.pem\"\nca = \"ca.pem\"\n";
+
+#[test]
+fn tls_is_given_whole_or_not_at_all() {
+    let config = load(&file_with_tls(TLS), &[], &[]).unwrap();
+    let expected = TlsConfig {
+        certificate: "c.pem".into(),
+        key: "k.pem".into(),
+        ca: "ca.pem".into(),
+        client_certificates: ClientCertificates::Required,
+    };
+    assert_eq!(config.tls, Some(expected.clone()));
+    let changed = load(
+        &file_with_tls(TLS),
+        &[("HOLDFAST_TLS_KEY", "other.pem")],
+        &["--tls-client-certificates=optional"],
+    );
+    let expected =
+        TlsConfig { key: "other.pem".into(), client_certificates: ClientCertificates::Optional, ..expected };
+    assert_eq!(changed.unwrap().tls, Some(expected));
+    let missing = load(&file_with_tls("key = \"k.pem\""), &[], &[]);
+    assert_wrong(missing, &["tls.certificate is not given", "HOLDFAST_TLS_CERTIFICATE", "--tls-certificate"]);
+    assert_wrong(load(FILE, &[("HOLDFAST_TLS_CLIENT_CERTIFICATES", "optional")], &[]), &["tls.certificate"]);
+}
+
+#[test]
+fn a_wrong_key_or_value_of_tls_says_what_would_be_right() {
+    assert_wrong(load(&file_with_tls("cert = \"x\""), &[], &[]), &["key tls.cert", "is tls.key"]);
+    assert_wrong(load(&file_with("tls_key", "\"x\""), &[], &[]), &["key tls_key", "is tls.key"]);
+    let whether = format!("{TLS}client_certificates = \"maybe\"");
+    assert_wrong(
+        load(&file_with_tls(&whether), &[], &[]),
+        &["tls.client_certificates", "required nor optional"],
+    );
+}
+
+#[test]
+fn whoever_looks_after_a_cell_is_admin_where_that_can_be_proved_and_everybody_elsewhere() {
+    let bootstrap = |file: &str| load(file, &[], &[]).unwrap().settings.bootstrap_principal;
+    assert_eq!(bootstrap(FILE), "anonymous");
+    assert_eq!(bootstrap(&file_with_tls(TLS)), "admin");
+    let given = "\n[settings]\nbootstrap_principal = \"root@eu\"\nlease_ms_max = 30000\n";
+    let config = load(&(file_with_tls(TLS) + given), &[], &[]).unwrap();
+    assert_eq!(
+        (config.settings.bootstrap_principal.as_str(), config.settings.lease_ms_max),
+        ("root@eu", 30_000)
+    );
+    let wrong = file_with("settings", "{ bootstrap_principal = \"@ops\" }");
+    assert_wrong(load(&wrong, &[], &[]), &["bootstrap_principal", "group"]);
+}
+
 #[test]
 fn the_file_can_be_named_by_a_variable_and_a_flag_outweighs_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -137,7 +193,12 @@ fn an_unknown_key_names_the_source_and_the_nearest_key() {
 
 #[test]
 fn variables_of_clients_and_tests_are_no_keys() {
-    let foreign = [("HOLDFAST_ADDRESSES", "x"), ("HOLDFAST_SEQUENCER", "y"), ("HOLDFAST_TEST_SEED", "z")];
+    let foreign = [
+        ("HOLDFAST_ADDRESSES", "x"),
+        ("HOLDFAST_CA", "w"),
+        ("HOLDFAST_SEQUENCER", "y"),
+        ("HOLDFAST_TEST_SEED", "z"),
+    ];
     load(FILE, &foreign, &[]).unwrap();
     for variable in KEYS.map(variable_name) {
         assert!(source::own_name(variable.as_ref()).is_some(), "{variable} is a server's");
@@ -284,14 +345,18 @@ fn the_example_file_names_every_key_and_claims_the_defaults_there_are() {
     let config = load(&example(false), &[], &[]).unwrap();
     let defaults = Config::new("prod", ReplicaId(1), "/var/lib/holdfast".into(), config.members.clone());
     assert_eq!(config, defaults);
-    assert_eq!(load(&example(true), &[], &[]).unwrap(), defaults);
+    let with_tls = load(&example(true), &[], &[]).unwrap();
+    let tls = with_tls.tls.clone().expect("[tls] is taken in");
+    assert_eq!(tls.client_certificates, ClientCertificates::Required);
+    assert_eq!(with_tls, Config { tls: Some(tls), ..defaults });
 
     let all: toml::Table = toml::from_str(&example(true)).unwrap();
-    let mut named: Vec<&str> = all.keys().map(String::as_str).collect();
-    let mut keys = KEYS.to_vec();
+    let tls = all["tls"].as_table().unwrap().keys().map(|key| format!("tls.{key}"));
+    let mut named: Vec<String> = all.keys().filter(|key| *key != "tls").cloned().chain(tls).collect();
+    let mut keys = KEYS.map(file_name).to_vec();
     named.sort_unstable();
     keys.sort_unstable();
     assert_eq!(named, keys);
     let settings = all["settings"].as_table().unwrap();
-    assert_eq!(settings.len(), 7, "every setting is named: {settings:?}");
+    assert_eq!(settings.len(), 9, "every setting is named: {settings:?}");
 }

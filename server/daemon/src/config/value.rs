@@ -8,7 +8,7 @@ use holdfast_proto::peer::v1::FoundingMember;
 use holdfast_state::settings;
 use toml::Value;
 
-use super::{ConfigError, LogFormat, LogLevel};
+use super::{ClientCertificates, ConfigError, LogFormat, LogLevel};
 
 /// A value, and where it comes from.
 #[derive(Clone, Debug)]
@@ -83,6 +83,14 @@ impl Given {
         Ok(text.to_owned())
     }
 
+    pub(super) fn client_certificates(&self) -> Result<ClientCertificates, ConfigError> {
+        match self.text()? {
+            "required" => Ok(ClientCertificates::Required),
+            "optional" => Ok(ClientCertificates::Optional),
+            other => Err(self.wrong(format!("{other:?} is neither required nor optional"))),
+        }
+    }
+
     pub(super) fn log_format(&self) -> Result<LogFormat, ConfigError> {
         match self.text()? {
             "auto" => Ok(LogFormat::Auto),
@@ -137,10 +145,10 @@ impl Given {
         })
     }
 
-    /// The settings, as a `[settings]` table or as `name=number,name=number` in text; what is not given has its
-    /// default.
+    /// The settings, as a `[settings]` table or as `name=value,name=value` in text. What is not given is 0 or empty;
+    /// what is given is within its range.
     pub(super) fn settings(&self) -> Result<Settings, ConfigError> {
-        let mut given = settings::defaults();
+        let mut given = Settings::default();
         match &self.value {
             Value::Table(table) => {
                 for (name, value) in table {
@@ -152,7 +160,7 @@ impl Given {
                 for part in text.split(',').map(str::trim) {
                     let (name, number) = part
                         .split_once('=')
-                        .ok_or_else(|| self.wrong(format!("{part:?} is no setting: NAME=NUMBER")))?;
+                        .ok_or_else(|| self.wrong(format!("{part:?} is no setting: NAME=VALUE")))?;
                     let place = format!("{}, {name}", self.place);
                     let value = Value::String(number.to_owned());
                     self.set(&mut given, name, &Given { place, value, is_text: true })?;
@@ -160,7 +168,8 @@ impl Given {
             }
             other => return Err(self.wrong(format!("{other} is no table of settings: write [settings]"))),
         }
-        settings::complete(given).map_err(|refusal| self.wrong(refusal.message))
+        settings::complete(given.clone()).map_err(|refusal| self.wrong(refusal.message))?;
+        Ok(given)
     }
 
     fn set(&self, settings: &mut Settings, name: &str, given: &Given) -> Result<(), ConfigError> {
@@ -174,6 +183,8 @@ impl Given {
             "handles_per_session_max" => settings.handles_per_session_max = large()?,
             "nodes_max" => settings.nodes_max = large()?,
             "requests_in_flight_max" => settings.requests_in_flight_max = small()?,
+            "lease_ms_max" => settings.lease_ms_max = small()?,
+            "bootstrap_principal" => settings.bootstrap_principal = given.text()?.to_owned(),
             unknown => return Err(self.unknown(unknown, &SETTINGS)),
         }
         Ok(())
@@ -188,7 +199,7 @@ impl Given {
 }
 
 /// The names of the settings.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 9] = [
     "contents_bytes_max",
     "name_bytes_max",
     "path_bytes_max",
@@ -196,6 +207,8 @@ const SETTINGS: [&str; 7] = [
     "handles_per_session_max",
     "nodes_max",
     "requests_in_flight_max",
+    "lease_ms_max",
+    "bootstrap_principal",
 ];
 
 /// The one of `known`, which is not empty, that is spelt most like `name`.

@@ -8,23 +8,23 @@ use holdfast_proto::client::v1::admin_server::Admin;
 use holdfast_proto::client::v1::{RefusalCode, Settings};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{CallAnswer, CallRequest};
-use holdfast_types::ReplicaId;
+use holdfast_types::{Principal, ReplicaId};
 use tonic::{Request, Response, Status};
 
 use super::Front;
-use super::calls::{forward, mismatched};
+use super::calls::{forward, mismatched, principal};
 use super::refusal::refused;
 
 impl Front {
-    async fn settings_call(&self, request: CallRequest) -> Result<Settings, Status> {
-        match self.call(request).await? {
+    async fn settings_call(&self, principal: Principal, request: CallRequest) -> Result<Settings, Status> {
+        match self.call(principal, request).await? {
             CallAnswer::Settings(settings) => Ok(settings),
             other => Err(mismatched(&other)),
         }
     }
 
-    async fn membership_call(&self, request: CallRequest) -> Result<(), Status> {
-        match self.call(request).await? {
+    async fn membership_call(&self, principal: Principal, request: CallRequest) -> Result<(), Status> {
+        match self.call(principal, request).await? {
             CallAnswer::Membership => Ok(()),
             other => Err(mismatched(&other)),
         }
@@ -60,9 +60,9 @@ impl Front {
 impl Admin for Front {
     async fn get_settings(
         &self,
-        _request: Request<client::GetSettingsRequest>,
+        request: Request<client::GetSettingsRequest>,
     ) -> Result<Response<client::GetSettingsResponse>, Status> {
-        let settings = self.settings_call(CallRequest::GetSettings).await?;
+        let settings = self.settings_call(principal(&request)?, CallRequest::GetSettings).await?;
         Ok(Response::new(client::GetSettingsResponse { settings: Some(settings) }))
     }
 
@@ -70,8 +70,9 @@ impl Admin for Front {
         &self,
         request: Request<client::ChangeSettingsRequest>,
     ) -> Result<Response<client::ChangeSettingsResponse>, Status> {
+        let principal = principal(&request)?;
         let changes = request.into_inner().settings.unwrap_or_default();
-        let settings = self.settings_call(CallRequest::ChangeSettings(changes)).await?;
+        let settings = self.settings_call(principal, CallRequest::ChangeSettings(changes)).await?;
         Ok(Response::new(client::ChangeSettingsResponse { settings: Some(settings) }))
     }
 
@@ -79,8 +80,12 @@ impl Admin for Front {
         &self,
         request: Request<client::AddMemberRequest>,
     ) -> Result<Response<client::AddMemberResponse>, Status> {
+        let principal = principal(&request)?;
+        // Nobody else is to have this replica connect to wherever he likes: so ask first for what needs the same right.
+        let probe = client::ListSessionsRequest { after: 0, limit: 1 };
+        self.call(principal.clone(), CallRequest::ListSessions(probe)).await?;
         let member = self.joiner(request.into_inner()).await?;
-        self.membership_call(CallRequest::AddMember(member)).await?;
+        self.membership_call(principal, CallRequest::AddMember(member)).await?;
         Ok(Response::new(client::AddMemberResponse {}))
     }
 
@@ -88,8 +93,9 @@ impl Admin for Front {
         &self,
         request: Request<client::PromoteMemberRequest>,
     ) -> Result<Response<client::PromoteMemberResponse>, Status> {
+        let principal = principal(&request)?;
         let id = ReplicaId(request.into_inner().id);
-        self.membership_call(CallRequest::PromoteMember(id)).await?;
+        self.membership_call(principal, CallRequest::PromoteMember(id)).await?;
         Ok(Response::new(client::PromoteMemberResponse {}))
     }
 
@@ -97,8 +103,9 @@ impl Admin for Front {
         &self,
         request: Request<client::RemoveMemberRequest>,
     ) -> Result<Response<client::RemoveMemberResponse>, Status> {
+        let principal = principal(&request)?;
         let id = ReplicaId(request.into_inner().id);
-        self.membership_call(CallRequest::RemoveMember(id)).await?;
+        self.membership_call(principal, CallRequest::RemoveMember(id)).await?;
         Ok(Response::new(client::RemoveMemberResponse {}))
     }
 

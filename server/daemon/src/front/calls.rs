@@ -3,29 +3,44 @@
 use std::sync::Arc;
 
 use holdfast_proto::client::v1 as client;
+use holdfast_proto::client::v1::RefusalCode;
 use holdfast_proto::client::v1::cell_server::Cell;
 use holdfast_replica::{CallAnswer, CallRequest};
+use holdfast_types::Principal;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::refusal::status_of;
+use super::refusal::{refused, status_of};
 use super::session::SessionFrames;
 use super::{CALLS_MAX, Front, overloaded, stopping};
 use crate::driver::{Call, CoreInput};
+use crate::tls::Presented;
 
 impl Front {
     /// Has the core answer a call. Dropping the future does not withdraw the call.
-    pub(super) async fn call(&self, request: CallRequest) -> Result<CallAnswer, Status> {
+    pub(super) async fn call(
+        &self,
+        principal: Principal,
+        request: CallRequest,
+    ) -> Result<CallAnswer, Status> {
         let core = self.core()?;
         let permit = Arc::clone(&self.calls).try_acquire_owned();
         let permit = permit.map_err(|_| overloaded("unanswered calls", CALLS_MAX))?;
         let (reply, answered) = oneshot::channel();
         // The permit stays with the core until it has answered: a caller that gives up frees nothing there.
-        let call = CoreInput::Call(Call { request, reply, permit });
+        let call = CoreInput::Call(Call { principal, request, reply, permit });
         core.send(call).await.map_err(|_| stopping())?;
         let reply = answered.await.map_err(|_| stopping())?;
         reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))
     }
+}
+
+/// Who has made a request, as far as the connection that it came by proves.
+pub(super) fn principal<M>(request: &Request<M>) -> Result<Principal, Status> {
+    // Every connection that comes by a door has the extension.
+    let presented = request.extensions().get::<Presented>();
+    let presented = presented.ok_or_else(|| Status::internal("the connection does not say who made it"))?;
+    presented.principal().map_err(|why| refused(RefusalCode::PermissionDenied, why))
 }
 
 /// The core answers a call with its own kind of answer, or there is a defect.
@@ -36,7 +51,7 @@ pub(super) fn mismatched(answer: &CallAnswer) -> Status {
 /// Forwards one unary call, and takes the answer of its kind.
 macro_rules! forward {
     ($front:expr, $request:expr, $kind:ident) => {
-        match $front.call(CallRequest::$kind($request.into_inner())).await? {
+        match $front.call(principal(&$request)?, CallRequest::$kind($request.into_inner())).await? {
             CallAnswer::$kind(response) => Ok(Response::new(response)),
             other => Err(mismatched(&other)),
         }
@@ -52,17 +67,19 @@ impl Cell for Front {
         &self,
         request: Request<Streaming<client::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        self.begin_session(request.into_inner()).await
+        self.begin_session(principal(&request)?, request.into_inner()).await
     }
 
     async fn status(
         &self,
-        _request: Request<client::StatusRequest>,
+        request: Request<client::StatusRequest>,
     ) -> Result<Response<client::StatusResponse>, Status> {
+        let principal = principal(&request)?.to_string();
         let (reply, answered) = oneshot::channel();
         self.core()?.send(CoreInput::Status { reply }).await.map_err(|_| stopping())?;
         let status = answered.await.map_err(|_| stopping())?;
-        Ok(Response::new(client::StatusResponse { version: env!("CARGO_PKG_VERSION").to_owned(), ..status }))
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Response::new(client::StatusResponse { version, principal, ..status }))
     }
 
     async fn get_contents(

@@ -29,6 +29,7 @@ impl Front {
     /// Takes up a stream: from here on its frames go to the core.
     pub(super) async fn begin_session(
         &self,
+        principal: Principal,
         frames: Streaming<ClientFrame>,
     ) -> Result<Response<SessionFrames>, Status> {
         let core = self.core()?;
@@ -38,7 +39,8 @@ impl Front {
         let outbox = Outbox::new(OUTBOX_LIMITS);
         let connected = CoreInput::Connected { connection, outbox: Arc::clone(&outbox) };
         core.send(connected).await.map_err(|_| super::stopping())?;
-        let reader = Reader { connection, frames, core, outbox: Arc::clone(&outbox), _permit: permit };
+        let reader =
+            Reader { connection, principal, frames, core, outbox: Arc::clone(&outbox), _permit: permit };
         tokio::spawn(reader.run(self.logger.clone()));
         Ok(Response::new(SessionFrames { outbox }))
     }
@@ -47,6 +49,8 @@ impl Front {
 /// Reads one stream.
 struct Reader {
     connection: ConnectionId,
+    /// Who the client has proved to be.
+    principal: Principal,
     frames: Streaming<ClientFrame>,
     core: mpsc::Sender<CoreInput>,
     outbox: Arc<Outbox<ServerFrame>>,
@@ -92,7 +96,7 @@ impl Reader {
             return Err(refusal(RefusalCode::Protocol, message));
         }
         while let Some(frame) = next.map_err(|status| unreadable(&status))? {
-            let principal = Principal::anonymous();
+            let principal = self.principal.clone();
             let input = Input::Frame { connection: self.connection, principal, frame };
             if self.core.send(CoreInput::Replica(input)).await.is_err() {
                 return Err(refusal(RefusalCode::Overloaded, "this replica is stopping: try another one"));

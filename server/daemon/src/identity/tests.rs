@@ -37,7 +37,7 @@ fn founders(config: &Config, own_data_id: u64) -> Vec<Member> {
 fn found(config: &Config) -> Identity {
     let mut dir = DataDir::open(config).expect("a new directory");
     let members = founders(config, dir.identity().data_id);
-    dir.found(members, config.settings).expect("the founding is written");
+    dir.found(members, config.settings.clone()).expect("the founding is written");
     dir.identity().clone()
 }
 
@@ -234,7 +234,7 @@ fn a_founding_is_on_disk_when_it_returns() {
     let config = config(dir.path());
     let mut data_dir = DataDir::open(&config).expect("a new directory");
     let members = founders(&config, data_dir.identity().data_id);
-    let founded = data_dir.found(members, config.settings).expect("the founding is written").clone();
+    let founded = data_dir.found(members, config.settings.clone()).expect("the founding is written").clone();
     // Read beside the open directory: what a process that is killed now leaves.
     let read = file::read(&dir.path().join(file::NAME), config.replica).expect("readable").expect("there");
     assert_eq!(read.stage, Stage::Founded(founded.clone()));
@@ -244,7 +244,7 @@ fn a_founding_is_on_disk_when_it_returns() {
     let reopened = DataDir::open(&config).expect("the same replica's");
     assert_eq!(reopened.identity().cell_id(), founded.cell_id);
     assert_eq!(reopened.identity(), &read);
-    assert_eq!(founded.settings, config.settings);
+    assert_eq!(founded.settings, config.settings.clone());
     assert_eq!(founded.members.iter().map(|member| member.id).collect::<Vec<_>>(), [1, 2, 3]);
     let data_id = reopened.identity().data_id;
     assert_eq!(founded.cell_id, cell_id("dev", [(1, data_id), (2, 102), (3, 103)].map(pair)));

@@ -5,7 +5,7 @@
 //! across an await.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::{Founding, HelloRequest, HelloResponse, Identity};
@@ -13,11 +13,14 @@ use holdfast_types::ReplicaId;
 use tokio::sync::watch;
 
 use super::admission::{Denial, Roster, data_is_gone};
+use crate::tls::Tls;
 
 /// The book.
 #[derive(Debug)]
 pub(crate) struct PeerBook {
     inner: Mutex<Book>,
+    /// How to connect to others; `None`: without TLS.
+    tls: Option<Arc<Tls>>,
     /// The id of the cell that has made contact, if this replica is waiting for one.
     contacted: watch::Sender<Option<u64>>,
     /// Changes when the members do: whoever was admitted before may not be any more.
@@ -37,10 +40,11 @@ struct Book {
 
 impl PeerBook {
     /// A book that knows this replica only.
-    pub(crate) fn new(me: Identity, founding: Option<Founding>) -> Self {
+    pub(crate) fn new(me: Identity, founding: Option<Founding>, tls: Option<Arc<Tls>>) -> Self {
         let roster = Roster { me, members: BTreeMap::new(), removed: Vec::new() };
         Self {
             inner: Mutex::new(Book { roster, founding, streams: BTreeMap::new() }),
+            tls,
             contacted: watch::Sender::new(None),
             members: watch::Sender::new(()),
             stop: watch::Sender::new(None),
@@ -50,6 +54,11 @@ impl PeerBook {
     /// This replica.
     pub(crate) fn me(&self) -> Identity {
         self.book().roster.me.clone()
+    }
+
+    /// How to connect to other replicas.
+    pub(super) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// The replica belongs to the cell `cell_id` from now on, durably, and may listen to its members.
@@ -168,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_joiner_learns_its_cell_from_the_first_messages_and_not_from_a_hello() {
-        let book = PeerBook::new(identity(0, 4, 44), None);
+        let book = PeerBook::new(identity(0, 4, 44), None, None);
         assert_eq!(book.answer(&hello(identity(9, 1, 11), 44)).refused, "");
         assert!(book.contacted.borrow().is_none());
         assert!(matches!(book.admit(&identity(9, 1, 11), 4), Err(Denial::NotYet(_))));
@@ -179,21 +188,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_joiner_whose_id_the_cell_knows_by_other_data_must_stop() {
-        let book = PeerBook::new(identity(0, 4, 45), None);
+        let book = PeerBook::new(identity(0, 4, 45), None, None);
         book.answer(&hello(identity(9, 1, 11), 44));
         assert!(book.stopped().await.contains("the data of replica 4 are gone"));
     }
 
     #[test]
     fn a_replica_that_has_its_data_is_not_stopped_by_a_hello() {
-        let book = PeerBook::new(identity(9, 4, 45), None);
+        let book = PeerBook::new(identity(9, 4, 45), None, None);
         book.answer(&hello(identity(9, 1, 11), 44));
         assert!(book.stop.borrow().is_none());
     }
 
     #[test]
     fn only_the_newest_stream_of_a_peer_counts() {
-        let book = PeerBook::new(identity(9, 1, 11), None);
+        let book = PeerBook::new(identity(9, 1, 11), None, None);
         let first = book.begin_stream(ReplicaId(2));
         assert!(book.is_newest(ReplicaId(2), first));
         let second = book.begin_stream(ReplicaId(2));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::peer_client::PeerClient;
-use holdfast_proto::peer::v1::{HelloRequest, HelloResponse, Identity};
+use holdfast_proto::peer::v1::{HelloResponse, Identity};
 use holdfast_types::{Duration, ReplicaId};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::PeerBook;
 use super::admission::data_is_gone;
+use crate::tls::{self, explain};
 
 /// A replica answers a Hello at once or not at all.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,11 +25,18 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// A connection to another replica.
 pub(crate) type Connection = PeerClient<Channel>;
 
-/// Connects to the replica at `address` and asks who is there. `Err` says why that was not possible.
-pub(crate) async fn greet(address: &str, hello: HelloRequest) -> Result<(Connection, HelloResponse), String> {
+/// Connects to the replica at `address`, which must be able to prove that it is `id` if there is TLS, and asks who is
+/// there. `expected_data_id` as in the message. `Err` says why that was not possible.
+pub(crate) async fn greet(
+    book: &PeerBook,
+    id: ReplicaId,
+    address: &str,
+    expected_data_id: u64,
+) -> Result<(Connection, HelloResponse), String> {
+    let hello = book.introduction(expected_data_id);
     let greeting = async {
-        let mut connection = connect(address).await?;
-        let answer = connection.hello(hello).await.map_err(|status| status.message().to_owned())?;
+        let mut connection = connect(book, id, address).await?;
+        let answer = connection.hello(hello).await.map_err(|status| said(&status))?;
         Ok((connection, answer.into_inner()))
     };
     match tokio::time::timeout(HELLO_TIMEOUT, greeting).await {
@@ -36,7 +45,7 @@ pub(crate) async fn greet(address: &str, hello: HelloRequest) -> Result<(Connect
     }
 }
 
-async fn connect(address: &str) -> Result<Connection, String> {
+async fn connect(book: &PeerBook, id: ReplicaId, address: &str) -> Result<Connection, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| format!("{address:?} is not an address: it must be host:port"))?
         .connect_timeout(HELLO_TIMEOUT)
@@ -44,14 +53,15 @@ async fn connect(address: &str) -> Result<Connection, String> {
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    let channel = endpoint.connect().await.map_err(|error| innermost(&error))?;
+    let channel = tls::connect(book.tls(), id, &endpoint).await.map_err(|error| innermost(&error))?;
     Ok(PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
 }
 
 /// Connects to a member of the cell, and makes sure that it is the one the cell knows and that this replica is
 /// welcome there. `Err` says why it cannot be talked to now.
 pub(super) async fn connect_member(book: &PeerBook, member: &Member) -> Result<Connection, String> {
-    let (connection, answer) = greet(&member.peer_address, book.introduction(member.data_id)).await?;
+    let (connection, answer) =
+        greet(book, ReplicaId(member.id), &member.peer_address, member.data_id).await?;
     check_answer(&book.me(), member, &answer)?;
     if !answer.refused.is_empty() {
         // It is the member that the cell knows, so what it says of this replica is to be believed.
@@ -80,8 +90,18 @@ fn check_answer(me: &Identity, member: &Member, answer: &HelloResponse) -> Resul
     Ok(())
 }
 
-/// The error that an operator can do something with is the last in the chain, such as "Connection refused".
-fn innermost(error: &dyn Error) -> String {
+/// Why a call failed: what the other replica says, or why the connection broke.
+fn said(status: &Status) -> String {
+    let error = status.source();
+    error.map_or_else(|| status.message().to_owned(), |error| innermost(error))
+}
+
+/// The error that an operator can do something with: one of TLS, or the last in the chain, such as "Connection
+/// refused".
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    if let Some(why) = explain(error) {
+        return why;
+    }
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -95,7 +115,7 @@ pub(crate) struct Greeter(pub(crate) Arc<PeerBook>);
 impl Greeter {
     /// The data_id of the replica that waits at `address` to join as `id`; or why it cannot.
     pub(crate) async fn greet_joiner(&self, id: ReplicaId, address: &str) -> Result<u64, String> {
-        let (_, answer) = greet(address, self.0.introduction(0)).await.map_err(|reason| {
+        let (_, answer) = greet(&self.0, id, address, 0).await.map_err(|reason| {
             format!(
                 "{id} does not answer at {address}: {reason}. It must be running before it is added: start it with \
                  `holdfastd run --join`"
@@ -180,7 +200,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let greeter = Greeter(Arc::new(PeerBook::new(identity(9, 1), None)));
+        let greeter = Greeter(Arc::new(PeerBook::new(identity(9, 1), None, None)));
         let reason = greeter.greet_joiner(ReplicaId(4), &address).await.unwrap_err();
         assert!(reason.contains("refused") && reason.contains("--join"), "{reason}");
     }

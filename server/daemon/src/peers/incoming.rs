@@ -24,6 +24,7 @@ use super::admission::Denial;
 use super::dial::MESSAGE_BYTES_MAX;
 use super::snapshot::receive;
 use crate::driver::CoreInput;
+use crate::tls::Presented;
 
 /// A stream must say who sends within this time.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,6 +56,18 @@ impl PeerService {
             .add_service(PeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
+    /// Whether the certificate that a request came with is that of the replica that it claims to be from. What
+    /// cannot be true now may be with another certificate, so the sender goes on trying.
+    fn check_certificate(&self, presented: &Presented, from: &Identity) -> Result<(), Status> {
+        let me = self.book.me();
+        presented.check_replica(&me.cell, ReplicaId(from.replica)).map_err(|why| {
+            let whose = format!("replica {} of cell {:?}", from.replica, from.cell);
+            warn!(self.logger, "refused somebody who claims to be {whose}: {why}");
+            let me = format!("replica {} of cell {:?}", me.replica, me.cell);
+            Status::permission_denied(format!("{me} does not believe that this is {whose}: {why}"))
+        })
+    }
+
     /// Whether the sender is admitted: `Ok(Err(reason))` is for the response, `Err` for the status.
     fn admit(&self, from: &Identity, to: u64) -> Result<Result<ReplicaId, String>, Status> {
         match self.book.admit(from, to) {
@@ -74,7 +87,9 @@ impl PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
-        let answer = self.book.answer(request.get_ref());
+        let (presented, hello) = parts(request)?;
+        self.check_certificate(&presented, &hello.from.clone().unwrap_or_default())?;
+        let answer = self.book.answer(&hello);
         if !answer.refused.is_empty() {
             warn!(self.logger, "refused a replica: {}", answer.refused);
         }
@@ -85,9 +100,10 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<PeerFrame>>,
     ) -> Result<Response<MessagesResponse>, Status> {
-        let mut frames = request.into_inner();
+        let (presented, mut frames) = parts(request)?;
         let first = first(frames.message()).await?;
         let from = first.from.unwrap_or_default();
+        self.check_certificate(&presented, &from)?;
         let id = match self.admit(&from, first.to)? {
             Ok(id) => id,
             Err(refused) => return Ok(Response::new(MessagesResponse { refused })),
@@ -117,9 +133,10 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotResponse>, Status> {
-        let mut chunks = request.into_inner();
+        let (presented, mut chunks) = parts(request)?;
         let first = first(chunks.message()).await?;
         let from = first.from.unwrap_or_default();
+        self.check_certificate(&presented, &from)?;
         let id = match self.admit(&from, first.to)? {
             Ok(id) => id,
             Err(refused) => return Ok(Response::new(SnapshotResponse { refused })),
@@ -197,6 +214,14 @@ impl Reader {
             }
         }
     }
+}
+
+/// What whoever made the connection has proved, and what came by it.
+fn parts<M>(request: Request<M>) -> Result<(Presented, M), Status> {
+    // Every connection that comes by a door has the extension.
+    let presented = request.extensions().get::<Presented>().cloned();
+    let presented = presented.ok_or_else(|| Status::internal("the connection does not say who made it"))?;
+    Ok((presented, request.into_inner()))
 }
 
 /// The first message of a stream, which says who sends.

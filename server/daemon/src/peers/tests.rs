@@ -16,9 +16,10 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::{PeerBook, PeerService, Peers};
+use crate::accept::{Door, connections};
 use crate::config::Config;
 use crate::driver::CoreInput;
-use crate::listen::connections;
+use crate::tls::Side;
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,13 +53,14 @@ impl End {
             data_id: member.data_id,
             peer_address: member.peer_address.clone(),
         };
-        let book = Arc::new(PeerBook::new(me, None));
+        let book = Arc::new(PeerBook::new(me, None, None));
         let service = PeerService::new(Arc::clone(&book), sender.clone(), logger()).router();
         let listener = std::net::TcpListener::bind(&member.peer_address).unwrap();
         listener.set_nonblocking(true).unwrap();
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            service.serve_with_incoming(connections(listener, logger())).await
+            let door = Door::new(Side::Peers, None, 64, logger());
+            service.serve_with_incoming(connections(listener, door)).await
         });
         let peers = Peers::new(Arc::clone(&book), sender, logger());
         Self { runtime: Some(runtime), peers, book, core }

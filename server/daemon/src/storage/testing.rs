@@ -52,8 +52,9 @@ pub(super) fn state_at(index: u64, term: u64, sessions: u64) -> StateAt {
     let mut state = State::genesis(genesis);
     for session in 0..sessions {
         let secret = session.to_le_bytes().repeat(4).into();
-        let open = OpenSession { secret, lease_ms: 12_000, client: "test".repeat(50) };
-        let command = Command { tag: 0, kind: Some(command::Kind::OpenSession(open)) };
+        let open =
+            OpenSession { secret, lease_ms: 12_000, client: "test".repeat(50), principal: String::new() };
+        let command = Command { kind: Some(command::Kind::OpenSession(open)), ..Command::default() };
         state.apply(command, &mut Vec::new()).expect("an opening applies");
     }
     StateAt { index, term: Term(term), voters: vec![1, 2, 3], learners: vec![4], state }
@@ -80,7 +81,8 @@ pub(crate) fn founded(config: &Config) -> DataDir {
         client_address: member.client_address.clone(),
         learner: false,
     };
-    dir.found(config.members.iter().map(member).collect(), config.settings).expect("the founding is written");
+    dir.found(config.members.iter().map(member).collect(), config.settings.clone())
+        .expect("the founding is written");
     dir
 }
 

@@ -1,0 +1,286 @@
+//! Connections that come to a replica: counted, taken through their handshakes, and handed to gRPC.
+//!
+//! Handshakes run side by side, and each has a limited time, so that one that dawdles holds up nobody. Whoever
+//! speaks TLS where there is none, or the other way round, is told so in words before the connection is closed.
+//!
+//! Invariant: the connections that are open through a [`Door`], those in their handshakes among them, are never more
+//! than it allows; what is beyond is closed at once, so that the log never lacks a file descriptor.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use holdfast_types::Duration;
+use slog::{Logger, debug, warn};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_stream::Stream;
+
+use crate::socket::Socket;
+use crate::tls::{Side, Tls};
+
+/// How long to wait when nothing can be accepted, such as for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// A connection must say something, and be through its handshake, within this time.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Whoever is turned away gets so long to read why.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+/// Things that a stranger can cause at will are logged this often at most.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// The first byte of a TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// HTTP/2's error code for a connection that is not secure enough.
+const INADEQUATE_SECURITY: u32 = 0xc;
+const NEEDS_TLS: &str = "this replica speaks TLS only: give certificates, or configure [tls] on all replicas";
+const HAS_NO_TLS: &str =
+    "this replica runs without TLS: leave certificates out, or configure [tls] on all replicas\n";
+
+/// How connections come in by one listener.
+pub(crate) struct Door {
+    side: Side,
+    tls: Option<Arc<Tls>>,
+    sockets: Arc<Semaphore>,
+    sockets_max: usize,
+    /// Of connections beyond `sockets_max`.
+    overflows: Throttle,
+    /// Of connections that did not get through.
+    failures: Throttle,
+    logger: Logger,
+}
+
+impl Door {
+    /// A door that lets `sockets_max` connections be open at a time; with `tls`, only those that prove themselves.
+    pub(crate) fn new(side: Side, tls: Option<Arc<Tls>>, sockets_max: usize, logger: Logger) -> Arc<Self> {
+        Arc::new(Self {
+            side,
+            tls,
+            sockets: Arc::new(Semaphore::new(sockets_max)),
+            sockets_max,
+            overflows: Throttle::default(),
+            failures: Throttle::default(),
+            logger,
+        })
+    }
+
+    /// Takes a connection up, unless there are too many.
+    async fn next(&self, listener: &TcpListener) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, from)) => match Arc::clone(&self.sockets).try_acquire_owned() {
+                    Ok(permit) => return (stream, from, permit),
+                    // Dropping the stream closes it.
+                    Err(_) => self.overflows.pass(|more| {
+                        warn!(self.logger, "closed the connection of {}: {} are open, the most there may be",
+                            self.side, self.sockets_max; "from" => from, "unsaid" => more);
+                    }),
+                },
+                Err(error) => {
+                    warn!(self.logger, "cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Takes one connection through its handshake; `None` if it does not get through.
+    async fn admit(
+        self: Arc<Self>,
+        stream: TcpStream,
+        from: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Socket> {
+        // A connection that died since is noticed soon enough.
+        let _ = stream.set_nodelay(true);
+        let why = match tokio::time::timeout(HANDSHAKE_MAX, self.handshake(stream, permit)).await {
+            Ok(Ok(socket)) => return Some(socket),
+            Ok(Err(Some(why))) => why,
+            Ok(Err(None)) => {
+                debug!(self.logger, "{} connected and said nothing", self.side; "from" => from);
+                return None;
+            }
+            Err(_) => format!("its handshake took longer than {} s", HANDSHAKE_MAX.as_secs()),
+        };
+        self.failures.pass(|more| {
+            warn!(self.logger, "turned away {}: {why}", self.side; "from" => from, "unsaid" => more);
+        });
+        None
+    }
+
+    /// `Err` says why it failed; without words, if there is nothing to say of it.
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Socket, Option<String>> {
+        let mut first = [0];
+        if !matches!(stream.peek(&mut first).await, Ok(1)) {
+            return Err(None);
+        }
+        match (&self.tls, first[0] == TLS_HANDSHAKE) {
+            (None, false) => Ok(Socket::plain(stream, permit)),
+            (None, true) => {
+                turn_away(stream, HAS_NO_TLS.as_bytes()).await;
+                Err(Some(
+                    "it speaks TLS, and this replica runs without: configure [tls] here, or not there".into(),
+                ))
+            }
+            (Some(_), false) => {
+                turn_away(stream, &go_away(NEEDS_TLS)).await;
+                Err(Some("it does not speak TLS, and this replica speaks nothing else".into()))
+            }
+            (Some(tls), true) => match tls.accept(self.side, stream).await {
+                Ok(stream) => Ok(Socket::tls(stream, permit)),
+                Err((why, stream)) => {
+                    // The alert that says why is on its way, and must not be overtaken by a reset.
+                    turn_away(stream, &[]).await;
+                    Err(Some(why))
+                }
+            },
+        }
+    }
+}
+
+/// Says the last words to a connection, and waits a little for it to hear them: closing one that has sent more than
+/// was read would discard what it was told.
+async fn turn_away(mut stream: TcpStream, words: &[u8]) {
+    let last = async {
+        stream.write_all(words).await?;
+        stream.shutdown().await?;
+        let mut scratch = [0; 1024];
+        while stream.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // Whoever does not listen need not.
+    let _ = tokio::time::timeout(LINGER_MAX, last).await;
+}
+
+/// The HTTP/2 frames that end a connection before it has begun, with a text for whoever made it: empty SETTINGS and
+/// a GOAWAY (RFC 9113 §6.5, §6.8).
+fn go_away(text: &str) -> Vec<u8> {
+    let length = (8 + text.len()) as u32;
+    let mut frames = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    frames.extend(&length.to_be_bytes()[1..]);
+    frames.extend([7, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    frames.extend(INADEQUATE_SECURITY.to_be_bytes());
+    frames.extend(text.as_bytes());
+    frames
+}
+
+/// Lets something be said now and then, and counts what was not.
+#[derive(Default)]
+struct Throttle(Mutex<(Option<Instant>, u64)>);
+
+impl Throttle {
+    /// Calls `say` with the number of times that it was not called since, unless it was called just now.
+    fn pass(&self, say: impl FnOnce(u64)) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0.is_some_and(|last| last.elapsed() < LOG_PAUSE) {
+            state.1 += 1;
+            return;
+        }
+        let unsaid = std::mem::take(&mut state.1);
+        state.0 = Some(Instant::now());
+        drop(state);
+        say(unsaid);
+    }
+}
+
+/// The connections that come to `listener` by `door`. Never ends, and never spins: a failed accept is waited out.
+/// Dropping the stream closes the listener and ends the handshakes.
+pub(crate) fn connections(
+    listener: TcpListener,
+    door: Arc<Door>,
+) -> Pin<Box<dyn Stream<Item = io::Result<Socket>> + Send>> {
+    let handshakes = FuturesUnordered::new();
+    Box::pin(futures::stream::unfold(
+        (listener, door, handshakes),
+        |(listener, door, mut handshakes)| async move {
+            loop {
+                tokio::select! {
+                    (stream, from, permit) = door.next(&listener) => {
+                        handshakes.push(Arc::clone(&door).admit(stream, from, permit));
+                    }
+                    Some(admitted) = handshakes.next(), if !handshakes.is_empty() => {
+                        if let Some(socket) = admitted {
+                            return Some((Ok(socket), (listener, door, handshakes)));
+                        }
+                    }
+                }
+            }
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logging::testing::Lines;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    async fn listening(door: Arc<Door>) -> (SocketAddr, impl Stream<Item = io::Result<Socket>> + Unpin) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        (listener.local_addr().unwrap(), connections(listener, door))
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_cap_is_closed_at_once_and_one_that_leaves_makes_room() {
+        let lines = Lines::default();
+        let door = Door::new(Side::Clients, None, 2, lines.logger());
+        let (address, mut sockets) = listening(door).await;
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"P").await.unwrap();
+            open.push((client, sockets.next().await.unwrap().unwrap()));
+        }
+        for _ in 0..2 {
+            let mut beyond = TcpStream::connect(address).await.unwrap();
+            let closed = async {
+                tokio::select! {
+                    read = beyond.read_u8() => assert!(read.is_err(), "it is closed"),
+                    _ = sockets.next() => panic!("it is beyond the cap"),
+                }
+            };
+            tokio::time::timeout(LIMIT, closed).await.expect("it is closed at once");
+        }
+        assert_eq!(lines.containing("2 are open, the most there may be"), 1, "not once for each");
+
+        open.pop();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"P").await.unwrap();
+        tokio::time::timeout(LIMIT, sockets.next()).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn tls_where_there_is_none_is_answered_in_words() {
+        let lines = Lines::default();
+        let (address, mut sockets) = listening(Door::new(Side::Peers, None, 8, lines.logger())).await;
+        let client = async {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(&[TLS_HANDSHAKE, 3, 1]).await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = tokio::select! {
+            answer = client => answer,
+            _ = sockets.next() => panic!("it cannot get through"),
+        };
+        assert_eq!(answer, HAS_NO_TLS);
+    }
+
+    #[test]
+    fn go_away_is_settings_and_a_goaway_with_the_text() {
+        let frames = go_away("no");
+        assert_eq!(frames[..9], [0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        assert_eq!(frames[9..18], [0, 0, 10, 7, 0, 0, 0, 0, 0]);
+        assert_eq!(frames[18..], [0, 0, 0, 0, 0, 0, 0, 0xc, b'n', b'o']);
+    }
+}
