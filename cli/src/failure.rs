@@ -110,9 +110,15 @@ impl Kind {
             _ if error.is_outcome_unknown() => Self::Unknown,
             Error::Refused { code, .. } => Self::of_refusal(*code),
             Error::Unavailable { .. } => Self::Unreachable,
-            Error::SessionEnded { ended: Ended::Unreachable { .. } | Ended::GraceOver { .. }, .. } => {
-                Self::Unreachable
-            }
+            Error::SessionEnded { ended, .. } => Self::of_end(ended),
+            _ => Self::Failed,
+        }
+    }
+
+    /// The kind of a session's end.
+    pub(crate) fn of_end(ended: &Ended) -> Self {
+        match ended {
+            Ended::Unreachable { .. } | Ended::GraceOver { .. } | Ended::Expired => Self::Unreachable,
             _ => Self::Failed,
         }
     }

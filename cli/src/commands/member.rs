@@ -12,7 +12,8 @@ use crate::output;
 /// List, add, promote and remove the replicas of the cell.
 ///
 /// To replace a replica whose data is gone: start another under a new id with `holdfastd run --join`, add it,
-/// promote it when it has caught up, and remove the old one.
+/// promote it when it has caught up, and remove the old one. Changes are for the bootstrap principal, and for those
+/// that the access control list 'admin' lists.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Member {
     /// List the members as the master sees them.

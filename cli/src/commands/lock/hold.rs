@@ -95,6 +95,8 @@ impl Lock {
             self.tell(client, "kept", None)?;
         }
         tokio::select! {
+            // Who has lost the lock cannot let go of it.
+            biased;
             reason = self.must_stop(lock, Duration::ZERO) => Ok(Ended::Lost(reason)),
             () = asked.wait() => {
                 self.tell(client, "asked", None)?;

@@ -150,11 +150,7 @@ impl Watch {
 
     /// Why there is nothing more to hear.
     fn over(&self, ended: Ended) -> anyhow::Error {
-        let kind = match ended {
-            Ended::Expired | Ended::Unreachable { .. } | Ended::GraceOver { .. } => Kind::Unreachable,
-            _ => Kind::Failed,
-        };
-        Failure::error(kind, format!("the watch of {} is over: {ended}", self.path.as_str()))
+        Failure::error(Kind::of_end(&ended), format!("the watch of {} is over: {ended}", self.path.as_str()))
     }
 }
 
