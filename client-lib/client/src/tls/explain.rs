@@ -52,7 +52,8 @@ fn of_replica(reason: &CertificateError) -> String {
             "the replica's certificate is not valid yet: compare this machine's clock with the replica's"
                 .to_owned()
         }
-        CertificateError::UnknownIssuer => {
+        // The second if the CA has the name of one that is trusted: CAs of one cell are called alike.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the replica's certificate is signed by a CA that is not trusted here".to_owned()
         }
         CertificateError::NotValidForName => "the replica's certificate is for another host".to_owned(),
