@@ -3,10 +3,11 @@
 use crate::address;
 use crate::channels::Channels;
 use crate::error::{ConnectError, Error};
+use crate::options::WriteOptions;
 use crate::session::SessionBuilder;
 use crate::tls::{Credentials, Tls};
 use crate::unary::{Repeat, Unary};
-use crate::values::{AclNames, Contents, DirPage, Entry, NodeKind, NodeStat, SequencerCheck, Written};
+use crate::values::{AclNames, Contents, DirPage, Entry, NodeStat, SequencerCheck, Written};
 use bytes::Bytes;
 use holdfast_proto::client::v1 as wire;
 use std::sync::Arc;
@@ -83,44 +84,6 @@ impl CellBuilder {
         let addresses: Arc<[String]> = address::parse_all(&self.addresses, channels.scheme())?.into();
         let unary = Unary::new(Arc::clone(&addresses), channels.clone(), self.timeout);
         Ok(Cell { addresses, name: self.name.into(), channels, unary })
-    }
-}
-
-/// On what conditions [`Cell::set_contents`] writes. By default: whatever is there, but something must be.
-#[derive(Clone, Debug, Default)]
-#[must_use = "options do nothing until they are given to `Cell::set_contents`"]
-pub struct WriteOptions {
-    if_generation: Option<u64>,
-    create: bool,
-    kind: Option<NodeKind>,
-}
-
-impl WriteOptions {
-    /// The file must exist.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Write only if this is still the file's content generation. 0: the file must not exist yet, and is
-    /// created.
-    pub fn if_generation(mut self, generation: u64) -> Self {
-        self.if_generation = Some(generation);
-        self
-    }
-
-    /// Create the file, permanent, if it does not exist.
-    pub fn create(mut self) -> Self {
-        self.create = true;
-        self
-    }
-
-    /// What to create: a file by default. A directory takes no contents, and implies `if_generation(0)`.
-    pub fn kind(mut self, kind: NodeKind) -> Self {
-        self.kind = Some(kind);
-        if kind == NodeKind::Directory {
-            self.if_generation = Some(0);
-        }
-        self
     }
 }
 

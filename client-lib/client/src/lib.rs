@@ -24,8 +24,51 @@
 //! # }
 //! ```
 //!
-//! This crate performs what `holdfast-session` decides, and decides nothing about leases, retries or outcomes
-//! itself. Each future says what dropping it does. Logs go to `tracing`.
+//! # Reading, and the cache
+//!
+//! What is read through a handle is cached, and the cache is never wrong: a write of a node waits until every client
+//! that caches it has dropped what it cached, or has lost its lease. So [`Handle::contents`], [`Handle::stat`] and
+//! [`Handle::read_dir`] are linearizable whether they ask the master or not; if they do not, they take no message, no
+//! lock, and no await point. [`Handle::cached_contents`] never asks. [`OpenOptions::caching`] switches the cache off for
+//! a handle, [`SessionBuilder::cache_bytes_max`] bounds it, [`Session::cache_stats`] counts. How a lock fares is never
+//! cached: [`Handle::lock_stat`].
+//!
+//! # Events
+//!
+//! [`OpenOptions::events`] chooses what [`Handle::events`] tells: contents, children, access control, locks.
+//! [`Session::events`] tells of jeopardy, safety, fail-over and the end. Both are streams that end with the session and
+//! its reason. A reader that is slow finds several events become one; a change is never lost, fail-overs included.
+//!
+//! # Locks, sequencers and fences
+//!
+//! A [`Lock`] is as good as its session's lease. [`Lock::run`] stops work when the lock is lost, [`Lock::is_held`] tells
+//! at any moment whether it is certainly held. Orders that are on their way cannot be called back: hand out
+//! [`Lock::sequencer`] with each, and let the server that receives them keep a [`Fence`]. Within the cell,
+//! [`Handle::set_sequencer`] makes the calls of a handle depend on a lock. [`OpenOptions::lock_delay`] helps servers that
+//! do neither, [`OpenOptions::keep_lock`] makes taking a lock again free.
+//!
+//! # When things go wrong
+//!
+//! A master that dies costs a delay: calls wait and are sent again, and take effect once. A session whose lease has run
+//! out here is in [jeopardy](SessionState::Jeopardy): its calls wait, nothing is read from the cache, locks count as
+//! not held. It becomes safe again, or, after the grace period, ends; then everything that belongs to it fails for ever
+//! with the same [`Ended`]. Every [`Error`] tells whether trying again makes sense ([`Error::is_retryable`]), and whether
+//! the call may have taken effect ([`Error::is_outcome_unknown`]). [`Handle::poison`] gives up all calls of a handle at
+//! once; any single one is given up by dropping its future, and each future says what that does.
+//!
+//! # Who may do what
+//!
+//! With [`CellBuilder::tls`] the client knows whom it talks to, and the cell knows who the client is: the name in its
+//! certificate. Nodes have the names of three access control lists ([`AclNames`]); [`OpenOptions::uses`] says what a
+//! handle is for, and is checked when it is opened.
+//!
+//! # Without a session
+//!
+//! [`Cell`] has calls by name, such as [`Cell::contents`] and [`Cell::set_contents`], and those of operators. They find
+//! the master by themselves, and need no lease; but a write whose reply is lost has an unknown outcome.
+//!
+//! This crate performs what `holdfast-session` decides, and decides nothing about leases, caches, retries or outcomes
+//! itself. Logs go to `tracing`.
 
 mod address;
 mod admin;
@@ -48,7 +91,7 @@ mod unary;
 mod values;
 
 pub use call::SessionState;
-pub use cell::{Cell, CellBuilder, CellStatus, TIMEOUT_DEFAULT, WriteOptions};
+pub use cell::{Cell, CellBuilder, CellStatus, TIMEOUT_DEFAULT};
 pub use error::{ConnectError, Error, Lost};
 pub use events::{ChildChange, EventKind, EventSet, HandleEvent, SessionEvent};
 pub use handle::Handle;
@@ -56,7 +99,7 @@ pub use holdfast_proto::client::v1::{MemberStatus, RefusalCode, Role, SessionInf
 pub use holdfast_session::{CacheStats, Ended};
 pub use holdfast_types::{Admitted, Fence, FenceError, FenceTextError, Mode, Sequencer, SequencerError};
 pub use lock::Lock;
-pub use options::OpenOptions;
+pub use options::{OpenOptions, WriteOptions};
 pub use session::{CACHE_BYTES_DEFAULT, GRACE_DEFAULT, LEASE_DEFAULT, Session, SessionBuilder};
 pub use streams::{HandleEvents, SessionEvents};
 pub use tls::{Tls, TlsError};

@@ -122,7 +122,8 @@ impl Lock {
     }
 
     /// Gives the lock back, and waits until the cell has done it; no lock-delay follows. If the future is
-    /// dropped, the lock is released all the same.
+    /// dropped, the lock is released all the same. A handle with [`OpenOptions::keep_lock`](crate::OpenOptions) keeps
+    /// an exclusive lock until somebody else asks for it, and this returns at once.
     ///
     /// # Errors
     ///

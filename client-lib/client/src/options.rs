@@ -1,4 +1,4 @@
-//! How a node is to be opened.
+//! How a node is to be opened, or written by its name.
 
 use crate::call::Opening;
 use crate::events::{EventKind, EventSet};
@@ -155,5 +155,43 @@ impl OpenOptions {
             acl: self.acl.map(wire::AclNames::from),
         };
         (Operation::Open(open), Opening { events: self.events, keep_lock: self.keep_lock })
+    }
+}
+
+/// On what conditions [`Cell::set_contents`](crate::Cell::set_contents) writes. By default: whatever is there, but something must be.
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until they are given to `Cell::set_contents`"]
+pub struct WriteOptions {
+    pub(crate) if_generation: Option<u64>,
+    pub(crate) create: bool,
+    pub(crate) kind: Option<NodeKind>,
+}
+
+impl WriteOptions {
+    /// The file must exist.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Write only if this is still the file's content generation. 0: the file must not exist yet, and is
+    /// created.
+    pub fn if_generation(mut self, generation: u64) -> Self {
+        self.if_generation = Some(generation);
+        self
+    }
+
+    /// Create the file, permanent, if it does not exist.
+    pub fn create(mut self) -> Self {
+        self.create = true;
+        self
+    }
+
+    /// What to create: a file by default. A directory takes no contents, and implies `if_generation(0)`.
+    pub fn kind(mut self, kind: NodeKind) -> Self {
+        self.kind = Some(kind);
+        if kind == NodeKind::Directory {
+            self.if_generation = Some(0);
+        }
+        self
     }
 }

@@ -5,5 +5,6 @@ mod calls;
 mod certificates;
 mod events;
 mod fake;
+mod operators;
 mod tls;
 mod transport;

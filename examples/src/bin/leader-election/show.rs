@@ -83,7 +83,7 @@ impl<'d> Show<'d> {
         println!("Lease {}, lock-delay {}.", seconds(LEASE), seconds(LOCK_DELAY));
         timeline.act("Act 1: an election");
         let replicas = Replicas::start(timeline, dir).await?;
-        let resource = Resource::serve().await?;
+        let resource = Resource::serve(dir).await?;
         timeline.says("resource", format!("takes orders at {}", resource.address));
         let history = resource.history.clone();
         let mut show = Self { timeline, dir, replicas, history, resource, candidates: Vec::new() };
