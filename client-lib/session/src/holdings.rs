@@ -11,6 +11,7 @@ use crate::counters::CacheCounters;
 use crate::doors::CacheConfig;
 use crate::handles::{Claim, Handles, OpenHandle, Shape, uses_of};
 use crate::kept_locks::KeptLocks;
+use crate::requests::Asked;
 use crate::slot::{Slot, Validity};
 use crate::watch::Watch;
 use holdfast_proto::client::v1::{
@@ -128,15 +129,15 @@ impl Holdings {
 
     // ---- What the cell says.
 
-    /// Takes note of what came of a request. `wanted`: somebody waits for it. Returns where what is read through the
-    /// handle that was opened is cached.
-    pub(crate) fn learn(&mut self, operation: &Operation, wanted: bool, reply: &Reply) -> Option<Arc<Slot>> {
+    /// Takes note of what came of a request. Returns where what is read through the handle that was opened is cached.
+    pub(crate) fn learn(&mut self, asked: &Asked<'_>, reply: &Reply) -> Option<Arc<Slot>> {
+        let Asked { operation, wanted, resent } = *asked;
         let result = reply.outcome.as_ref()?.result.as_ref()?;
         let cacheable = reply.cacheable && self.config.on;
         match (operation, result) {
             // Unwanted, it is being closed already.
             (Operation::Open(open), outcome::Result::Opened(opened)) if wanted => {
-                return self.opened(HandleId(reply.number), open, opened);
+                return self.opened(HandleId(reply.number), open, opened, !resent);
             }
             (Operation::Open(open), outcome::Result::Refusal(refusal)) if cacheable => {
                 self.absent(open, refusal);
@@ -173,7 +174,15 @@ impl Holdings {
         None
     }
 
-    fn opened(&mut self, id: HandleId, open: &wire::Open, opened: &wire::Opened) -> Option<Arc<Slot>> {
+    /// A handle was opened. `proven`: just now; and not at an earlier try, before an attachment that made whatever was
+    /// open until then prove nothing.
+    fn opened(
+        &mut self,
+        id: HandleId,
+        open: &wire::Open,
+        opened: &wire::Opened,
+        proven: bool,
+    ) -> Option<Arc<Slot>> {
         let mut stat = opened.stat.clone().unwrap_or_default();
         self.watch.opened(id, open, &stat);
         strip(Some(&mut stat));
@@ -191,7 +200,7 @@ impl Holdings {
             shape,
             caching,
             slot: slot.clone(),
-            proven: true,
+            proven,
             users: [id].into(),
             claim: Claim::default(),
         };

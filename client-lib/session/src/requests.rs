@@ -78,6 +78,17 @@ struct Undecided {
     answer_bytes: u64,
     /// When it was sent last.
     sent_at: Time,
+    /// It was sent before, on an earlier attachment.
+    resent: bool,
+}
+
+/// A request whose answer has come.
+pub(crate) struct Asked<'r> {
+    pub(crate) operation: &'r Operation,
+    /// Somebody waits for it.
+    pub(crate) wanted: bool,
+    /// It was sent on an earlier attachment too: the answer may be what was recorded then, and old.
+    pub(crate) resent: bool,
 }
 
 #[derive(Debug)]
@@ -161,9 +172,10 @@ impl Requests {
         true
     }
 
-    /// A request that is not decided, and whether somebody waits for it.
-    pub(crate) fn asked(&self, number: u64) -> Option<(&Operation, bool)> {
-        self.undecided.get(&number).map(|undecided| (&undecided.operation, undecided.token.is_some()))
+    /// A request that is not decided.
+    pub(crate) fn asked(&self, number: u64) -> Option<Asked<'_>> {
+        let Undecided { operation, token, resent, .. } = self.undecided.get(&number)?;
+        Some(Asked { operation, wanted: token.is_some(), resent: *resent })
     }
 
     /// What came of a request; nothing, if it is decided already. `slot`: where what is read of the node that it opened
@@ -270,6 +282,7 @@ impl Requests {
             }
             bytes += push(frame, number, undecided.operation.clone());
             undecided.sent_at = now;
+            undecided.resent = true;
             self.sent_through = number;
         }
         while self.undecided.len() < self.window
@@ -286,7 +299,8 @@ impl Requests {
             self.number += 1;
             bytes += push(frame, self.number, operation.clone());
             self.sent_through = self.number;
-            self.undecided.insert(self.number, Undecided { token, operation, answer_bytes, sent_at: now });
+            let undecided = Undecided { token, operation, answer_bytes, sent_at: now, resent: false };
+            self.undecided.insert(self.number, undecided);
             if let Some(token) = token {
                 self.calls.insert(token, Place::Undecided(self.number));
             }

@@ -147,8 +147,8 @@ impl Session {
     }
 
     fn handle_reply(&mut self, reply: Reply, completed: &mut Vec<Completed>) {
-        let Some((operation, wanted)) = self.requests.asked(reply.number) else { return };
-        let slot = self.holdings.learn(operation, wanted, &reply);
+        let Some(asked) = self.requests.asked(reply.number) else { return };
+        let slot = self.holdings.learn(&asked, &reply);
         self.requests.reply(reply.number, reply.outcome, slot, completed);
     }
 
