@@ -229,7 +229,12 @@ fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option
             let make = |source| CertsError::Make { whose: whose.clone(), source };
             let mut params = CertificateParams::default();
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-            let name = format!("Holdfast development CA of cell {}", options.cell);
+            // A name of its own: of two CAs of one name, whoever trusts one takes the other's for forgeries.
+            let number = getrandom::u32().map_err(|error| CertsError::Io {
+                path: certificate.clone(),
+                source: io::Error::other(error.to_string()),
+            })?;
+            let name = format!("Holdfast development CA {number:08x} of cell {}", options.cell);
             let mut params = complete(params, &name, &[], CA_DAYS);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             let pair = KeyPair::generate().map_err(make)?;

@@ -13,17 +13,21 @@ use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
 use holdfast_proto::peer::v1::FoundingMember;
-use holdfast_types::{ReplicaId, check_cell_name};
+use holdfast_types::{Principal, ReplicaId, check_cell_name};
 use serde::{Deserialize, Serialize};
 use slog::{Logger, o};
 use tempfile::TempDir;
 
-use crate::config::Config;
+use crate::certs::{self, CertsError, CertsOptions};
+use crate::config::{BOOTSTRAP_WITH_TLS, ClientCertificates, Config, TlsConfig};
 use crate::listen::{ListenError, Listeners};
 use crate::server::{Server, ServerError};
 use crate::storage::sync_dir;
 
 const RECORD_NAME: &str = "cell.toml";
+const CERTS_DIR: &str = "certs";
+/// A cell for development does not run for longer than this.
+const CERTS_DAYS: u32 = 365;
 
 /// How a cell for development is set up.
 #[derive(Clone, Debug)]
@@ -36,12 +40,14 @@ pub struct DevOptions {
     pub data_dir: Option<PathBuf>,
     /// Clients reach the replicas at this port and the following ones; `None` for ports that are free.
     pub port_base: Option<u16>,
+    /// The cell speaks TLS, with certificates that are made for it at each start, by a CA that it keeps with its data.
+    pub tls: bool,
 }
 
 impl Default for DevOptions {
     /// Three replicas of a cell called `dev`, in a temporary directory, on free ports.
     fn default() -> Self {
-        Self { cell: "dev".to_owned(), replicas: 3, data_dir: None, port_base: None }
+        Self { cell: "dev".to_owned(), replicas: 3, data_dir: None, port_base: None, tls: false }
     }
 }
 
@@ -81,6 +87,9 @@ pub enum DevError {
         /// Why.
         source: io::Error,
     },
+    /// The cell's certificates cannot be made.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
     /// A replica cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -98,6 +107,8 @@ pub enum DevError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     cell: String,
+    #[serde(default)]
+    tls: bool,
     replicas: Vec<ReplicaRecord>,
 }
 
@@ -134,6 +145,9 @@ impl DevCell {
             Some(record) => reopen(record, &options, &data_dir)?,
             None => open(&options, &data_dir)?,
         };
+        if record.tls {
+            make_certificates(&record, &data_dir)?;
+        }
         let servers = record.replicas.iter().map(|_| None).collect();
         let mut cell = Self { record, data_dir, servers, logger, _temporary: temporary };
         for (place, listeners) in listeners.into_iter().enumerate() {
@@ -159,6 +173,15 @@ impl DevCell {
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// What a client needs to be the cell's bootstrap principal: the files of the CA, and of its own certificate and
+    /// key. `None` without TLS.
+    #[must_use]
+    pub fn client_files(&self) -> Option<(PathBuf, PathBuf, PathBuf)> {
+        let dir = self.data_dir.join(CERTS_DIR);
+        let (certificate, key) = certs::client_files(&dir, &bootstrap());
+        self.record.tls.then(|| (certs::ca_file(&dir), certificate, key))
     }
 
     /// Waits until all replicas that run know a master, and says which. Dropping the future loses nothing.
@@ -266,7 +289,14 @@ impl DevCell {
             client_address: replica.client_address.clone(),
         });
         let dir = self.data_dir.join(format!("replica-{}", id.0));
-        let config = Config::new(&self.record.cell, id, dir, members.collect());
+        let mut config = Config::new(&self.record.cell, id, dir, members.collect());
+        if self.record.tls {
+            let dir = self.data_dir.join(CERTS_DIR);
+            let (certificate, key) = certs::replica_files(&dir, id);
+            let (ca, client_certificates) = (certs::ca_file(&dir), ClientCertificates::Required);
+            config.tls = Some(TlsConfig { certificate, key, ca, client_certificates });
+            config.settings.bootstrap_principal = bootstrap().to_string();
+        }
         let logger = self.logger.new(o!("replica" => id.0));
         let server = Server::start_on(listeners, config, logger).await;
         self.servers[place] = Some(server.map_err(|source| DevError::Replica { replica: id, source })?);
@@ -280,6 +310,25 @@ impl Drop for DevCell {
     fn drop(&mut self) {
         self.servers.drain(..).flatten().for_each(Server::halt);
     }
+}
+
+/// Who administers a cell with TLS.
+fn bootstrap() -> Principal {
+    Principal::parse(BOOTSTRAP_WITH_TLS).expect("it is a principal")
+}
+
+/// Makes the certificates of the replicas and of a client. The CA stays what it is, so that clients need not be told.
+fn make_certificates(record: &Record, data_dir: &Path) -> Result<(), CertsError> {
+    let hosts = vec!["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()];
+    certs::make(&CertsOptions {
+        dir: data_dir.join(CERTS_DIR),
+        cell: record.cell.clone(),
+        replicas: record.replicas.iter().map(|replica| (ReplicaId(replica.id), hosts.clone())).collect(),
+        clients: vec![bootstrap()],
+        days: CERTS_DAYS,
+        force: true,
+    })
+    .map(drop)
 }
 
 fn check(options: &DevOptions) -> Result<(), DevError> {
@@ -330,7 +379,7 @@ fn read_record(dir: &Path) -> Result<Option<Record>, DevError> {
 
 /// Binds the sockets of a new cell, and writes down where they are.
 fn open(options: &DevOptions, dir: &Path) -> Result<(Record, Vec<Listeners>), DevError> {
-    let mut record = Record { cell: options.cell.clone(), replicas: Vec::new() };
+    let mut record = Record { cell: options.cell.clone(), tls: options.tls, replicas: Vec::new() };
     let mut all = Vec::new();
     for place in 0..options.replicas {
         let port = |offset| options.port_base.map_or(0, |base| base + offset);
@@ -367,21 +416,28 @@ fn write_record(record: &Record, dir: &Path) -> Result<(), DevError> {
 
 /// Binds the sockets of a cell that exists.
 fn reopen(record: Record, options: &DevOptions, dir: &Path) -> Result<(Record, Vec<Listeners>), DevError> {
-    let describe = |cell: &str, replicas: usize, port: Option<&str>| {
+    let describe = |cell: &str, replicas: usize, tls: bool, port: Option<&str>| {
+        let tls = if tls { "with" } else { "without" };
         let port = port.map(|port| format!(" from port {port} on")).unwrap_or_default();
-        format!("{cell:?} of {replicas} replicas{port}")
+        format!("{cell:?} of {replicas} replicas {tls} TLS{port}")
     };
     let first_port = record.replicas.first().and_then(|replica| replica.client_address.rsplit_once(':'));
     let first_port = first_port.map(|(_, port)| port.to_owned());
     let wanted_port = options.port_base.map(|port| port.to_string());
     let same = record.cell == options.cell
         && record.replicas.len() == usize::from(options.replicas)
+        && record.tls == options.tls
         && (wanted_port.is_none() || wanted_port == first_port);
     if !same {
         return Err(DevError::OtherCell {
             path: dir.to_owned(),
-            found: describe(&record.cell, record.replicas.len(), first_port.as_deref()),
-            wanted: describe(&options.cell, usize::from(options.replicas), wanted_port.as_deref()),
+            found: describe(&record.cell, record.replicas.len(), record.tls, first_port.as_deref()),
+            wanted: describe(
+                &options.cell,
+                usize::from(options.replicas),
+                options.tls,
+                wanted_port.as_deref(),
+            ),
         });
     }
     let listeners = record.replicas.iter().map(listen).collect::<Result<_, _>>()?;
@@ -413,6 +469,9 @@ mod tests {
         drop(listeners);
         let found = read_record(dir.path()).unwrap().unwrap();
         assert_eq!(found, record);
+        let with_tls = DevOptions { tls: true, ..options.clone() };
+        let error = reopen(found.clone(), &with_tls, dir.path()).unwrap_err().to_string();
+        assert!(error.contains("3 replicas without TLS") && error.contains("3 replicas with TLS"), "{error}");
         let other = DevOptions { cell: "other".into(), ..options };
         let error = reopen(found, &other, dir.path()).unwrap_err().to_string();
         assert!(error.contains("\"dev\"") && error.contains("\"other\""), "{error}");

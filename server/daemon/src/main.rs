@@ -3,14 +3,16 @@
 //! Only the command line is here: what is run is in the library.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use holdfast_server::certs::{self, CertsError, CertsOptions, Made};
 use holdfast_server::config::{Config, ConfigError, ConfigFlags, LogFormat, LogLevel};
 use holdfast_server::dev::{DevCell, DevError, DevOptions};
 use holdfast_server::{ServerError, StopSignals, logging, run_replica_blocking};
+use holdfast_types::{Principal, ReplicaId};
 use slog::Logger;
 
 /// The first of the ports where the command-line client looks if it is not told where.
@@ -42,6 +44,8 @@ enum Command {
     Run(Box<ConfigFlags>),
     /// Serve a whole cell on this machine, to try Holdfast out.
     Dev(DevFlags),
+    /// Make a CA and certificates, for development or for a small cell.
+    Certs(CertsFlags),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,15 +63,50 @@ struct DevFlags {
     /// How many replicas the cell has.
     #[arg(long, default_value_t = 3)]
     replicas: u16,
+    /// Speak TLS, with certificates that are made for the cell.
+    #[arg(long)]
+    tls: bool,
     /// Show what the replicas log, and not only what goes wrong.
     #[arg(long)]
     verbose: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct CertsFlags {
+    /// Where the files go. The CA that is there already is used again.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// The cell's name.
+    #[arg(long, value_name = "NAME")]
+    cell: String,
+    /// A replica, with the hosts (names or IP addresses) where clients find it. May be repeated.
+    #[arg(long = "replica", value_name = "ID=HOST[,HOST...]", value_parser = parse_replica)]
+    replicas: Vec<(ReplicaId, Vec<String>)>,
+    /// A client's principal, such as admin. May be repeated.
+    #[arg(long = "client", value_name = "PRINCIPAL", value_parser = |text: &str| Principal::parse(text))]
+    clients: Vec<Principal>,
+    /// For how long the certificates are valid.
+    #[arg(long, default_value_t = 365, value_name = "N")]
+    days: u32,
+    /// Make certificates and keys anew that are there already. Never the CA's.
+    #[arg(long)]
+    force: bool,
+}
+
+fn parse_replica(text: &str) -> Result<(ReplicaId, Vec<String>), String> {
+    let parsed = text.split_once('=').and_then(|(id, hosts)| {
+        let hosts: Vec<String> = hosts.split(',').map(|host| host.trim().to_owned()).collect();
+        let usable = !hosts.iter().any(String::is_empty);
+        Some((ReplicaId(id.parse().ok()?), hosts)).filter(|_| usable)
+    });
+    parsed.ok_or_else(|| "write ID=HOST or ID=HOST,HOST, such as 1=replica1.example,10.0.0.1".to_owned())
 }
 
 fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Run(flags) => run(&flags),
         Command::Dev(flags) => dev(flags),
+        Command::Certs(flags) => make_certs(flags),
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };
     // The log may be off, or JSON: whoever started the program by hand reads this.
@@ -83,7 +122,7 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() {
+    if error.is::<ConfigError>() || matches!(error.downcast_ref(), Some(CertsError::Option(_))) {
         return EXIT_USAGE;
     }
     match error.downcast_ref::<ServerError>() {
@@ -98,11 +137,56 @@ fn run(flags: &ConfigFlags) -> anyhow::Result<()> {
     Ok(run_replica_blocking(config, logger)?)
 }
 
+fn make_certs(flags: CertsFlags) -> anyhow::Result<()> {
+    let CertsFlags { dir, cell, replicas, clients, days, force } = flags;
+    let options = CertsOptions { dir, cell, replicas, clients, days, force };
+    let made = certs::make(&options)?;
+    print!("{}", advice(&options, &made));
+    Ok(())
+}
+
+/// What was made, and what to do with it.
+fn advice(options: &CertsOptions, made: &[Made]) -> String {
+    let mut said = String::new();
+    for made in made {
+        said += &format!("made {}: {}, {}\n", made.whose, made.certificate.display(), made.key.display());
+    }
+    let ca = certs::ca_file(&options.dir);
+    if let Some((id, _)) = options.replicas.first() {
+        let (certificate, key) = certs::replica_files(&options.dir, *id);
+        said += &format!(
+            "\nA replica's configuration, here that of {id}; copy to its machine these files and no others:\n\n\
+             [tls]\ncertificate = \"{}\"\nkey = \"{}\"\nca = \"{}\"\n",
+            certificate.display(),
+            key.display(),
+            ca.display()
+        );
+    }
+    if let Some(principal) = options.clients.first() {
+        let (certificate, key) = certs::client_files(&options.dir, principal);
+        said += &format!(
+            "\nA client's environment, here that of {principal}:\n\n{}",
+            client_environment(&ca, &certificate, &key)
+        );
+    }
+    said + "\nWhoever has ca-key.pem can make himself anybody: keep it away from replicas and clients.\n"
+}
+
+/// What makes the command-line client speak TLS.
+fn client_environment(ca: &Path, certificate: &Path, key: &Path) -> String {
+    format!(
+        "\x20 export HOLDFAST_CA={}\n\x20 export HOLDFAST_CERT={}\n\x20 export HOLDFAST_KEY={}\n",
+        ca.display(),
+        certificate.display(),
+        key.display()
+    )
+}
+
 fn dev(flags: DevFlags) -> anyhow::Result<()> {
     let level = if flags.verbose { LogLevel::Info } else { LogLevel::Error };
     let (logger, _guard) = logging::start(LogFormat::Auto, level);
-    let DevFlags { cell, data_dir, port_base, replicas, .. } = flags;
-    let options = DevOptions { cell, replicas, data_dir, port_base };
+    let DevFlags { cell, data_dir, port_base, replicas, tls, .. } = flags;
+    let options = DevOptions { cell, replicas, data_dir, port_base, tls };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = StopSignals::listen()?;
@@ -139,11 +223,14 @@ async fn start_dev_cell(options: DevOptions, logger: Logger) -> Result<DevCell, 
 fn welcome(cell: &DevCell) -> String {
     let addresses = cell.addresses();
     let name = cell.name();
+    let tls = cell.client_files().map(|(ca, certificate, key)| client_environment(&ca, &certificate, &key));
+    let tls = tls.unwrap_or_default();
     format!(
         "The cell {name:?} serves with {replicas} replicas; its data are in {dir}.\n\
          Stop it with Ctrl-C. In another terminal:\n\
          \n\
          \x20 export HOLDFAST_ADDRESSES={addresses}\n\
+         {tls}\
          \x20 holdfast status\n\
          \x20 echo hello | holdfast put /ls/{name}/greeting\n\
          \x20 holdfast cat /ls/{name}/greeting\n\
@@ -160,11 +247,19 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
     use holdfast_server::identity::IdentityError;
-    use holdfast_types::ReplicaId;
 
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_replica_s_certificate_needs_an_id_and_hosts() {
+        let hosts = vec!["a.example".to_owned(), "::1".to_owned()];
+        assert_eq!(parse_replica("2=a.example,::1"), Ok((ReplicaId(2), hosts)));
+        for wrong in ["2", "2=", "x=a", "2=a,,b"] {
+            assert!(parse_replica(wrong).unwrap_err().contains("ID=HOST"), "{wrong}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{ClientCertificates, Config, ConfigError, LogFormat, LogLevel, TlsCon
 const HEARTBEATS_PER_ELECTION_MIN: u64 = 4;
 
 /// Who looks after a cell that is founded with TLS, unless it is told otherwise.
-const BOOTSTRAP_WITH_TLS: &str = "admin";
+pub(crate) const BOOTSTRAP_WITH_TLS: &str = "admin";
 
 /// No log or snapshot interval beyond this: a replica would not come up again in a useful time.
 const LOG_BYTES_MAX: u64 = 64 << 30;

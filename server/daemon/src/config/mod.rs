@@ -25,6 +25,7 @@ use holdfast_proto::peer::v1::{Founding, FoundingMember};
 use holdfast_types::ReplicaId;
 use prost::Message;
 
+pub(crate) use checks::BOOTSTRAP_WITH_TLS;
 pub use flags::ConfigFlags;
 use source::Sources;
 

@@ -93,7 +93,7 @@ fn check_answer(me: &Identity, member: &Member, answer: &HelloResponse) -> Resul
 /// Why a call failed: what the other replica says, or why the connection broke.
 fn said(status: &Status) -> String {
     let error = status.source();
-    error.map_or_else(|| status.message().to_owned(), |error| innermost(error))
+    error.map_or_else(|| status.message().to_owned(), innermost)
 }
 
 /// The error that an operator can do something with: one of TLS, or the last in the chain, such as "Connection

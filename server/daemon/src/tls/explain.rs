@@ -61,7 +61,9 @@ fn alert(alert: AlertDescription) -> String {
     match alert {
         A::CertificateRequired => "it requires a certificate, and this end has shown none".to_owned(),
         A::CertificateExpired => "it says that this end's certificate has expired".to_owned(),
-        A::UnknownCA => "it does not trust the CA that has signed this end's certificate".to_owned(),
+        A::UnknownCA | A::DecryptError => {
+            "it does not trust the CA that has signed this end's certificate".to_owned()
+        }
         A::UnsupportedCertificate => "it says that this end's certificate is not made for this".to_owned(),
         A::BadCertificate | A::CertificateUnknown | A::CertificateRevoked | A::AccessDenied => {
             format!("it does not accept this end's certificate ({alert:?})")
