@@ -1,10 +1,112 @@
 //! TLS: whose certificate is wrong, and how, in one line.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use holdfast_proto::peer::v1::FoundingMember;
+use holdfast_server::certs::{self, CertsOptions};
+use holdfast_server::config::{ClientCertificates, Config, TlsConfig};
+use holdfast_server::{Listeners, Server};
+use holdfast_types::{Principal, ReplicaId};
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use serde_json::json;
+use slog::{Discard, Logger, o};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
-use crate::harness::{Ran, TestCell, holdfast};
+use crate::harness::{Ran, Running, TestCell, holdfast};
+
+/// A name that the replica's certificate is for, too, and where nobody looks it up.
+const ALIAS: &str = "cell.example";
+
+/// A cell of one replica that talks TLS, and wants certificates of its clients.
+struct TlsCell {
+    runtime: Runtime,
+    /// Taken by `drop`.
+    server: Option<Server>,
+    address: String,
+    /// The CA's and everybody's certificates and keys.
+    certs: TempDir,
+    _data: TempDir,
+}
+
+impl TlsCell {
+    fn start() -> Self {
+        let (certs, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        make_certs(certs.path());
+        let listeners = Listeners::bind("127.0.0.1:0", "127.0.0.1:0").unwrap();
+        let (peer, client) = listeners.addresses().unwrap();
+        let member =
+            FoundingMember { id: 1, peer_address: peer.to_string(), client_address: client.to_string() };
+        let mut config = Config::new("dev", ReplicaId(1), data.path().join("replica"), vec![member]);
+        let (certificate, key) = certs::replica_files(certs.path(), ReplicaId(1));
+        let ca = certs::ca_file(certs.path());
+        let client_certificates = ClientCertificates::Required;
+        config.tls = Some(TlsConfig { certificate, key, ca, client_certificates });
+        config.settings.bootstrap_principal = "admin".to_owned();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let logger = Logger::root(Discard, o!());
+        let server = runtime.block_on(async {
+            let mut server = Server::start_on(listeners, config, logger).await.unwrap();
+            server.master().await.unwrap();
+            server
+        });
+        Self { runtime, server: Some(server), address: client.to_string(), certs, _data: data }
+    }
+
+    /// The program, as somebody whose certificate is in `certs`.
+    fn holdfast(&self, who: &str, arguments: &[&str]) -> Command {
+        let (cert, key) = certs::client_files(self.certs.path(), &Principal::parse(who).unwrap());
+        let mut command = holdfast(arguments);
+        command
+            .env("HOLDFAST_ADDRESSES", &self.address)
+            .env("HOLDFAST_CA", certs::ca_file(self.certs.path()));
+        command.env("HOLDFAST_CERT", cert).env("HOLDFAST_KEY", key);
+        command
+    }
+
+    fn run(&self, who: &str, arguments: &[&str]) -> Ran {
+        Ran::of(self.holdfast(who, arguments).output().unwrap())
+    }
+}
+
+impl Drop for TlsCell {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            // A test that fails already is not to fail twice.
+            let _ = self.runtime.block_on(server.stop());
+        }
+    }
+}
+
+fn make_certs(dir: &Path) {
+    let clients = ["admin", "alice", "bob"].map(|name| Principal::parse(name).unwrap());
+    let made = certs::make(&CertsOptions {
+        dir: dir.to_owned(),
+        cell: "dev".to_owned(),
+        replicas: vec![(ReplicaId(1), vec!["127.0.0.1".to_owned(), ALIAS.to_owned()])],
+        clients: clients.to_vec(),
+        days: 2,
+        force: false,
+    });
+    made.unwrap();
+}
+
+/// Puts a certificate of the CA in `dir` beside the others that was valid for a day, years ago.
+fn make_expired(dir: &Path, who: &str) {
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    let ca_key = KeyPair::from_pem(&read("ca-key.pem")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem"), ca_key).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, who);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+    let key = KeyPair::generate().unwrap();
+    let (cert_file, key_file) = certs::client_files(dir, &Principal::parse(who).unwrap());
+    std::fs::write(cert_file, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    std::fs::write(key_file, key.serialize_pem()).unwrap();
+}
 
 /// A certificate that nobody but itself has signed, and its key, as files.
 struct SelfSigned {
@@ -84,4 +186,73 @@ fn a_cell_that_talks_plain_text_is_told_apart_from_one_that_is_not_there() {
     let document: serde_json::Value = serde_json::from_str(&ran.stderr).unwrap();
     assert_eq!(document["error"]["kind"], "unreachable");
     cell.run(&["cat", "/f"]).assert_failed(3, "/f");
+}
+
+#[test]
+fn a_certificate_says_who_one_is_and_the_lists_what_one_may_do() {
+    let cell = TlsCell::start();
+    let status = cell.run("alice", &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["principal"], "alice");
+    assert!(cell.run("bob", &["status"]).text().contains("\nyou       bob\n"));
+    cell.run("admin", &["put", "/acl/team", "alice\n"]).assert_done();
+    cell.run("admin", &["put", "/f", "1"]).assert_done();
+    cell.run("admin", &["acl", "set", "/f", "--write", "team"]).assert_done();
+    cell.run("alice", &["put", "/f", "2"]).assert_done();
+    cell.run("bob", &["put", "/f", "3"]).assert_failed(8, "bob may not write /f");
+    cell.run("alice", &["acl", "set", "/f", "--write", "*"]).assert_failed(8, "alice");
+    cell.run("alice", &["settings", "nodes_max=9"]).assert_failed(8, "alice");
+    // Sessions have principals as well.
+    let watch = Running::start(cell.holdfast("bob", &["watch", "/f", "--initial"]));
+    let sessions = cell.run("admin", &["session", "ls", "--json"]);
+    let sessions: serde_json::Value = serde_json::from_slice(&sessions.stdout).unwrap();
+    assert_eq!(sessions["sessions"][0]["principal"], json!("bob"));
+    cell.run("alice", &["lock", "/f", "--", "true"]).assert_done();
+    assert!(watch.line().starts_with("lock "));
+    cell.run("bob", &["lock", "/f", "--", "true"]).assert_failed(119, "bob may not write /f");
+}
+
+#[test]
+fn certificates_that_are_not_trusted_are_told_with_whose_they_are_and_why() {
+    let cell = TlsCell::start();
+    let own = |file: &str| cell.certs.path().join(file).to_str().unwrap().to_owned();
+    let ca = own("ca.pem");
+    let (alice, alice_key) = (own("client-alice.pem"), own("client-alice-key.pem"));
+    make_expired(cell.certs.path(), "late");
+    let (late, late_key) = (own("client-late.pem"), own("client-late-key.pem"));
+    let strangers = tempfile::tempdir().unwrap();
+    make_certs(strangers.path());
+    let other = |file: &str| strangers.path().join(file).to_str().unwrap().to_owned();
+    let (other_ca, bob, bob_key) = (other("ca.pem"), other("client-bob.pem"), other("client-bob-key.pem"));
+    for (options, said) in [
+        (&["--ca", &ca][..], "the replica wants a client certificate"),
+        (&["--ca", &ca, "--cert", &bob, "--key", &bob_key], "rejected this client's certificate"),
+        (&["--ca", &ca, "--cert", &late, "--key", &late_key], "it has expired"),
+        (
+            &["--ca", &other_ca, "--cert", &alice, "--key", &alice_key],
+            "signed by a CA that is not trusted here",
+        ),
+        (
+            &["--ca", &ca, "--cert", &alice, "--key", &alice_key, "--server-name", "elsewhere"],
+            "\"elsewhere\"",
+        ),
+        (&[], "TLS"),
+    ] {
+        // One that needs no session, and may not be sent twice; and one that needs a session.
+        for (command, status) in [(&["put", "/f", "x"][..], 5), (&["lock", "/l", "--", "true"], 115)] {
+            let all = [&["--addresses", &cell.address, "--timeout", "1"], options, command].concat();
+            let ran = Ran::of(holdfast(&all).output().unwrap());
+            ran.assert_failed(status, said);
+            assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+        }
+    }
+    cell.run("alice", &["cat", "/f"]).assert_failed(3, "/f");
+}
+
+#[test]
+fn the_name_that_a_certificate_must_be_for_can_be_given() {
+    let cell = TlsCell::start();
+    cell.run("alice", &["--server-name", ALIAS, "ls"]).assert_done();
+    let address = format!("https://{}", cell.address);
+    cell.run("alice", &["--addresses", &address, "ls"]).assert_done();
 }
