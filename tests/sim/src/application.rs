@@ -13,6 +13,7 @@ use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
 
 use crate::checker::answers::{self, Opening, Read};
 use crate::checker::register::Op;
+use crate::checker::{is_read, is_valid};
 use crate::clock::TrueTime;
 use crate::event::Event;
 use crate::streams::Life;
@@ -96,8 +97,7 @@ impl World {
         if *from_cache {
             return self.check_from_cache(index, session, call, result);
         }
-        use Operation::{GetContents, GetStat, ReadDir};
-        let is_read = matches!(call.operation, GetContents(_) | GetStat(_) | ReadDir(_));
+        let is_read = is_read(&call.operation);
         self.checkers.reads.told(*revision, call.floor, is_read)?;
         self.checkers.exactly_once.told(session, *number, &call.operation, result)?;
         if let outcome::Result::Granted(_) = result {
@@ -111,12 +111,24 @@ impl World {
             if is_read {
                 let read = Read { path, instance: *instance, operation: &call.operation, answer: result };
                 answers::check_at(&self.checkers.past, &read, *revision)?;
+                self.check_fenced_read(session, completion.handle, *revision)?;
             }
             if let outcome::Result::Contents(contents) = result {
                 self.checkers.reads.contents(path, *instance, *revision, contents)?;
             }
         }
         Ok(())
+    }
+
+    /// What was read through a handle that depends on a sequencer was read while that was valid.
+    fn check_fenced_read(
+        &self,
+        session: SessionId,
+        handle: HandleId,
+        revision: Revision,
+    ) -> Result<(), Violation> {
+        let Some(state) = self.checkers.past.at(revision) else { return Ok(()) };
+        self.checkers.fencing.check(session, handle, revision, |text| is_valid(state, text))
     }
 
     /// Something was answered without a message: it must be right at a moment since the call began.
@@ -206,6 +218,7 @@ impl World {
         let name = format!("c{}s{}", index + 1, client.life);
         let draining = self.phase == Phase::Draining;
         let mut app = App::new(&mut client.rng, draining, &mut client.last_token, &name);
+        app.is_keeper = index == 0;
         act(&mut client.workload, &mut app);
         let mut inputs = Vec::new();
         for action in app.into_actions() {

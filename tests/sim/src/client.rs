@@ -117,6 +117,11 @@ impl Client {
                 self.closing
             ));
         }
+        if let Workload::Idler(idler) = &self.workload
+            && idler.is_waiting()
+        {
+            leftovers.sessions.push(format!("{name} is idle, and its session is not over"));
+        }
         let locks = self.session_id.map(|id| canon.state().locks_of(id)).unwrap_or_default();
         leftovers.locks.extend(locks.iter().map(|lock| format!("{name} holds {lock:?}")));
     }

@@ -56,6 +56,10 @@ pub struct Plan {
     pub lease_ms: u64,
     /// The clients' grace period in milliseconds.
     pub grace_ms: u64,
+    /// How long leases may be made by a master under load, to begin with.
+    pub lease_ms_max: u32,
+    /// How many KeepAlives a second are load: so few that leases are lengthened, or more than there ever are.
+    pub keep_alives_per_s: u32,
 }
 
 /// What the network does, apart from partitions.
@@ -122,6 +126,8 @@ impl Plan {
             log_tail_bytes: rng.between(0, 16) << 10,
             lease_ms: [400, 1_000, 5_000, 12_000][rng.index(4)],
             grace_ms: rng.between(2, 20) * 1_000,
+            lease_ms_max: [100, 100, 3_000, 15_000][rng.index(4)],
+            keep_alives_per_s: [20_000, 20_000, 4, 1][rng.index(4)],
         }
     }
 }
@@ -131,12 +137,15 @@ impl fmt::Display for Plan {
         let network = &self.network;
         write!(
             f,
-            "{} replicas, {} clients with leases of {} ms and a grace of {} ms; a fault every {} ms for {} s; \
+            "{} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms; a \
+             fault every {} ms for {} s; \
              flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled; syncs up to {} us; \
              a snapshot every {} KiB, {} KiB of log behind it",
             self.replicas,
             self.clients,
             self.lease_ms,
+            self.keep_alives_per_s,
+            self.lease_ms_max,
             self.grace_ms,
             self.fault_every_nanos / MILLI,
             self.faults_nanos / MILLI / 1_000,

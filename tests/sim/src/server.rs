@@ -104,6 +104,7 @@ impl World {
         let mut config = Config::new(ReplicaId(index as u64 + 1), self.seed, server.life);
         config.snapshot_every_bytes = self.plan.snapshot_every_bytes;
         config.log_tail_bytes = self.plan.log_tail_bytes;
+        config.master.keep_alives_per_s = self.plan.keep_alives_per_s;
         let logger = self.trace.logger(index);
         let replica = Replica::new(server.clock.local(self.now), config, boot, logger);
         let replica = replica.map_err(|error| fault(format_args!("replica {}", index + 1), error))?;
@@ -176,6 +177,9 @@ impl World {
             self.plan_run(Process::Replica(index), at.max(self.now.after_nanos(1)));
         }
         self.observe(index, &replica)?;
+        if let Some(broken) = self.broken.take() {
+            return Err(broken);
+        }
         self.servers[index].replica = Some(replica);
         if stopped {
             self.stop_replica(index, false);
@@ -220,8 +224,11 @@ impl World {
                     format!("replica {}: the master is {master}, {term}", index + 1)
                 }),
                 Output::HandedOver | Output::Removed => stopped = true,
-                // No run makes unary calls or changes the membership yet.
-                Output::Answer { .. } | Output::Members(_) => {}
+                Output::Answer { call, answer, .. } => {
+                    self.operator_told(call, answer.as_ref().ok(), replica);
+                }
+                // No run changes the membership yet.
+                Output::Members(_) => {}
             }
         }
         for (to, messages) in messages {

@@ -60,6 +60,12 @@ stats! {
     overslept: "overslept masters",
     /// Masters that hardly ran, cut off with clients of theirs.
     stutters: "stuttering masters",
+    /// Libraries of clients that did not get to run.
+    starved: "starved clients",
+    /// Sessions that an operator ended.
+    killed: "killed",
+    /// Sessions that the cell ended because they were idle.
+    idle: "ended idle",
     /// Streams broken by the network.
     resets: "broken streams",
     /// Client processes that died.
@@ -104,8 +110,6 @@ stats! {
     failed_over: "failed over",
     /// Files' histories for which an order was found.
     histories: "histories",
-    /// Files' histories that were too long to try all orders.
-    undecided: "histories undecided",
     /// Lock-delays that began.
     delays: "lock-delays",
     /// Times when two replicas' states were compared by hash.

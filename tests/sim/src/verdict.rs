@@ -19,6 +19,8 @@ pub struct Violation {
 pub enum Invariant {
     /// I1.
     MutualExclusion,
+    /// I2.
+    Fencing,
     /// I3.
     LeaseSafety,
     /// I4.
@@ -57,6 +59,7 @@ impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MutualExclusion => "I1 mutual exclusion",
+            Self::Fencing => "I2 fencing",
             Self::LeaseSafety => "I3 lease safety",
             Self::LockDelay => "I4 lock-delay",
             Self::Linearizability => "I5 linearizability",

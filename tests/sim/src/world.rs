@@ -4,15 +4,18 @@
 //! machines are the real ones; what the daemon and the client library do around them is done here by `server`,
 //! `client` and `wire`.
 
+use std::collections::BTreeMap;
+
+use holdfast_proto::client::v1::Settings;
 use holdfast_proto::log::v1::Member;
-use holdfast_replica::StateAt;
+use holdfast_replica::{CallId, StateAt};
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::Term;
+use holdfast_types::{SessionId, Term};
 
 use crate::canon::Canon;
 use crate::checker::Checkers;
 use crate::checker::progress::Leftovers;
-use crate::client::Client;
+use crate::client::{Client, principal};
 use crate::clock::TrueTime;
 use crate::event::Event;
 use crate::network::{Network, Process};
@@ -68,6 +71,12 @@ pub struct World {
     pub(crate) checkers: Checkers,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
+    /// The last call of the operator's.
+    pub(crate) last_call: u64,
+    /// The calls for the end of a session.
+    pub(crate) kills: BTreeMap<CallId, SessionId>,
+    /// Found broken where there was no way to say so.
+    pub(crate) broken: Option<Violation>,
     /// When the draining must have come to its end.
     deadline: TrueTime,
 }
@@ -96,6 +105,9 @@ impl World {
             checkers: Checkers::default(),
             trace: Trace::new(options.log),
             stats: Stats::default(),
+            last_call: 0,
+            kills: BTreeMap::new(),
+            broken: None,
             deadline: TrueTime::ZERO,
             plan,
         };
@@ -251,9 +263,7 @@ impl World {
         }
         leftovers.check()?;
         self.checkers.watches.check()?;
-        let (decided, undecided) = self.checkers.histories.check()?;
-        self.stats.histories += decided;
-        self.stats.undecided += undecided;
+        self.stats.histories += self.checkers.histories.check()?;
         self.phase = Phase::Ended;
         for index in 0..self.servers.len() {
             self.compare_state(index)?;
@@ -289,7 +299,9 @@ fn genesis(plan: &Plan) -> StateAt {
         client_address: address(index),
         learner: false,
     };
-    let settings = settings::defaults();
+    // Somebody must be able to write access control lists.
+    let bootstrap_principal = principal(0).as_str().to_owned();
+    let settings = Settings { bootstrap_principal, lease_ms_max: plan.lease_ms_max, ..settings::defaults() };
     let members = (0..plan.replicas).map(member).collect();
     let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: 7, members, settings });
     let voters = (1..=plan.replicas as u64).collect();

@@ -11,7 +11,7 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{Granted, Outcome, RefusalCode, outcome};
 use holdfast_types::{RequestNumber, SessionId};
 
-use super::{Decided, Fact};
+use super::{Decided, Fact, is_read};
 use crate::verdict::{Invariant, Violation};
 
 /// A request, of all that were ever made.
@@ -102,8 +102,7 @@ impl ExactlyOnce {
         operation: &Operation,
         result: &outcome::Result,
     ) -> Result<(), Violation> {
-        use Operation::{GetContents, GetStat, ReadDir};
-        if matches!(operation, GetContents(_) | GetStat(_) | ReadDir(_)) {
+        if is_read(operation) {
             return Ok(());
         }
         let name = (session, number);

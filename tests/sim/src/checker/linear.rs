@@ -65,6 +65,8 @@ struct Search<'c> {
     at: usize,
     register: Register,
     taken: Taken,
+    /// The calls that ended and are still to be taken, by generation: the register never goes back to an earlier one.
+    left: BTreeSet<(u64, usize)>,
     /// What was taken, with the register before it.
     path: Vec<(usize, Register)>,
     /// What has been tried already: those taken, and the register that they made.
@@ -92,9 +94,11 @@ impl<'c> Search<'c> {
             entries.push(Entry { call, is_end, previous: index, next });
             if is_end { places[call].1 = Some(place) } else { places[call].0 = place }
         }
+        let by_generation = |number: usize| Some((sorted[number].op.generation()?, number));
+        let left = (0..ended).filter_map(by_generation).collect();
         let taken = Taken { which: vec![false; sorted.len()], first_left: 0, beyond: BTreeSet::new() };
         let (at, register, path, tried) = (entries[0].next, Register::Beginning, Vec::new(), BTreeSet::new());
-        Self { calls: sorted, ended, entries, places, at, register, taken, path, tried }
+        Self { calls: sorted, ended, entries, places, at, register, taken, left, path, tried }
     }
 
     /// Tries one thing. Says the answer once there is one.
@@ -112,7 +116,15 @@ impl<'c> Search<'c> {
             return None;
         }
         self.at = next;
-        if let Some(after) = self.register.after(&self.calls[call].op) {
+        let op = &self.calls[call].op;
+        if op
+            .generation()
+            .is_some_and(|generation| self.left.first().is_some_and(|(least, _)| *least < generation))
+        {
+            // What has a smaller generation could not be taken any more.
+            return None;
+        }
+        if let Some(after) = self.register.after(op) {
             self.taken.add(call);
             if self.tried.insert((self.taken.name(), after.clone())) {
                 let before = std::mem::replace(&mut self.register, after);
@@ -127,6 +139,9 @@ impl<'c> Search<'c> {
     }
 
     fn take_out(&mut self, call: usize) {
+        if let Some(generation) = self.calls[call].op.generation() {
+            self.left.remove(&(generation, call));
+        }
         let (begin, end) = self.places[call];
         for place in [Some(begin), end].into_iter().flatten() {
             let Entry { previous, next, .. } = self.entries[place];
@@ -138,6 +153,11 @@ impl<'c> Search<'c> {
     /// Undoes `take_out`, in the opposite order.
     fn put_back(&mut self, call: usize) {
         self.taken.remove(call);
+        if let Some(generation) = self.calls[call].op.generation()
+            && call < self.ended
+        {
+            self.left.insert((generation, call));
+        }
         let (begin, end) = self.places[call];
         for place in [end, Some(begin)].into_iter().flatten() {
             let Entry { previous, next, .. } = self.entries[place];

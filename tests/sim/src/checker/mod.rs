@@ -7,6 +7,7 @@
 pub mod answers;
 pub mod determinism;
 pub mod exactly_once;
+pub mod fencing;
 pub mod guards;
 pub mod histories;
 #[cfg(test)]
@@ -96,6 +97,8 @@ pub struct Decided<'f> {
 pub struct Checkers {
     /// I1.
     pub mutual_exclusion: mutual_exclusion::MutualExclusion,
+    /// I2.
+    pub fencing: fencing::Fencing,
     /// I3.
     pub lease_safety: lease_safety::LeaseSafety,
     /// I4.
@@ -133,6 +136,7 @@ impl Checkers {
                 }
                 Effect::SessionEnded { session, reason } => {
                     ended = Some(*session);
+                    stats.idle += u64::from(*reason == EndReason::Idle);
                     facts.push(Fact::SessionEnded {
                         session: *session,
                         expired: *reason == EndReason::Expired,
@@ -145,6 +149,7 @@ impl Checkers {
         facts.extend(later);
         for fact in &facts {
             self.see_fact(fact, now, stats)?;
+            self.fencing.see(fact, step.state.revision(), |text| is_valid(step.state, text))?;
         }
         self.reads.see(step);
         self.past.see(step.state);
@@ -241,6 +246,17 @@ pub const ONLOOKER: &str = "onlooker";
 
 pub(crate) fn onlooker() -> Principal {
     Principal::parse(ONLOOKER).expect("a principal's name")
+}
+
+/// Whether an operation changes nothing, and so is in no log.
+pub(crate) fn is_read(operation: &Operation) -> bool {
+    use Operation::{CheckSequencer, GetContents, GetSequencer, GetStat, ReadDir};
+    matches!(operation, GetContents(_) | GetStat(_) | ReadDir(_) | GetSequencer(_) | CheckSequencer(_))
+}
+
+/// Whether a sequencer is valid at a state.
+pub(crate) fn is_valid(state: &State, text: &str) -> bool {
+    matches!(state.check_sequencer(text), Ok(Ok(())))
 }
 
 /// What a node is like. What it was like before saves reading its children again.

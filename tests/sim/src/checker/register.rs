@@ -50,6 +50,17 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// The generation that the file has after it, if that is known.
+    #[must_use]
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Read { generation, .. } => Some(*generation),
+            Self::Write { generation, .. } => *generation,
+        }
+    }
+}
+
 impl Register {
     /// What the file holds after `op`; `None` if `op` cannot be what happens next.
     #[must_use]

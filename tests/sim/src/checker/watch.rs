@@ -127,8 +127,9 @@ impl Watches {
     /// Whoever has not been told of something yet, for people. Once the world is quiet there must be nobody.
     pub fn untold(&self) -> impl Iterator<Item = String> {
         self.watches.iter().flat_map(|((session, handle), watch)| {
-            // Of a node that is gone one learns that; what had happened to it before does not matter.
-            let gone = watch.view.is_none() && watch.kinds.contains(&EventKind::HandleInvalid);
+            // Of a node that is gone one learns that, if one has asked for it. What had happened to it before does not
+            // matter any more: a client that was not attached then cannot be told, because nothing is left of it.
+            let gone = watch.view.is_none();
             let matters = move |kind: EventKind| !gone || kind == EventKind::HandleInvalid;
             watch.changed.iter().filter_map(move |(kind, changed)| {
                 let told = watch.told.get(kind).copied().unwrap_or_default();

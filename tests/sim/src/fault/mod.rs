@@ -5,6 +5,7 @@
 //! Each says when it ends; whatever still is on when the phase is over is mended then.
 
 mod crash;
+mod operator;
 mod partition;
 mod pause;
 mod streams;
@@ -58,6 +59,12 @@ pub enum Fault {
     ClientCrash(usize),
     /// A replica is asked to stop in the normal way.
     HandOver(usize),
+    /// A client's library gets nothing done for a while, and its application goes on.
+    Starve(usize),
+    /// An operator ends a client's session.
+    Kill(usize),
+    /// An operator changes how long leases may be.
+    ChangeLeases,
 }
 
 /// What ends a fault.
@@ -77,7 +84,7 @@ impl Fault {
     pub(crate) fn draw(rng: &mut Rng, master: Option<usize>, replicas: usize, clients: usize) -> Self {
         let (any, aimed) = (rng.index(replicas), rng.per_mille(500));
         let replica = master.filter(|_| aimed).unwrap_or(any);
-        match rng.below(23) {
+        match rng.below(26) {
             0..=3 => Self::Crash { replica, silent: rng.per_mille(300) },
             4 => Self::PowerFailure,
             5..=10 => Self::Partition(Shape::draw(rng, replica, replicas, clients)),
@@ -94,6 +101,9 @@ impl Fault {
                     Self::Stutter { replica, clients }
                 }
             }
+            21 => Self::Starve(rng.index(clients)),
+            22 => Self::Kill(rng.index(clients)),
+            23 => Self::ChangeLeases,
             _ => Self::HandOver(replica),
         }
     }
@@ -120,6 +130,9 @@ impl fmt::Display for Fault {
             }
             Self::Resets => f.write_str("streams break"),
             Self::ClientCrash(index) => write!(f, "client {} is killed", index + 1),
+            Self::Starve(index) => write!(f, "the library of client {} is starved", index + 1),
+            Self::Kill(index) => write!(f, "an operator ends the session of client {}", index + 1),
+            Self::ChangeLeases => f.write_str("an operator changes how long leases may be"),
             Self::HandOver(index) => write!(f, "replica {} is asked to stop", index + 1),
         }
     }
@@ -149,6 +162,9 @@ impl World {
             Fault::Stutter { replica, clients } => pause::stutter(self, *replica, clients),
             Fault::Resets => streams::begin(self),
             Fault::ClientCrash(client) => crash::client(self, *client),
+            Fault::Starve(client) => pause::starve(self, *client),
+            Fault::Kill(client) => operator::kill(self, *client),
+            Fault::ChangeLeases => operator::change_leases(self),
             Fault::HandOver(replica) => crash::hand_over(self, *replica),
         }
         self.plan_fault();
@@ -194,6 +210,6 @@ mod tests {
             let drawn = format!("{:?}", Fault::draw(&mut rng, Some(1), 3, 3));
             kinds.insert(drawn.split([' ', '(']).next().unwrap_or_default().to_owned());
         }
-        assert_eq!(kinds.len(), 9, "{kinds:?}");
+        assert_eq!(kinds.len(), 12, "{kinds:?}");
     }
 }

@@ -42,6 +42,14 @@ pub(super) fn stutter(world: &mut World, replica: usize, clients: &[usize]) {
     world.queue.push(world.now.after_nanos(nanos + after), Event::FaultEnds(Ending::Mend));
 }
 
+/// A client's library does not get to run, and the application's other threads do: what they read from the cache must
+/// be right none the less.
+pub(super) fn starve(world: &mut World, client: usize) {
+    world.stats.starved += 1;
+    let nanos = world.end_after(Ending::Resume(Process::Client(client)));
+    world.clients[client].starved_until = world.now.after_nanos(nanos);
+}
+
 fn stop(world: &mut World, process: Process, nanos: u64) {
     world.stats.pauses += 1;
     let until = world.now.after_nanos(nanos);

@@ -4,7 +4,10 @@
 //! which collects what it wants done; the client's host does it. Once a run is to end it starts nothing new and
 //! gives back what it holds.
 
+mod access;
 mod counter;
+mod fenced;
+mod idler;
 mod locks;
 mod reader;
 mod tree;
@@ -54,6 +57,8 @@ pub struct App<'a> {
     pub rng: &'a mut Rng,
     /// The run is to end: start nothing new.
     pub draining: bool,
+    /// The client is the one who may write access control lists.
+    pub is_keeper: bool,
     /// The last token given in this session.
     last_token: &'a mut u64,
     /// Begins every content that this session writes, so that no two writes of a run are alike.
@@ -64,7 +69,7 @@ pub struct App<'a> {
 impl<'a> App<'a> {
     /// For a session whose writes begin with `name`.
     pub fn new(rng: &'a mut Rng, draining: bool, last_token: &'a mut u64, name: &'a str) -> Self {
-        Self { rng, draining, last_token, name, actions: Vec::new() }
+        Self { rng, draining, is_keeper: false, last_token, name, actions: Vec::new() }
     }
 
     /// What is wanted, in order.
@@ -147,18 +152,27 @@ pub enum Workload {
     Reader(reader::Reader),
     /// Watches, and reads what it hears of.
     Watcher(watcher::Watcher),
+    /// Changes who may open what, and opens it.
+    Access(access::Access),
+    /// Writes under a lock's sequencer.
+    Fenced(fenced::Fenced),
+    /// Does nothing.
+    Idler(idler::Idler),
 }
 
 impl Workload {
     /// One of chance. Many of them take locks.
     pub fn draw(rng: &mut Rng) -> Self {
-        match rng.below(16) {
+        match rng.below(41) / 2 {
             0..=5 => Self::Locks(locks::Locks::draw(rng)),
             6 => Self::Counter(counter::Counter::default()),
             7..=9 => Self::Writer(writer::Writer::draw(rng)),
             10 | 11 => Self::Tree(tree::Tree::draw(rng)),
             12 | 13 => Self::Reader(reader::Reader::draw(rng)),
-            _ => Self::Watcher(watcher::Watcher::draw(rng)),
+            14 | 15 => Self::Watcher(watcher::Watcher::draw(rng)),
+            16 | 17 => Self::Access(access::Access::default()),
+            18 | 19 => Self::Fenced(fenced::Fenced::draw(rng)),
+            _ => Self::Idler(idler::Idler::default()),
         }
     }
 
@@ -171,6 +185,9 @@ impl Workload {
             Self::Tree(tree) => tree.start(app),
             Self::Reader(reader) => reader.start(app),
             Self::Watcher(watcher) => watcher.start(app),
+            Self::Access(access) => access.start(app),
+            Self::Fenced(fenced) => fenced.start(app),
+            Self::Idler(_) => {}
         }
     }
 
@@ -183,6 +200,9 @@ impl Workload {
             Self::Tree(tree) => tree.wake(app),
             Self::Reader(reader) => reader.wake(app),
             Self::Watcher(watcher) => watcher.wake(app),
+            Self::Access(access) => access.wake(app),
+            Self::Fenced(fenced) => fenced.wake(app),
+            Self::Idler(idler) => idler.wake(app),
         }
     }
 
@@ -191,7 +211,7 @@ impl Workload {
         match self {
             Self::Watcher(watcher) => watcher.hear(app, event),
             Self::Locks(locks) => locks.hear(app, event),
-            Self::Counter(_) | Self::Writer(_) | Self::Tree(_) | Self::Reader(_) => {}
+            _ => {}
         }
     }
 
@@ -204,6 +224,9 @@ impl Workload {
             Self::Tree(tree) => tree.completed(app, token, result),
             Self::Reader(reader) => reader.completed(app, token, result),
             Self::Watcher(watcher) => watcher.completed(app, token, result),
+            Self::Access(access) => access.completed(app, token, result),
+            Self::Fenced(fenced) => fenced.completed(app, token, result),
+            Self::Idler(_) => {}
         }
     }
 }

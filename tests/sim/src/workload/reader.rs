@@ -18,6 +18,9 @@ pub struct Reader {
     directory: &'static str,
     /// How long it pauses at the most, in milliseconds.
     pause_ms_max: u64,
+    caching: bool,
+    /// It keeps what it has open for ever, so that it needs nothing from the master but answers to reads.
+    settles: bool,
     directory_handle: Option<u64>,
     handles: Vec<u64>,
     stage: Stage,
@@ -38,6 +41,8 @@ impl Reader {
         Self {
             directory: ["/files", "/files", "/tree"][rng.index(3)],
             pause_ms_max: [5, 30, 300][rng.index(3)],
+            caching: rng.per_mille(750),
+            settles: rng.per_mille(500),
             directory_handle: None,
             handles: Vec::new(),
             stage: Stage::Rest,
@@ -45,7 +50,7 @@ impl Reader {
     }
 
     pub(super) fn start(&mut self, app: &mut App<'_>) {
-        let open = wire::Open { caching: true, ..App::directory(self.directory) };
+        let open = wire::Open { caching: self.caching, ..App::directory(self.directory) };
         self.stage = Stage::OpeningDirectory(app.call(Operation::Open(open)));
     }
 
@@ -78,7 +83,8 @@ impl Reader {
 
     fn step(&mut self, app: &mut App<'_>) {
         let handle = (!self.handles.is_empty()).then(|| app.rng.index(self.handles.len()));
-        let token = match (app.rng.below(12), handle, self.directory_handle) {
+        let choices = if self.settles && self.handles.len() >= HANDLES_MAX { 9 } else { 12 };
+        let token = match (app.rng.below(choices), handle, self.directory_handle) {
             (0..=4, Some(index), _) => app.read(self.handles[index]),
             (5 | 6, Some(index), _) => app.stat(self.handles[index]),
             (7 | 8, _, Some(directory)) => {
@@ -101,7 +107,7 @@ impl Reader {
             _ => (format!("{}/{name}", self.directory), 0),
         };
         let uses = app.rng.per_mille(700).then_some(Uses { read: true, write: false, change_acl: false });
-        let open = wire::Open { path, directory, uses, caching: true, ..wire::Open::default() };
+        let open = wire::Open { path, directory, uses, caching: self.caching, ..wire::Open::default() };
         let token = app.call(Operation::Open(open));
         self.stage = Stage::Opening(token);
     }

@@ -1,0 +1,47 @@
+//! What an operator does to a running cell: ends a session, changes how long leases may become.
+//!
+//! No fault of anybody's, and yet something that everything else must go on through. Nobody asks again if there is no
+//! answer.
+
+use holdfast_proto::client::v1::{KillSessionRequest, Settings};
+use holdfast_replica::{CallAnswer, CallId, CallRequest, Input, Replica};
+
+use crate::client::principal;
+use crate::verdict::{Invariant, Violation};
+use crate::world::World;
+
+/// A client's session is ended from outside.
+pub(super) fn kill(world: &mut World, client: usize) {
+    let Some(session) = world.clients[client].session_id else { return };
+    let call = call(world, CallRequest::KillSession(KillSessionRequest { session: session.0 }));
+    world.kills.extend(call.map(|call| (call, session)));
+}
+
+/// Masters may lengthen leases more, or less, from now on.
+pub(super) fn change_leases(world: &mut World) {
+    let lease_ms_max = [100, 2_000, 8_000, 20_000][world.fault_rng.index(4)];
+    call(world, CallRequest::ChangeSettings(Settings { lease_ms_max, ..Settings::default() }));
+}
+
+/// Asks whoever believes himself master.
+fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
+    let master = world.servers.iter().rposition(|server| server.was_master)?;
+    world.last_call += 1;
+    let call = CallId(world.last_call);
+    world.hand_in(master, Input::Call { call, principal: principal(0), request });
+    Some(call)
+}
+
+impl World {
+    /// An operator's call is answered by `replica`.
+    pub(crate) fn operator_told(&mut self, call: CallId, told: Option<&CallAnswer>, replica: &Replica) {
+        let session = self.kills.remove(&call);
+        if let (Some(session), Some(CallAnswer::KillSession(_))) = (session, told) {
+            self.stats.killed += 1;
+            if replica.state().session(session).is_some() {
+                let what = format!("an operator was told that {session} is over, and it is not");
+                self.broken = Some(Violation::new(Invariant::ExactlyOnce, what));
+            }
+        }
+    }
+}
