@@ -16,14 +16,14 @@ use std::thread;
 use holdfast_proto::peer::v1::Identity;
 use holdfast_replica::{Input, Replica};
 use holdfast_types::{Duration, Principal, ReplicaId};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use slog::{Logger, error, info, warn};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accept::{Door, connections};
 use crate::config::Config;
+use crate::descriptors::{allow_many_files, client_sockets_max};
 use crate::driver::{CoreInput, Driver, Ended, INPUTS_WAITING_MAX, Parts};
 use crate::founding::{FoundingError, come_to_cell, founding_of};
 use crate::front::{Front, Phase};
@@ -43,10 +43,6 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Background work gets so long to end; only a snapshot that is being written needs it, and it is not lost.
 const BACKGROUND_MAX: Duration = Duration::from_secs(1);
-/// Clients leave so many file descriptors to the log, the snapshots, the other replicas and the program itself.
-const DESCRIPTORS_RESERVED: u64 = 128;
-/// And so many clients are let in however few descriptors there are.
-const CLIENT_SOCKETS_MIN: u64 = 16;
 /// Replicas need a few connections each.
 const PEER_SOCKETS_MAX: usize = 96;
 
@@ -239,25 +235,6 @@ impl Server {
 /// The thread's panic is in the log.
 fn panicked() -> ServerError {
     ServerError::System(io::Error::other("the replica's thread has panicked"))
-}
-
-/// Takes as many file descriptors as the system allows. By habit it allows 1,024 until asked, which some hundred
-/// clients use up, and then the log cannot begin its next file, which ends the process.
-fn allow_many_files(logger: &Logger) {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
-    });
-    if let Err(error) = raised {
-        warn!(logger, "cannot raise the limit of open files: {error}");
-    }
-}
-
-/// How many connections of clients may be open at a time: as many as there are file descriptors, but for those that
-/// the replica itself needs.
-fn client_sockets_max() -> usize {
-    let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
-    let sockets = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(CLIENT_SOCKETS_MIN);
-    usize::try_from(sockets).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
 }
 
 fn runtime() -> io::Result<Runtime> {

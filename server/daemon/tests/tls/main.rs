@@ -276,6 +276,41 @@ async fn replicas_of_two_cas_are_both_told() {
 }
 
 #[tokio::test]
+async fn a_replica_talks_to_nobody_but_the_one_it_means() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = Certs::make(&dir.path().join("certs"));
+    let (certificate, key) = certs.sign("x", "holdfast://prod/replica/2", |params| {
+        params.distinguished_name.push(DnType::OrganizationName, "another cell");
+    });
+    let required = ClientCertificates::Required;
+    let foreign = TlsConfig { certificate, key, ..certs.tls(2, required) };
+    let others = [
+        (
+            "dev",
+            3,
+            certs.tls(3, required),
+            "its certificate is that of replica 3, and it should be replica 2",
+        ),
+        ("prod", 2, foreign, "its certificate is that of replica 2 of the cell \"prod\""),
+    ];
+    for (cell, id, tls, words) in others {
+        let dir = tempfile::tempdir().unwrap();
+        let mut founders = founders(2, dir.path());
+        let (there, config) = founders.pop().unwrap();
+        let alone = FoundingMember { id, ..config.members[1].clone() };
+        let stranger = Config::new(cell, ReplicaId(id), dir.path().join("stranger"), vec![alone]);
+        let stranger = Server::start_on(there, Config { tls: Some(tls), ..stranger }, quiet()).await.unwrap();
+        let (here, mut config) = founders.pop().unwrap();
+        config.tls = Some(certs.tls(1, required));
+        let lines = Lines::default();
+        let server = Server::start_on(here, config, Logger::root(lines.clone(), o!())).await.unwrap();
+        lines.wait_for(&format!("replica 2 does not answer yet: {words}")).await;
+        server.stop().await.unwrap();
+        stranger.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn new_files_are_taken_up_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let certs = Certs::make(&dir.path().join("certs"));
