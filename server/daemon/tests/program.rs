@@ -6,6 +6,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use holdfast_proto::client::v1::StatusRequest;
 use holdfast_proto::client::v1::cell_client::CellClient;
+use holdfast_server::certs::{self, CertsOptions};
+use holdfast_types::ReplicaId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -88,6 +90,38 @@ async fn a_replica_that_is_asked_to_stop_exits_with_0_and_comes_back() {
         assert_eq!(status.master, 1);
         assert_eq!(signalled(&mut child, Signal::SIGTERM).code(), Some(0));
     }
+}
+
+#[test]
+fn a_hangup_has_the_files_of_tls_read_again_and_ends_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs_dir = dir.path().join("certs");
+    let replicas = vec![(ReplicaId(1), vec!["127.0.0.1".to_owned()])];
+    let options = CertsOptions {
+        dir: certs_dir.clone(),
+        cell: "dev".into(),
+        replicas,
+        clients: Vec::new(),
+        days: 30,
+        force: false,
+    };
+    certs::make(&options).unwrap();
+    let (certificate, key) = certs::replica_files(&certs_dir, ReplicaId(1));
+    let mut command = run_alone(&dir, &free_address(), &free_address());
+    command.arg("--tls-certificate").arg(certificate).arg("--tls-key").arg(key);
+    let mut child = command.arg("--tls-ca").arg(certs::ca_file(&certs_dir)).spawn().unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut wait_for = |words: &str| {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the log ended without {words:?}");
+        }
+    };
+    wait_for("is the master");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGHUP).unwrap();
+    wait_for("new handshakes use the files of [tls] as they are now");
+    assert_eq!(signalled(&mut child, Signal::SIGTERM).code(), Some(0));
 }
 
 #[test]
