@@ -122,6 +122,8 @@ fn cause(status: &Status) -> String {
     }
     match cause {
         Some(cause) => format!("{} ({cause})", status.message()),
+        // What knows no such call says nothing more.
+        None if status.message().is_empty() => status.code().description().to_owned(),
         None => status.message().to_owned(),
     }
 }

@@ -24,7 +24,7 @@ pub enum EventKind {
     ChildModified,
     /// The names of the node's access control lists changed.
     AclChanged,
-    /// The node was deleted: the handle is good for nothing but closing it.
+    /// The node was deleted: the handle is good for nothing but closing it. Told to whoever asks for any kind.
     HandleInvalid,
     /// The node's lock went from free to held.
     LockAcquired,

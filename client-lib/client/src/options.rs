@@ -105,7 +105,8 @@ impl OpenOptions {
         self
     }
 
-    /// What [`Handle::events`](crate::Handle::events) tells; nothing by default. Several calls add up.
+    /// What [`Handle::events`](crate::Handle::events) tells; nothing by default. Several calls add up. Whoever asks for
+    /// any kind is also told [`EventKind::HandleInvalid`], because nothing else will ever happen afterwards.
     pub fn events(mut self, kinds: impl Into<EventSet>) -> Self {
         self.events = kinds.into().iter().fold(self.events, EventSet::with);
         self
@@ -154,7 +155,10 @@ impl OpenOptions {
             caching: self.caching,
             acl: self.acl.map(wire::AclNames::from),
         };
-        (Operation::Open(open), Opening { events: self.events, keep_lock: self.keep_lock })
+        // Nothing was asked for: nothing is told.
+        let events =
+            if self.events.is_empty() { self.events } else { self.events.with(EventKind::HandleInvalid) };
+        (Operation::Open(open), Opening { events, keep_lock: self.keep_lock })
     }
 }
 

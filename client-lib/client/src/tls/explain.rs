@@ -60,11 +60,21 @@ fn of_replica(reason: &CertificateError) -> String {
         CertificateError::NotValidForNameContext { expected, presented } => format!(
             "the replica's certificate is for {}, and not for {:?}: use that name in the address, or set the TLS \
              server name",
-            if presented.is_empty() { "no host at all".to_owned() } else { presented.join(", ") },
+            hosts(presented),
             expected.to_str(),
         ),
         other => format!("the replica's certificate cannot be trusted: {other}"),
     }
+}
+
+/// The hosts among the names of a certificate, which rustls writes as `DnsName("host")`, `IpAddress(1.2.3.4)` and so on.
+fn hosts(presented: &[String]) -> String {
+    let host = |name: &String| {
+        let (kind, name) = name.strip_suffix(')')?.split_once('(')?;
+        ["DnsName", "IpAddress"].contains(&kind).then(|| name.trim_matches('"').to_owned())
+    };
+    let hosts: Vec<String> = presented.iter().filter_map(host).collect();
+    if hosts.is_empty() { "no host at all".to_owned() } else { hosts.join(", ") }
 }
 
 /// What the replica holds against this client.

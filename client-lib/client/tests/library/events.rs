@@ -5,7 +5,7 @@ use futures::FutureExt as _;
 use holdfast::{Ended, EventKind, EventSet, Handle, OpenOptions, Session, SessionEvent};
 use holdfast_proto::client::v1 as wire;
 use std::time::Duration;
-use wire::EventKind::{AclChanged, ChildAdded, ContentsModified};
+use wire::EventKind::{AclChanged, ChildAdded, ContentsModified, HandleInvalid};
 
 /// The first request of a session opens its first handle, under its own number.
 const HANDLE: u64 = 1;
@@ -33,6 +33,9 @@ async fn events_are_told_as_they_come_and_those_not_asked_for_are_not() {
     assert_eq!(event.kinds, EventKind::ContentsModified.into());
     assert_eq!(event.content_generation, 102);
     assert!(events.next().now_or_never().is_none());
+    // But that the node is gone is told to all who listen: nothing else will ever come.
+    stream.notice(told(3, HANDLE, &[HandleInvalid])).await;
+    assert_eq!(within(events.next()).await.unwrap().unwrap().kinds, EventKind::HandleInvalid.into());
 }
 
 #[tokio::test]

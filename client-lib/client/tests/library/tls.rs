@@ -48,10 +48,7 @@ async fn a_replica_with_a_wrong_certificate_is_refused_and_the_error_says_what_i
         (other.sign(HOST, Valid::Now), "signed by a CA that is not trusted here"),
         (authority.sign(HOST, Valid::Before), "the replica's certificate has expired"),
         (authority.sign(HOST, Valid::Later), "the replica's certificate is not valid yet"),
-        (
-            authority.sign("db1.example", Valid::Now),
-            "is for DnsName(\"db1.example\"), and not for \"127.0.0.1\"",
-        ),
+        (authority.sign("db1.example", Valid::Now), "is for db1.example, and not for \"127.0.0.1\""),
     ];
     for (signed, expected) in cases {
         let replica = open_to_all(&signed).await;
