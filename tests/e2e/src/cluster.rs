@@ -6,13 +6,14 @@ use std::ops::{Index, IndexMut};
 use holdfast::{Cell, CellStatus, Role};
 use tempfile::TempDir;
 
+use crate::certs::Certs;
 use crate::ports::Ports;
 use crate::process::Programs;
 use crate::replica::Replica;
 use crate::wait::eventually;
 
 /// The name of every cell here, unless a test says otherwise.
-const CELL: &str = "e2e";
+pub(crate) const CELL: &str = "e2e";
 
 /// A cell. Its replicas are killed and its files deleted when it is dropped; if the test is failing, what the
 /// replicas said is printed first.
@@ -61,6 +62,22 @@ impl Cluster {
             flags.iter().for_each(|(flag, value)| replica.set(flag, *value));
             cluster.replicas.insert(id, replica);
         }
+        cluster
+    }
+
+    /// A cell of three that talks TLS and serves. [`Cluster::cell`] is what `admin` sees.
+    ///
+    /// # Panics
+    ///
+    /// As [`Cluster::configure`]; or if there is no certificate of `admin`.
+    pub async fn start_tls(programs: Programs, certs: &Certs) -> Self {
+        let mut cluster = Self::configure(programs, &[]);
+        cluster.cell = certs.cell(&cluster, &certs.tls("admin")).expect("the certificates can be used");
+        for replica in cluster.replicas_mut() {
+            certs.configure(replica);
+            replica.start();
+        }
+        cluster.serving().await;
         cluster
     }
 

@@ -1,6 +1,7 @@
 //! The harness of the end-to-end tests: real processes, real sockets, real crashes.
 //!
 //! - [`Cluster`]: a cell of replica processes, each a [`Replica`] that can be started, killed, paused and stopped
+//! - [`Certs`]: certificates, right ones and wrong ones
 //! - [`Client`]: a client as a process of its own, which caches and locks as it is told, and can be killed or paused
 //! - [`Holder`]: another, which holds a lock, and gives orders to a [`Resource`] as a careless one would
 //! - [`Resource`]: a server that is fenced by sequencers
@@ -11,6 +12,7 @@
 //! Never here: what is right. That is for the tests to say. Invariant: no process outlives the test that started
 //! it, however the test ends.
 
+mod certs;
 mod client;
 mod cluster;
 mod holder;
@@ -23,6 +25,7 @@ mod talk;
 mod wait;
 pub mod wire;
 
+pub use certs::Certs;
 pub use client::Client;
 pub use cluster::Cluster;
 pub use holder::Holder;

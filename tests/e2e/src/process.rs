@@ -16,6 +16,8 @@ use crate::wait::within;
 pub struct Programs {
     /// `e2e-replica`, which is `holdfastd`.
     pub replica: &'static str,
+    /// `e2e-holdfast`, which is `holdfast`.
+    pub holdfast: &'static str,
     /// `e2e-client`.
     pub client: &'static str,
     /// `e2e-holder`.

@@ -2,6 +2,7 @@
 //!
 //! Each test has a cell of its own. Leases are short, so that those who die are missed soon.
 
+mod access;
 mod cache;
 mod crash;
 mod damage;
@@ -14,6 +15,7 @@ mod misconfigured;
 mod misuse;
 mod operators;
 mod stop;
+mod tls;
 mod watchers;
 mod withdrawal;
 
@@ -22,6 +24,7 @@ use holdfast_e2e::Programs;
 /// Where cargo has put the programs.
 const PROGRAMS: Programs = Programs {
     replica: env!("CARGO_BIN_EXE_e2e-replica"),
+    holdfast: env!("CARGO_BIN_EXE_e2e-holdfast"),
     client: env!("CARGO_BIN_EXE_e2e-client"),
     holder: env!("CARGO_BIN_EXE_e2e-holder"),
     tied: env!("CARGO_BIN_EXE_e2e-tied"),
