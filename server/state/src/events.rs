@@ -40,7 +40,8 @@ const KINDS_OF_READERS: [EventKind; 5] = [
 pub(crate) struct EventSet(u16);
 
 impl EventSet {
-    /// Reads what a client asked for. Repetitions do not matter.
+    /// Reads what a client asked for. Repetitions do not matter. Whoever watches anything is told that the node is
+    /// gone too: there would be nothing left to tell of a last change by, and it would be lost (I8).
     pub(crate) fn from_wire(kinds: &[i32]) -> Result<Self, Refusal> {
         let mut set = Self::default();
         for kind in kinds {
@@ -50,6 +51,7 @@ impl EventSet {
                 }
                 Ok(kind) => set.insert(kind),
             }
+            set.insert(EventKind::HandleInvalid);
         }
         Ok(set)
     }

@@ -127,13 +127,15 @@ impl Watches {
     /// Whoever has not been told of something yet, for people. Once the world is quiet there must be nobody.
     pub fn untold(&self) -> impl Iterator<Item = String> {
         self.watches.iter().flat_map(|((session, handle), watch)| {
-            // Of a node that is gone one learns that, if one has asked for it. What had happened to it before does not
+            // Of a node that is gone one learns that, whatever one has asked for. What had happened to it before does not
             // matter any more: a client that was not attached then cannot be told, because nothing is left of it.
             let gone = watch.view.is_none();
-            let matters = move |kind: EventKind| !gone || kind == EventKind::HandleInvalid;
+            let matters = move |kind: EventKind| {
+                if gone { kind == EventKind::HandleInvalid } else { watch.kinds.contains(&kind) }
+            };
             watch.changed.iter().filter_map(move |(kind, changed)| {
                 let told = watch.told.get(kind).copied().unwrap_or_default();
-                let due = watch.kinds.contains(kind) && matters(*kind) && told < *changed;
+                let due = matters(*kind) && told < *changed;
                 let path = &watch.path;
                 due.then(|| {
                     format!(
