@@ -3,7 +3,7 @@
 //! It carries nothing itself: the world asks it for a fate and puts the delivery into the queue. Partitions are
 //! directed, so that a network which works in one direction only is one entry less.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::NetworkConditions;
 use crate::rng::Rng;
@@ -16,6 +16,10 @@ pub enum Process {
     /// A client.
     Client(usize),
 }
+
+/// A partition, of all of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartitionId(u64);
 
 /// What becomes of a message between replicas: when each of its copies arrives, in nanoseconds from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +37,17 @@ pub enum Fate {
 pub struct Network {
     rng: Rng,
     conditions: NetworkConditions,
-    /// What the first says does not reach the second.
-    blocked: BTreeSet<(Process, Process)>,
+    /// What the first says does not reach the second, because of these partitions.
+    blocked: BTreeMap<(Process, Process), BTreeSet<PartitionId>>,
+    /// The last partition.
+    last: PartitionId,
 }
 
 impl Network {
     /// A network without partitions.
     #[must_use]
     pub fn new(rng: Rng, conditions: NetworkConditions) -> Self {
-        Self { rng, conditions, blocked: BTreeSet::new() }
+        Self { rng, conditions, blocked: BTreeMap::new(), last: PartitionId(0) }
     }
 
     /// From now on the network is like this.
@@ -49,9 +55,21 @@ impl Network {
         self.conditions = conditions;
     }
 
-    /// What `from` says no longer reaches `to`.
-    pub fn block(&mut self, from: Process, to: Process) {
-        self.blocked.insert((from, to));
+    /// What the first of each pair says no longer reaches the second. There may be several partitions at once.
+    pub fn block(&mut self, pairs: impl IntoIterator<Item = (Process, Process)>) -> PartitionId {
+        self.last = PartitionId(self.last.0 + 1);
+        for pair in pairs {
+            self.blocked.entry(pair).or_default().insert(self.last);
+        }
+        self.last
+    }
+
+    /// Ends one partition.
+    pub fn unblock(&mut self, partition: PartitionId) {
+        self.blocked.retain(|_, because| {
+            because.remove(&partition);
+            !because.is_empty()
+        });
     }
 
     /// Ends all partitions.
@@ -62,7 +80,7 @@ impl Network {
     /// Whether what `from` says reaches `to`.
     #[must_use]
     pub fn reaches(&self, from: Process, to: Process) -> bool {
-        !self.blocked.contains(&(from, to))
+        !self.blocked.contains_key(&(from, to))
     }
 
     /// Whether both hear each other.
@@ -115,11 +133,13 @@ mod tests {
     fn a_one_way_partition_blocks_one_way() {
         let mut network = network(NetworkConditions::calm());
         let (one, other) = (Process::Replica(0), Process::Client(0));
-        network.block(one, other);
+        let first = network.block([(one, other)]);
+        let second = network.block([(one, other), (other, one)]);
+        network.unblock(second);
         assert_eq!(network.fate(one, other), Fate::Lost);
         assert!(matches!(network.fate(other, one), Fate::Once(_)));
         assert!(!network.connects(one, other));
-        network.unblock_all();
+        network.unblock(first);
         assert!(network.connects(one, other));
     }
 

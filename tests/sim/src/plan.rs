@@ -124,7 +124,7 @@ impl Plan {
             sync_nanos_max: [MILLI / 5, 2 * MILLI, 30 * MILLI][rng.index(3)],
             snapshot_every_bytes: rng.between(2, 64) << 10,
             log_tail_bytes: rng.between(0, 16) << 10,
-            lease_ms: [400, 1_000, 5_000, 12_000][rng.index(4)],
+            lease_ms: [400, 1_000, 3_000, 5_000, 12_000][rng.index(5)],
             grace_ms: rng.between(2, 20) * 1_000,
             lease_ms_max: [100, 100, 3_000, 15_000][rng.index(4)],
             keep_alives_per_s: [20_000, 20_000, 4, 1][rng.index(4)],

@@ -172,9 +172,14 @@ impl World {
         }
     }
 
-    /// All partitions end: what they held up goes on its way.
+    /// All partitions end.
     pub(crate) fn mend_network(&mut self) {
         self.network.unblock_all();
+        self.deliver_held_up();
+    }
+
+    /// What a partition held up goes on its way, if there is one now.
+    pub(crate) fn deliver_held_up(&mut self) {
         for connection in self.streams.select(|_| true) {
             for direction in [Direction::Up, Direction::Down] {
                 let at = self.now.after_nanos(self.network.stream_flight());

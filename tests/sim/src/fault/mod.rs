@@ -13,7 +13,7 @@ mod streams;
 use std::fmt;
 
 use crate::event::Event;
-use crate::network::Process;
+use crate::network::{PartitionId, Process};
 use crate::rng::Rng;
 use crate::trace::Kind;
 use crate::verdict::Violation;
@@ -72,8 +72,8 @@ pub enum Fault {
 pub enum Ending {
     /// A replica is started again.
     Restart(usize),
-    /// All partitions end.
-    Mend,
+    /// A partition ends.
+    Mend(PartitionId),
     /// A process is continued.
     Resume(Process),
 }
@@ -176,9 +176,10 @@ impl World {
             Ending::Restart(index) if self.servers[index].replica.is_none() => self.start_replica(index)?,
             // It was started, or mended, with everything else.
             Ending::Restart(_) => {}
-            Ending::Mend => {
-                self.trace.say(self.now, || "the network is whole".to_owned());
-                self.mend_network();
+            Ending::Mend(partition) => {
+                self.trace.say(self.now, || format!("{partition:?} ends"));
+                self.network.unblock(partition);
+                self.deliver_held_up();
             }
             Ending::Resume(process) => {
                 self.trace.say(self.now, || format!("{process:?} goes on"));

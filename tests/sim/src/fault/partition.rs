@@ -80,16 +80,14 @@ impl fmt::Display for Shape {
 }
 
 pub(super) fn begin(world: &mut World, shape: &Shape) {
-    cut(world, shape);
-    world.end_after(Ending::Mend);
+    let ending = cut(world, shape);
+    world.end_after(ending);
 }
 
-/// Without an end.
-pub(super) fn cut(world: &mut World, shape: &Shape) {
+/// Returns what ends it.
+pub(super) fn cut(world: &mut World, shape: &Shape) -> Ending {
     world.stats.partitions += 1;
-    for (from, to) in blocked(shape, world.plan.replicas, world.plan.clients) {
-        world.network.block(from, to);
-    }
+    Ending::Mend(world.network.block(blocked(shape, world.plan.replicas, world.plan.clients)))
 }
 
 /// All directed pairs that a partition cuts.

@@ -17,29 +17,29 @@ pub(super) fn begin(world: &mut World, process: Process) {
 /// when it goes on: for a moment it has every reason to believe that it is in office (I3, I5).
 pub(super) fn oversleep(world: &mut World, replica: usize, clients: &[usize]) {
     world.stats.overslept += 1;
-    partition::cut(world, &Shape::Split { replicas: vec![replica], clients: clients.to_vec() });
+    let mend = partition::cut(world, &Shape::Split { replicas: vec![replica], clients: clients.to_vec() });
     let process = Process::Replica(replica);
     let asleep = world.fault_rng.between(1_000, 16_000) * MILLI;
     let after = world.fault_rng.between(100, 4_000) * MILLI;
     stop(world, process, asleep);
     world.queue.push(world.now.after_nanos(asleep), Event::FaultEnds(Ending::Resume(process)));
-    world.queue.push(world.now.after_nanos(asleep + after), Event::FaultEnds(Ending::Mend));
+    world.queue.push(world.now.after_nanos(asleep + after), Event::FaultEnds(mend));
 }
 
 /// The master runs seldom, and is cut off. Raft counts time by how often it runs, and so this one is in office, as far
 /// as it knows, for long after the others have elected another; its clients hear from it all the while (I3).
 pub(super) fn stutter(world: &mut World, replica: usize, clients: &[usize]) {
     world.stats.stutters += 1;
-    partition::cut(world, &Shape::Split { replicas: vec![replica], clients: clients.to_vec() });
+    let mend = partition::cut(world, &Shape::Split { replicas: vec![replica], clients: clients.to_vec() });
     // A client takes a master for dead that says nothing for a quarter of its lease, within bounds.
     let silence_ms = (world.plan.lease_ms / 4).clamp(200, 3_000);
     let every = world.fault_rng.between(silence_ms / 2, silence_ms * 9 / 10) * MILLI;
-    let nanos = world.fault_rng.between(5_000, 22_000) * MILLI;
+    let nanos = world.fault_rng.between(7_000, 22_000) * MILLI;
     let after = world.fault_rng.between(1, 2_000) * MILLI;
     world.servers[replica].runs_every_nanos = every;
     let process = Process::Replica(replica);
     world.queue.push(world.now.after_nanos(nanos), Event::FaultEnds(Ending::Resume(process)));
-    world.queue.push(world.now.after_nanos(nanos + after), Event::FaultEnds(Ending::Mend));
+    world.queue.push(world.now.after_nanos(nanos + after), Event::FaultEnds(mend));
 }
 
 /// A client's library does not get to run, and the application's other threads do: what they read from the cache must

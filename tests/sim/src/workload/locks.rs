@@ -55,7 +55,7 @@ impl Locks {
 
     pub(super) fn wake(&mut self, app: &mut App<'_>) {
         match self.stage {
-            Stage::Idle(handle) if app.draining => self.close(app, handle),
+            Stage::Idle(handle) if app.draining => self.finish(app, handle),
             Stage::Idle(handle) => self.acquire(app, handle),
             // Waited long enough. While draining the queue must come to an end by itself.
             Stage::Acquiring(handle, token, _) if !app.draining => {
@@ -112,7 +112,7 @@ impl Locks {
     fn idle(&mut self, app: &mut App<'_>, handle: u64) {
         self.stage = Stage::Idle(handle);
         if app.draining {
-            self.close(app, handle);
+            self.finish(app, handle);
         } else {
             app.wake_within(0, 100);
         }
@@ -166,6 +166,20 @@ impl Locks {
                 self.stage = Stage::Leaving(handle, token);
             }
         }
+    }
+
+    /// The run is to end. Whoever keeps its lock goes on keeping it: those who wait for it must get it all the same.
+    fn finish(&mut self, app: &mut App<'_>, handle: u64) {
+        if self.keeps {
+            self.stage = Stage::Rest;
+        } else {
+            self.close(app, handle);
+        }
+    }
+
+    /// The library may still hold the lock, although the application does not.
+    pub(super) fn may_keep_lock(&self) -> bool {
+        self.keeps && self.stage == Stage::Rest
     }
 
     fn close(&mut self, app: &mut App<'_>, handle: u64) {

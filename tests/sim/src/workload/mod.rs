@@ -163,17 +163,23 @@ pub enum Workload {
 impl Workload {
     /// One of chance. Many of them take locks.
     pub fn draw(rng: &mut Rng) -> Self {
-        match rng.below(41) / 2 {
+        match rng.below(46) / 2 {
             0..=5 => Self::Locks(locks::Locks::draw(rng)),
             6 => Self::Counter(counter::Counter::default()),
             7..=9 => Self::Writer(writer::Writer::draw(rng)),
             10 | 11 => Self::Tree(tree::Tree::draw(rng)),
-            12 | 13 => Self::Reader(reader::Reader::draw(rng)),
+            12 | 13 | 21 | 22 => Self::Reader(reader::Reader::draw(rng)),
             14 | 15 => Self::Watcher(watcher::Watcher::draw(rng)),
             16 | 17 => Self::Access(access::Access::default()),
             18 | 19 => Self::Fenced(fenced::Fenced::draw(rng)),
             _ => Self::Idler(idler::Idler::default()),
         }
+    }
+
+    /// Whether the library may hold a lock for an application that has come to rest.
+    #[must_use]
+    pub fn may_keep_lock(&self) -> bool {
+        matches!(self, Self::Locks(locks) if locks.may_keep_lock())
     }
 
     /// The session is there.

@@ -41,8 +41,8 @@ impl Reader {
         Self {
             directory: ["/files", "/files", "/tree"][rng.index(3)],
             pause_ms_max: [5, 30, 300][rng.index(3)],
-            caching: rng.per_mille(750),
-            settles: rng.per_mille(500),
+            caching: rng.per_mille(600),
+            settles: rng.per_mille(600),
             directory_handle: None,
             handles: Vec::new(),
             stage: Stage::Rest,
