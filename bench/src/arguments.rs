@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cacher::CacherFlags;
 use crate::replica::ReplicaFlags;
 use crate::work::Work;
 
@@ -22,11 +23,14 @@ pub(crate) enum Command {
     /// Becomes one replica of the cell that `run` measures.
     #[command(name = crate::replica::COMMAND, hide = true)]
     Replica(Box<ReplicaFlags>),
+    /// Becomes a client that does nothing but cache, until it is killed.
+    #[command(name = crate::cacher::COMMAND, hide = true)]
+    Cacher(CacherFlags),
 }
 
 /// Starts a cell of three replicas on loopback, its data in a temporary directory (of TMPDIR), and measures it. A
 /// client is a task that begins its next operation when its last is done; clients share up to eight sessions, each
-/// with a connection of its own.
+/// with a connection of its own. With dead-cacher, each has a session of its own, and its turn twice a second.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
     /// Measure only this; can be repeated. By default everything.
@@ -66,7 +70,7 @@ impl Run {
 
     fn default_works(&self) -> Vec<Work> {
         // Without processes of our own there is none to kill.
-        let possible = |work: &Work| self.addresses.is_none() || *work != Work::FailoverGap;
+        let possible = |work: &Work| self.addresses.is_none() || !work.kills_the_master();
         Work::ALL.into_iter().filter(possible).collect()
     }
 
@@ -92,7 +96,7 @@ mod tests {
     fn run(line: &str) -> Run {
         match Arguments::try_parse_from(line.split(' ')).unwrap().command {
             Command::Run(run) => run,
-            Command::Replica(_) => panic!("{line} is a run"),
+            Command::Replica(_) | Command::Cacher(_) => panic!("{line} is no run"),
         }
     }
 
@@ -108,8 +112,8 @@ mod tests {
         let reads = plan.iter().filter(|(work, _)| *work == Work::Read).map(|(_, clients)| *clients);
         assert_eq!(reads.collect::<Vec<_>>(), [1, 64, 256]);
         let foreign = run("holdfast-bench run --addresses h:1,h:2").plan();
-        assert_eq!(foreign.len() + Work::FailoverGap.default_clients().len(), plan.len());
-        assert!(foreign.iter().all(|(work, _)| *work != Work::FailoverGap));
+        let ours: Vec<_> = plan.into_iter().filter(|(work, _)| !work.kills_the_master()).collect();
+        assert_eq!(foreign, ours);
     }
 
     #[test]

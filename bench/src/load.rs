@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
-use holdfast::{Cell, Handle, OpenOptions, Session};
+use holdfast::{CacheStats, Cell, Handle, OpenOptions, Session};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
@@ -62,6 +62,22 @@ impl Clients {
         Ok(Self { sessions, handles })
     }
 
+    /// How the caches of all sessions have done, together.
+    pub(crate) fn cache_stats(&self) -> CacheStats {
+        let mut sum = CacheStats::default();
+        for stats in self.sessions.iter().map(Session::cache_stats) {
+            sum.hits += stats.hits;
+            sum.misses += stats.misses;
+            sum.invalidations += stats.invalidations;
+        }
+        sum
+    }
+
+    /// The session that the client with this number shares.
+    pub(crate) fn session(&self, client: u32) -> &Session {
+        &self.sessions[client as usize % self.sessions.len()]
+    }
+
     /// Ends the sessions.
     pub(crate) async fn close(self) {
         drop(self.handles);
@@ -97,6 +113,15 @@ impl Meter {
         if (self.opens..self.closes).contains(&ended) {
             let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
             latencies.saturating_record(nanos(ended - began));
+        }
+    }
+
+    /// Counts a batch of `count` things, one after the other, that took from `began` to `ended` in all, if it ended
+    /// within the window. Each counts as long as their mean.
+    pub(crate) fn record_batch(&self, began: Instant, ended: Instant, count: u64) {
+        if (self.opens..self.closes).contains(&ended) {
+            let mut latencies = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
+            latencies.saturating_record_n(nanos(ended - began) / count, count);
         }
     }
 
@@ -249,6 +274,16 @@ mod tests {
         assert_eq!(measured.operations(), 2);
         assert!((measured.per_second() - 0.2).abs() < 1e-9);
         assert!(!meter.is_over(at(9_999)) && meter.is_over(at(10_000)));
+    }
+
+    #[test]
+    fn a_batch_counts_as_many_as_it_has() {
+        let meter = Meter::new(Duration::from_secs(1)).unwrap();
+        meter.record_batch(meter.opens, meter.opens + Duration::from_micros(500), 1_000);
+        meter.record_batch(meter.opens, meter.closes, 1_000);
+        let measured = meter.measured();
+        assert_eq!(measured.operations(), 1_000);
+        assert!((measured.quantile_us(0.5) - 0.5).abs() < 0.01);
     }
 
     #[test]

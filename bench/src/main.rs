@@ -7,11 +7,13 @@
 //! - [`run`]: one work after the other, and a line for each
 //! - [`work`]: what is measured, and [`load`]: how
 //! - [`cell`]: the processes; [`replica`]: this program as one of them; [`usage`]: what they consume
+//! - [`cacher`]: this program as a client that dies
 //! - [`report`]: the lines
 //!
 //! Invariant: a figure is printed only if every operation behind it succeeded and was checked.
 
 mod arguments;
+mod cacher;
 mod cell;
 mod load;
 mod replica;
@@ -24,16 +26,18 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 
 use arguments::{Arguments, Command};
+use tokio::runtime::Runtime;
 
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Replica(replica) => replica::serve(&replica),
-        Command::Run(run) => {
-            // One thread: on a small machine the replicas need the others more than the load does. It is the main
-            // thread that starts the replicas, because they die with the thread that started them.
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.context("cannot start the runtime")?;
-            runtime.block_on(run::run_until_interrupted(&run))
-        }
+        Command::Cacher(cacher) => runtime()?.block_on(cacher::cache(&cacher)),
+        // It is the main thread that starts the replicas, because they die with the thread that started them.
+        Command::Run(run) => runtime()?.block_on(run::run_until_interrupted(&run)),
     }
+}
+
+/// One thread: on a small machine the replicas need the others more than the load does.
+fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }

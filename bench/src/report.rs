@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::arguments::Run;
 use crate::load::Measured;
 use crate::usage::Usage;
-use crate::work::Work;
+use crate::work::{Waits, Work};
 
 /// What one measurement has shown.
 pub(crate) struct Line {
@@ -35,6 +35,9 @@ struct Figures {
     /// The longest of any trial.
     #[serde(skip_serializing_if = "Option::is_none")]
     gap_max_ms: Option<f64>,
+    /// The median over the trials of how long the write waited that a dead client was in the way of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocked_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trials: Option<usize>,
 }
@@ -44,17 +47,26 @@ impl Line {
     pub(crate) fn of_rate(work: Work, clients: u32, measured: Measured) -> Self {
         let figures = Figures {
             ops_per_s: Some(rounded(measured.per_second())),
-            p50_us: Some(rounded(measured.quantile_us(0.5))),
-            p99_us: Some(rounded(measured.quantile_us(0.99))),
+            p50_us: Some(rounded_us(measured.quantile_us(0.5))),
+            p99_us: Some(rounded_us(measured.quantile_us(0.99))),
             ..Figures::new(work, clients)
         };
         Self { figures, measured: Some(measured) }
     }
 
+    /// Of what waited in one or more trials.
+    pub(crate) fn of_waits(work: Work, clients: u32, waits: Vec<Waits>) -> Self {
+        let (others, mut blocked): (_, Vec<_>) =
+            waits.into_iter().map(|Waits { others, blocked }| (others, blocked)).unzip();
+        blocked.sort_unstable();
+        let mut line = Self::of_gaps(work, clients, others);
+        line.figures.blocked_ms = median(&blocked).map(ms);
+        line
+    }
+
     /// Of the gaps of one or more trials.
     pub(crate) fn of_gaps(work: Work, clients: u32, mut gaps: Vec<Duration>) -> Self {
         gaps.sort_unstable();
-        let ms = |gap: Duration| rounded(gap.as_secs_f64() * 1e3);
         let figures = Figures {
             gap_ms: median(&gaps).map(ms),
             gap_max_ms: gaps.last().copied().map(ms),
@@ -68,12 +80,19 @@ impl Line {
 impl Figures {
     fn new(work: Work, clients: u32) -> Self {
         let (ops_per_s, p50_us, p99_us) = (None, None, None);
-        Self { work, clients, ops_per_s, p50_us, p99_us, gap_ms: None, gap_max_ms: None, trials: None }
+        let (gap_ms, gap_max_ms, blocked_ms) = (None, None, None);
+        Self { work, clients, ops_per_s, p50_us, p99_us, gap_ms, gap_max_ms, blocked_ms, trials: None }
     }
 
     fn text(&self) -> String {
         let rate = self.ops_per_s.map(|rate| format!("{rate:>12.0} /s"));
-        let latency = |name: &str, us: Option<f64>| us.map(|us| format!("  {name} {:>8.3} ms", us / 1e3));
+        let latency = |name: &str, us: Option<f64>| {
+            // What takes less than a microsecond is told in nanoseconds.
+            us.map(|us| match us {
+                ..1.0 => format!("  {name} {:>8.0} ns", us * 1e3),
+                _ => format!("  {name} {:>8.3} ms", us / 1e3),
+            })
+        };
         let gap = |name: &str, ms: Option<f64>| ms.map(|ms| format!("  {name} gap {ms:.1} ms"));
         let parts = [
             Some(format!("{:<14}{:>5} clients", self.work.to_string(), self.clients)),
@@ -82,6 +101,7 @@ impl Figures {
             latency("p99", self.p99_us),
             gap("median", self.gap_ms),
             gap("longest", self.gap_max_ms),
+            self.blocked_ms.map(|ms| format!("  write of what the dead one cached {ms:.0} ms")),
             self.trials.map(|trials| format!("  of {trials} trials")),
         ];
         parts.into_iter().flatten().collect()
@@ -93,6 +113,15 @@ fn median(sorted: &[Duration]) -> Option<Duration> {
     let middle = sorted.get(sorted.len() / 2)?;
     let other = if sorted.len().is_multiple_of(2) { sorted.get(sorted.len() / 2 - 1)? } else { middle };
     Some((*middle + *other) / 2)
+}
+
+/// As [`rounded`]; what takes less than a microsecond, to nanoseconds.
+fn rounded_us(us: f64) -> f64 {
+    if us < 1.0 { (us * 1e3).round() / 1e3 } else { rounded(us) }
+}
+
+fn ms(duration: Duration) -> f64 {
+    rounded(duration.as_secs_f64() * 1e3)
 }
 
 /// More digits than a measurement has say nothing.
@@ -175,6 +204,35 @@ mod tests {
         assert_eq!(
             figures.text(),
             "read            256 clients       12346 /s  p50    0.250 ms  p99    1.900 ms"
+        );
+    }
+
+    #[test]
+    fn what_takes_nanoseconds_is_told_in_nanoseconds() {
+        let figures = Figures {
+            ops_per_s: Some(5e6),
+            p50_us: Some(rounded_us(0.1876)),
+            p99_us: Some(rounded_us(1.26)),
+            ..Figures::new(Work::CachedRead, 1)
+        };
+        assert_eq!(
+            figures.text(),
+            "cached-read       1 clients     5000000 /s  p50      188 ns  p99    0.001 ms"
+        );
+    }
+
+    #[test]
+    fn a_trial_tells_what_others_and_what_the_blocked_write_waited() {
+        let wait = |others, blocked| Waits {
+            others: Duration::from_millis(others),
+            blocked: Duration::from_millis(blocked),
+        };
+        let line =
+            Line::of_waits(Work::DeadCacher, 1_000, vec![wait(30, 5_100), wait(20, 5_000), wait(90, 5_300)]);
+        let json = serde_json::to_string(&line.figures).unwrap();
+        assert_eq!(
+            json,
+            r#"{"work":"dead-cacher","clients":1000,"gap_ms":30.0,"gap_max_ms":90.0,"blocked_ms":5100.0,"trials":3}"#
         );
     }
 

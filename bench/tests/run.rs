@@ -17,11 +17,26 @@ fn each_work_prints_its_line_and_nothing_is_left_behind() {
     assert!(output.status.success(), "{errors}");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let works: Vec<_> = lines.iter().map(|line| line["work"].as_str().unwrap()).collect();
-    assert_eq!(works, ["lock-pairs", "handoff", "write", "read", "failover-gap"]);
+    let all = [
+        "lock-pairs",
+        "handoff",
+        "write",
+        "read",
+        "cached-read",
+        "cached-open",
+        "failover-gap",
+        "dead-cacher",
+    ];
+    assert_eq!(works, all);
     for line in &lines {
         assert_eq!(line["clients"], 4);
-        let is_gap = line["work"] == "failover-gap";
+        let is_gap = line["gap_max_ms"].is_number();
+        let is_dead = line["work"] == "dead-cacher";
+        assert_eq!(is_gap, is_dead || line["work"] == "failover-gap", "{line}");
         assert_eq!(line["gap_ms"].as_f64().is_some_and(|gap| gap > 0.0), is_gap, "{line}");
+        // The write waited for the dead client's lease, and nobody else did.
+        let (gap, blocked) = (line["gap_max_ms"].as_f64(), line["blocked_ms"].as_f64());
+        assert_eq!(blocked.is_some_and(|blocked| gap < Some(blocked)), is_dead, "{line}");
         assert_eq!(line["ops_per_s"].as_f64().is_some_and(|rate| rate > 0.0), !is_gap, "{line}");
         let (p50, p99) = (line["p50_us"].as_f64(), line["p99_us"].as_f64());
         assert!(is_gap || (p50 > Some(0.0) && p99 >= p50), "{line}");
