@@ -11,6 +11,7 @@ use holdfast_proto::log::v1::command::Kind;
 use holdfast_types::{HandleId, NodePath, SessionId};
 
 use crate::lock::Holder;
+use crate::node::Kind as NodeKind;
 use crate::{State, acl};
 
 /// What a command may make void.
@@ -96,17 +97,28 @@ impl State {
     #[must_use]
     pub fn caches_parent(&self, session: SessionId, path: &NodePath) -> Option<NodePath> {
         let parent = path.parent().filter(|parent| !parent.is_root())?;
-        let cachers = &self.tree.get(&parent)?.cachers;
+        let mut own = self.own_cachers(session, &parent);
+        own.any(|holder| self.cacheable(session, holder.handle).is_some()).then_some(parent)
+    }
+
+    /// Whether a session has a caching handle on the present node of a name.
+    #[must_use]
+    pub fn caches_node(&self, session: SessionId, path: &NodePath) -> bool {
+        self.own_cachers(session, path).next().is_some()
+    }
+
+    /// A session's caching handles on the present node of a name. A node can have very many of other sessions.
+    fn own_cachers(&self, session: SessionId, path: &NodePath) -> impl Iterator<Item = Holder> + '_ {
         let first = Holder { session, handle: HandleId(0) };
         let last = Holder { session, handle: HandleId(u64::MAX) };
-        let mut own = cachers.range(first..=last);
-        own.any(|holder| self.cacheable(session, holder.handle).is_some()).then_some(parent)
+        let node = self.tree.get(path);
+        node.into_iter().flat_map(move |node| node.cachers.range(first..=last).copied())
     }
 
     /// The path that an Open of the session names, if it names one.
     #[must_use]
     pub fn path_of_open(&self, session: SessionId, open: &Open) -> Option<NodePath> {
-        self.opened_path(session, open, Self::parse_path).ok()
+        self.opened_path(session, open).ok()
     }
 
     fn touched_by_request(&self, command: &SessionRequest, is_barred: &dyn Fn(&NodePath) -> bool) -> Touched {
@@ -142,11 +154,21 @@ impl State {
         if open.creation == i32::from(Creation::Unspecified) {
             return nothing();
         }
-        let directory = Holder { session, handle: HandleId(open.directory) };
-        if open.directory != 0 && self.sessions.handle(directory).is_none() {
-            return Touched::Unknown(directory.handle);
-        }
-        match self.opened_path(session, open, State::parse_path_of_old) {
+        let path = if open.directory == 0 {
+            self.parse_path_of_old(&open.path)
+        } else {
+            let directory = Holder { session, handle: HandleId(open.directory) };
+            let Some(handle) = self.sessions.handle(directory) else {
+                return Touched::Unknown(directory.handle);
+            };
+            let node = self.tree.live(&handle.key, handle.instance);
+            if node.is_none_or(|node| node.kind != NodeKind::Directory) {
+                return nothing();
+            }
+            // Whether its sequencer is valid is not asked: that can be taken back before the open is applied.
+            self.path_within(handle.key.path(), &open.path, State::parse_path_of_old)
+        };
+        match path {
             Ok(path) if self.tree.get(&path).is_none() || is_barred(&path) => Touched::Nodes(created(path)),
             Ok(_) | Err(_) => nothing(),
         }

@@ -43,7 +43,7 @@ impl State {
         if let Some(acl) = &open.acl {
             self.check_acl_names(acl)?;
         }
-        let path = self.opened_path(session, open, State::parse_path)?;
+        let path = self.opened_path(session, open)?;
         let opener = self.sessions.get(session).expect("the request's session is there");
         let (handles, principal) = (opener.handle_count() as u64, opener.principal());
         let handles_max = self.settings.handles_per_session_max;
@@ -82,16 +82,10 @@ impl State {
         Ok(outcome::Result::Opened(Opened { created, stat }))
     }
 
-    /// The path that an Open names: by itself, or from a directory that the session has open. The text is read with
-    /// `parse`.
-    pub(crate) fn opened_path(
-        &self,
-        session: SessionId,
-        open: &Open,
-        parse: fn(&Self, &str) -> Result<NodePath, Refusal>,
-    ) -> Result<NodePath, Refusal> {
+    /// The path that an Open names: by itself, or from a directory that the session has open.
+    pub(crate) fn opened_path(&self, session: SessionId, open: &Open) -> Result<NodePath, Refusal> {
         if open.directory == 0 {
-            return parse(self, &open.path);
+            return self.parse_path(&open.path);
         }
         let directory = Holder { session, handle: HandleId(open.directory) };
         let handle = self.working_handle(directory)?;
@@ -100,22 +94,31 @@ impl State {
         if node.kind != Kind::Directory {
             return Err(refusal::wrong_kind(path, node.kind.name(), Kind::Directory.name()));
         }
-        if open.path.is_empty() {
-            return Ok(path.clone());
+        self.path_within(path, &open.path, Self::parse_path)
+    }
+
+    /// The path that a name means in a directory. The text is read with `parse`.
+    pub(crate) fn path_within(
+        &self,
+        directory: &NodePath,
+        name: &str,
+        parse: fn(&Self, &str) -> Result<NodePath, Refusal>,
+    ) -> Result<NodePath, Refusal> {
+        if name.is_empty() {
+            return Ok(directory.clone());
         }
         // At the top of the cell, a name that begins with `ls` would read as that of a cell.
-        let of_cell = path.is_root() && (open.path == "ls" || open.path.starts_with("ls/"));
-        if open.path.starts_with('/') || of_cell {
+        let of_cell = directory.is_root() && (name == "ls" || name.starts_with("ls/"));
+        if name.starts_with('/') || of_cell {
             return Err(refusal::new(
                 RefusalCode::BadPath,
                 format!(
-                    "the name {:?} is not relative to {path}: write <name>/<name>, or leave out the directory",
-                    open.path
+                    "the name {name:?} is not relative to {directory}: write <name>/<name>, or leave out the directory"
                 ),
             ));
         }
-        let parent = if path.is_root() { "" } else { path.as_str() };
-        parse(self, &format!("{parent}/{}", open.path))
+        let parent = if directory.is_root() { "" } else { directory.as_str() };
+        parse(self, &format!("{parent}/{name}"))
     }
 
     /// The node that an Open creates, if it may, with the next revision as its instance.
