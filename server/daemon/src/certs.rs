@@ -9,6 +9,7 @@
 //! Never here: a decision of who may do what. Invariants: a key is readable by its owner only, and no file is ever
 //! overwritten without being asked to; the CA's not even then.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -17,9 +18,12 @@ use std::path::{Path, PathBuf};
 use holdfast_types::{Principal, ReplicaId, check_cell_name};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use time::{Duration, OffsetDateTime};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::tls::ReplicaName;
 
@@ -39,7 +43,7 @@ pub struct CertsOptions {
     pub replicas: Vec<(ReplicaId, Vec<String>)>,
     /// The clients.
     pub clients: Vec<Principal>,
-    /// For how many days the certificates are valid; at least 1.
+    /// For how many days the certificates are valid: from 1 to 3,650, as long as a CA.
     pub days: u32,
     /// Make certificates and keys anew that exist.
     pub force: bool,
@@ -157,12 +161,19 @@ struct Wanted {
 
 fn wanted(options: &CertsOptions) -> Result<Vec<Wanted>, CertsError> {
     check_cell_name(&options.cell).map_err(CertsError::Option)?;
-    if options.days == 0 {
-        return Err(CertsError::Option("a certificate is valid for at least 1 day".to_owned()));
+    if !(1..=CA_DAYS).contains(&options.days.into()) {
+        let what = format!("a certificate is valid for 1 to {CA_DAYS} days, not {}", options.days);
+        return Err(CertsError::Option(what));
     }
     let replicas = options.replicas.iter().map(|(id, hosts)| replica(options, *id, hosts));
     let clients = options.clients.iter().map(|principal| client(options, principal));
-    replicas.chain(clients).collect()
+    let wanted = replicas.chain(clients).collect::<Result<Vec<_>, _>>()?;
+    let mut files = BTreeSet::new();
+    match wanted.iter().find(|wanted| !files.insert(&wanted.made.certificate)) {
+        // The second would replace the first.
+        Some(twice) => Err(CertsError::Option(format!("{} is given twice", twice.made.whose))),
+        None => Ok(wanted),
+    }
 }
 
 /// A replica is a server to clients, and both server and client to other replicas.
@@ -174,6 +185,9 @@ fn replica(options: &CertsOptions, id: ReplicaId, hosts: &[String]) -> Result<Wa
             format!("{whose} needs an id from 1 upwards, and the hosts where clients find it: ID=HOST,HOST");
         return Err(CertsError::Option(what));
     }
+    for host in hosts {
+        check_host(host).map_err(|what| CertsError::Option(format!("{whose}: {what}")))?;
+    }
     let mut params = CertificateParams::new(hosts).map_err(make)?;
     let uri = ReplicaName { cell: options.cell.clone(), replica: id }.to_string();
     params.subject_alt_names.push(SanType::URI(uri.try_into().map_err(make)?));
@@ -183,11 +197,27 @@ fn replica(options: &CertsOptions, id: ReplicaId, hosts: &[String]) -> Result<Wa
     Ok(Wanted { made: Made { whose, certificate, key }, params })
 }
 
+/// Whether clients can find a certificate's owner there.
+fn check_host(host: &str) -> Result<(), String> {
+    match ServerName::try_from(host.strip_prefix("*.").unwrap_or(host)) {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            Err(format!("{host:?} is no host: write a DNS name or an IP address, without port or brackets"))
+        }
+    }
+}
+
 fn client(options: &CertsOptions, principal: &Principal) -> Result<Wanted, CertsError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._@+-".contains(c);
     if !principal.as_str().chars().all(fits) {
         let what =
             format!("{principal} cannot be part of a file's name: use letters, digits and any of . _ @ + -");
+        return Err(CertsError::Option(what));
+    }
+    if principal.as_str().ends_with("-key") {
+        let (certificate, _) = client_files(&options.dir, principal);
+        let what =
+            format!("{principal} cannot end in \"-key\": {} is another client's key", certificate.display());
         return Err(CertsError::Option(what));
     }
     let usages = [ExtendedKeyUsagePurpose::ClientAuth];
@@ -221,6 +251,7 @@ fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option
             let read = |path: &Path| fs::read_to_string(path).map_err(io_at(path));
             let (pem, key_pem) = (read(&certificate)?, read(&key)?);
             let pair = KeyPair::from_pem(&key_pem).map_err(|error| wrong(error.to_string()))?;
+            check_authority(&pem, &pair).map_err(wrong)?;
             let issuer = Issuer::from_ca_cert_pem(&pem, pair);
             Ok((issuer.map_err(|error| wrong(error.to_string()))?, None))
         }
@@ -252,6 +283,25 @@ fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option
     }
 }
 
+/// Whether anybody would believe what this CA signs.
+fn check_authority(pem: &str, pair: &KeyPair) -> Result<(), String> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|error| format!("ca.pem holds no certificate in PEM form: {error}"))?;
+    let (_, parsed) =
+        X509Certificate::from_der(&der).map_err(|error| format!("ca.pem cannot be read: {error}"))?;
+    if parsed.public_key().raw != pair.subject_public_key_info() {
+        return Err("ca-key.pem does not fit ca.pem: they are of two pairs".to_owned());
+    }
+    if !parsed.is_ca() {
+        return Err("ca.pem is no CA's certificate".to_owned());
+    }
+    if !parsed.validity().is_valid() {
+        let (begin, end) = (parsed.validity().not_before, parsed.validity().not_after);
+        return Err(format!("ca.pem is valid from {begin} to {end}, and not now"));
+    }
+    Ok(())
+}
+
 /// Writes a file so that whoever reads it finds the old one or the new one, whole.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertsError> {
     let write = || {
@@ -275,69 +325,4 @@ fn io_at(path: &Path) -> impl FnOnce(io::Error) -> CertsError + use<> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    fn options(dir: &Path) -> CertsOptions {
-        CertsOptions {
-            dir: dir.join("certs"),
-            cell: "dev".into(),
-            replicas: vec![(ReplicaId(1), vec!["localhost".into(), "127.0.0.1".into()])],
-            clients: vec![Principal::parse("worker@eu").unwrap()],
-            days: 30,
-            force: false,
-        }
-    }
-
-    #[test]
-    fn keys_are_their_owner_s_alone_and_the_ca_is_made_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = options(dir.path());
-        let made = make(&options).unwrap();
-        let whose: Vec<_> = made.iter().map(|made| made.whose.as_str()).collect();
-        assert_eq!(whose, ["the CA of cell dev", "replica 1", "client worker@eu"]);
-        for made in &made {
-            assert_eq!(fs::metadata(&made.key).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-        let ca = fs::read(ca_file(&options.dir)).unwrap();
-        let more =
-            CertsOptions { replicas: Vec::new(), clients: vec![Principal::anonymous()], ..options.clone() };
-        assert_eq!(make(&more).unwrap().len(), 1);
-        assert_eq!(fs::read(ca_file(&options.dir)).unwrap(), ca);
-    }
-
-    #[test]
-    fn nothing_is_overwritten_without_force_and_the_ca_not_even_then() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = options(dir.path());
-        make(&options).unwrap();
-        let (_, key) = replica_files(&options.dir, ReplicaId(1));
-        let (first, ca) = (fs::read(&key).unwrap(), fs::read(ca_file(&options.dir)).unwrap());
-        let more = CertsOptions { clients: vec![Principal::parse("new").unwrap()], ..options.clone() };
-        let refused = make(&more).unwrap_err().to_string();
-        assert!(refused.contains("replica-1.pem") && refused.contains("--force"), "{refused}");
-        assert!(!client_files(&options.dir, &more.clients[0]).0.exists(), "all or nothing");
-        assert_eq!(fs::read(&key).unwrap(), first);
-        make(&CertsOptions { force: true, ..options.clone() }).unwrap();
-        assert_ne!(fs::read(&key).unwrap(), first);
-        assert_eq!(fs::read(ca_file(&options.dir)).unwrap(), ca);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_with_what_would_be_right() {
-        let dir = tempfile::tempdir().unwrap();
-        let refused = |options: CertsOptions| make(&options).unwrap_err().to_string();
-        let good = options(dir.path());
-        assert!(refused(CertsOptions { cell: "Dev".into(), ..good.clone() }).contains("a-z"));
-        assert!(refused(CertsOptions { days: 0, ..good.clone() }).contains("1 day"));
-        let no_hosts = vec![(ReplicaId(1), Vec::new())];
-        assert!(refused(CertsOptions { replicas: no_hosts, ..good.clone() }).contains("ID=HOST"));
-        let path = vec![Principal::parse("../x").unwrap()];
-        assert!(refused(CertsOptions { clients: path, ..good.clone() }).contains("letters"));
-        assert!(!good.dir.exists(), "nothing is made then");
-        make(&good).unwrap();
-        fs::remove_file(good.dir.join("ca-key.pem")).unwrap();
-        assert!(refused(CertsOptions { force: true, ..good }).contains("no key beside it"));
-    }
-}
+mod tests;
