@@ -67,17 +67,22 @@ impl Caches {
     }
 
     /// Notes that the session is being told that it may cache the node. False, and then it must not be told, if it
-    /// has yet to answer for that node.
-    pub(crate) fn keep(&mut self, session: SessionId, path: &NodePath) -> bool {
+    /// has yet to answer for that node, or counts as caching `nodes_max` others.
+    pub(crate) fn keep(&mut self, session: SessionId, path: &NodePath, nodes_max: usize) -> bool {
         if let Some(asked) = self.asked.get(&session)
             && [Copies::Data(path.clone()), Copies::Opens(path.clone())].iter().any(|c| asked.contains_key(c))
         {
             return false;
         }
-        let paths = self.kept.entry(session).or_default();
-        if paths.insert(path.clone()) {
-            self.keepers.entry(path.clone()).or_default().insert(session);
+        let kept = self.kept.get(&session);
+        if kept.is_some_and(|paths| paths.contains(path)) {
+            return true;
         }
+        if kept.map_or(0, BTreeSet::len) >= nodes_max {
+            return false;
+        }
+        self.kept.entry(session).or_default().insert(path.clone());
+        self.keepers.entry(path.clone()).or_default().insert(session);
         true
     }
 
@@ -186,15 +191,26 @@ mod tests {
     #[test]
     fn an_answer_frees_all_who_share_it_and_what_was_kept_is_forgotten() {
         let mut caches = Caches::default();
-        assert!(caches.keep(S, &path("/a")) && caches.keep(T, &path("/a")));
+        assert!(caches.keep(S, &path("/a"), 1) && caches.keep(T, &path("/a"), 1));
         caches.ask(S, data("/a"), Some(3), HeldId(1));
         assert!(caches.join(S, &data("/a"), HeldId(2)));
         assert!(!caches.join(S, &data("/b"), HeldId(2)), "nobody asked for that");
-        assert!(!caches.keep(S, &path("/a")), "it has not answered yet");
+        assert!(!caches.keep(S, &path("/a"), 1), "it has not answered yet");
         assert_eq!(caches.acknowledged(S, 2), []);
         assert_eq!(caches.acknowledged(S, 3), [HeldId(1), HeldId(2)]);
         assert_eq!(caches.keepers(&path("/a")).collect::<Vec<_>>(), [T]);
-        assert!(caches.keep(S, &path("/a")));
+        assert!(caches.keep(S, &path("/a"), 1));
+    }
+
+    #[test]
+    fn a_session_keeps_of_no_more_nodes_than_it_may() {
+        let mut caches = Caches::default();
+        assert!(caches.keep(S, &path("/a"), 2) && caches.keep(S, &path("/b"), 2));
+        assert!(!caches.keep(S, &path("/c"), 2));
+        assert!(caches.keep(S, &path("/a"), 2), "it keeps that already");
+        assert_eq!(caches.closed(S, &path("/a")), []);
+        assert!(caches.keep(S, &path("/c"), 2));
+        assert!(!caches.keep(T, &path("/a"), 0));
     }
 
     #[test]
@@ -220,7 +236,7 @@ mod tests {
     #[test]
     fn closing_the_last_caching_handle_is_an_answer() {
         let mut caches = Caches::default();
-        assert!(caches.keep(S, &path("/a")));
+        assert!(caches.keep(S, &path("/a"), 1));
         caches.ask(S, data("/a"), Some(1), HeldId(1));
         assert_eq!(caches.closed(S, &path("/a")), [HeldId(1)]);
         assert_eq!(caches.keepers(&path("/a")).next(), None);

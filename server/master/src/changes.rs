@@ -106,6 +106,8 @@ impl Master {
                 let answers = if planted!(CommitBeforeInvalidation) { 0 } else { answers };
                 Plan::Touches(touched, answers)
             }
+            // A change that names itself as its handle would wait for itself.
+            Touched::Unknown(handle) if change.number() == handle.0 => Plan::Nothing,
             Touched::Unknown(handle) => {
                 let entry = change.session().and_then(|session| self.sessions.get(session));
                 match entry.filter(|entry| entry.in_flight.contains_key(&handle.0)) {

@@ -91,12 +91,13 @@ impl Change {
 
     /// The handle that it opens; 0 if none.
     fn opens(&self) -> u64 {
+        if matches!(self.operation(), Some(Operation::Open(_))) { self.number() } else { 0 }
+    }
+
+    /// The number of the request; 0 if it is none.
+    pub(crate) fn number(&self) -> u64 {
         match &self.command.kind {
-            Some(Kind::Request(SessionRequest { request: Some(request), .. }))
-                if matches!(request.operation, Some(Operation::Open(_))) =>
-            {
-                request.number
-            }
+            Some(Kind::Request(SessionRequest { request: Some(request), .. })) => request.number,
             _ => 0,
         }
     }

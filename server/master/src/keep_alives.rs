@@ -4,13 +4,13 @@
 //! while a notice is unacknowledged that was sent before the last extension. Otherwise a client whose KeepAlives get
 //! through, and nothing else, would hold up writers for ever.
 
-use holdfast_proto::client::v1::{EndReason, LeaseGranted};
+use holdfast_proto::client::v1::{EndReason, LeaseGranted, RefusalCode};
 use holdfast_state::State;
 use holdfast_types::{ConnectionId, Duration, SessionId};
 use prost::Message;
 
 use crate::sessions::End;
-use crate::{Master, load};
+use crate::{Master, load, refusal};
 
 impl Master {
     /// A quorum has confirmed this master since the KeepAlive came: the lease is extended, unless there is a reason not
@@ -50,6 +50,10 @@ impl Master {
 
     /// Answers without extending, and says what stands in the way.
     fn refuse_lease(&mut self, session: SessionId, connection: ConnectionId, number: u64) {
+        if self.connections.is_overfull(connection) {
+            let message = "more was repeated at once than can wait for the client: send fewer KeepAlives";
+            return self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
+        }
         let notices = self.sessions.entry(session).notices.repeat();
         let bytes = 16 + notices.iter().map(Message::encoded_len).sum::<usize>();
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {

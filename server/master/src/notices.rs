@@ -13,6 +13,9 @@ use holdfast_proto::client::v1::{ChildChange, EventKind, HandleEvent, Invalidati
 const CHILDREN_PER_HANDLE_MAX: usize = 64;
 /// And so many in all events together that wait for one session.
 const CHILDREN_PER_SESSION_MAX: usize = 4096;
+/// A client that has so many invalidations to acknowledge is told of no more opens that prove nothing. Of what it keeps,
+/// which is bounded by its handles, it is told nevertheless.
+const INVALIDATIONS_MAX: usize = 1 << 16;
 
 /// The notices of one stream.
 #[derive(Debug, Default)]
@@ -23,6 +26,8 @@ pub(crate) struct Notices {
     joinable: bool,
     /// Those that were sent and are not acknowledged.
     unacknowledged: BTreeMap<u64, Notice>,
+    /// How many invalidations these have.
+    invalidations: usize,
     /// The one of these that has events.
     events: Option<u64>,
     /// The last number when the session's lease was last extended.
@@ -34,6 +39,7 @@ pub(crate) struct Notices {
 impl Notices {
     /// Asks the client to drop something. Gives the notice's number.
     pub(crate) fn invalidate(&mut self, frame: &mut ServerFrame, invalidation: Invalidation) -> u64 {
+        self.invalidations += 1;
         let last = self.last;
         if let Some(notice) = frame.notices.last_mut().filter(|notice| notice.number == last && self.joinable)
         {
@@ -76,7 +82,9 @@ impl Notices {
     /// The client has acted on all notices up to this one. Gives the greatest number that this can mean.
     pub(crate) fn acknowledge(&mut self, through: u64) -> u64 {
         let through = through.min(self.last);
-        self.unacknowledged = self.unacknowledged.split_off(&(through + 1));
+        let rest = self.unacknowledged.split_off(&(through + 1));
+        let acknowledged = std::mem::replace(&mut self.unacknowledged, rest);
+        self.invalidations -= acknowledged.values().map(|notice| notice.invalidations.len()).sum::<usize>();
         self.events.take_if(|number| *number <= through);
         self.joinable &= through < self.last;
         through
@@ -85,6 +93,11 @@ impl Notices {
     /// Whether a notice has gone unacknowledged since before the lease was last extended.
     pub(crate) fn is_overdue(&self) -> bool {
         self.unacknowledged.first_key_value().is_some_and(|(number, _)| *number <= self.at_grant)
+    }
+
+    /// Whether the client has more to acknowledge than one that acknowledges at all.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.invalidations >= INVALIDATIONS_MAX
     }
 
     /// The lease is extended.

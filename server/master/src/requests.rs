@@ -98,9 +98,16 @@ impl Master {
 
     /// A read waits for a round; and if its handle is only now being opened, for that first.
     fn handle_read(&mut self, state: &State, session: SessionId, request: client::Request) {
+        let held_max = state.settings().requests_in_flight_max as usize;
         let entry = self.sessions.entry(session);
         let handle = read_handle(&request).filter(|handle| entry.in_flight.contains_key(&handle.0));
         if let Some(handle) = handle {
+            if entry.held_reads_count >= held_max {
+                let message = format!("{held_max} reads wait for handles to be opened, and that is the most");
+                let refusal = refusal(RefusalCode::Limit, message);
+                return self.refuse_request(state, session, request.number, refusal);
+            }
+            entry.held_reads_count += 1;
             entry.held_reads.entry(handle.0).or_default().push(request);
         } else if planted!(ReadWithoutRound) {
             self.answer_read(state, session, &request);
@@ -140,7 +147,7 @@ impl Master {
             && !matches!(outcome.result, Some(outcome::Result::Refusal(_)))
             && read_handle(request)
                 .and_then(|handle| state.cacheable(session, handle))
-                .is_some_and(|path| self.may_keep(session, &path));
+                .is_some_and(|path| self.may_keep(state, session, &path));
         self.reply(
             session,
             client::Reply { number: request.number, outcome: Some(outcome), cacheable },
@@ -148,9 +155,11 @@ impl Master {
         );
     }
 
-    /// Whether the session may keep what it is being told of a node. From here on it counts as doing so.
-    fn may_keep(&mut self, session: SessionId, path: &NodePath) -> bool {
-        !self.bars.is_barred(path) && self.caches.keep(session, path)
+    /// Whether the session may keep what it is being told of a node. From here on it counts as doing so. Of no more
+    /// nodes than it has handles: a client that closes handles while they are being opened gets no further with that.
+    fn may_keep(&mut self, state: &State, session: SessionId, path: &NodePath) -> bool {
+        let nodes_max = state.session(session).map_or(0, holdfast_state::Session::handle_count);
+        !self.bars.is_barred(path) && self.caches.keep(session, path, nodes_max)
     }
 
     /// A request of the session was applied.
@@ -165,6 +174,7 @@ impl Master {
         let in_flight = entry.in_flight.remove(&number.0);
         let reads = if entry.held_reads.is_empty() { None } else { entry.held_reads.remove(&number.0) };
         for request in reads.into_iter().flatten() {
+            entry.held_reads_count -= 1;
             self.rounds.wait(Waiter::Read { session, request });
         }
         let awaiting = &mut entry.awaiting_open;
@@ -172,15 +182,19 @@ impl Master {
         let (mut cacheable, mut void) = (false, None);
         match in_flight {
             Some(InFlight::Open(path)) if is_refusal(&outcome, RefusalCode::NotFound) => {
-                let parent = state.caches_parent(session, &path);
-                cacheable = parent.is_some_and(|parent| self.may_keep(session, &parent));
+                let parent = path.and_then(|path| state.caches_parent(session, &path));
+                cacheable = parent.is_some_and(|parent| self.may_keep(state, session, &parent));
             }
-            // A change under way may void the very open that is told here. It was not asked about this one.
-            Some(InFlight::Open(path)) if self.bars.is_open_barred(&path) => void = Some(path),
+            Some(InFlight::Open(path)) => {
+                // A name in a directory that was itself being opened is known only now.
+                let opened = || state.session(session)?.handle_path(HandleId(number.0)).cloned();
+                // A change under way may void the very open that is told here. It was not asked about this one.
+                void = path.or_else(opened).filter(|path| self.bars.is_open_barred(path));
+            }
             Some(InFlight::Close { handle, cached }) => {
                 self.handle_handle_closed(state, session, handle, cached);
             }
-            Some(InFlight::Open(_) | InFlight::Other) | None => {}
+            Some(InFlight::Other) | None => {}
         }
         self.reply(session, client::Reply { number: number.0, outcome: Some(outcome), cacheable }, void);
         if let Some(changes) = changes {
@@ -199,7 +213,7 @@ impl Master {
     ) {
         self.sessions.entry(session).notices.closed(handle);
         if let Some(path) = cached
-            && !state.caching_sessions(&path).any(|other| other == session)
+            && !state.caches_node(session, &path)
         {
             let waited = self.caches.closed(session, &path);
             self.release(state, waited);
@@ -231,6 +245,10 @@ impl Master {
     fn reply(&mut self, session: SessionId, reply: client::Reply, void: Option<NodePath>) {
         let Some(entry) = self.sessions.get(session) else { return };
         let (Some(connection), notices) = (entry.connection, &mut entry.notices) else { return };
+        if void.is_some() && notices.is_overfull() {
+            let message = "the client acknowledges no notices: attach anew, and do";
+            return self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
+        }
         let bytes = reply.encoded_len();
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {
             frame.replies.push(reply);
@@ -246,15 +264,19 @@ impl Master {
 fn in_flight(state: &State, session: SessionId, request: &client::Request) -> InFlight {
     match &request.operation {
         Some(Operation::Open(open)) if open.caching || caches(state, session) => {
-            state.path_of_open(session, open).map_or(InFlight::Other, InFlight::Open)
+            InFlight::Open(state.path_of_open(session, open))
         }
-        Some(Operation::Close(client::Close { handle })) => {
-            let cached = state.session(session).filter(|session| session.caches());
-            let cached = cached.and_then(|session| session.handle_path(HandleId(*handle))).cloned();
-            InFlight::Close { handle: *handle, cached }
-        }
+        Some(Operation::Close(client::Close { handle })) => closing(state, session, *handle),
+        // To withdraw an Open is to close what it opened.
+        Some(Operation::Cancel(client::Cancel { number, handle: 0 })) => closing(state, session, *number),
         _ => InFlight::Other,
     }
+}
+
+fn closing(state: &State, session: SessionId, handle: u64) -> InFlight {
+    let cached = state.session(session).filter(|session| session.caches());
+    let cached = cached.and_then(|session| session.handle_path(HandleId(handle))).cloned();
+    InFlight::Close { handle, cached }
 }
 
 fn caches(state: &State, session: SessionId) -> bool {

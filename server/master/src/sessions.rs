@@ -26,9 +26,9 @@ pub(crate) enum End {
 pub(crate) enum InFlight {
     /// Any but these.
     Other,
-    /// An Open by a session that caches, and what it opens.
-    Open(NodePath),
-    /// A Close, and the node of the handle if the client may cache through that.
+    /// An Open by a session that caches, and what it opens: `None` while that depends on another Open.
+    Open(Option<NodePath>),
+    /// A Close, or the withdrawal of an Open, and the node of the handle if the client may cache through that.
     Close {
         /// The handle.
         handle: u64,
@@ -50,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) in_flight: BTreeMap<u64, InFlight>,
     /// Reads that name a handle whose opening is in flight, by that handle.
     pub(crate) held_reads: BTreeMap<u64, Vec<client::Request>>,
+    /// How many these are.
+    pub(crate) held_reads_count: usize,
     /// Changes that name such a handle, likewise.
     pub(crate) awaiting_open: BTreeMap<u64, Vec<HeldId>>,
     /// KeepAlives that wait for a round. While there are any, the session does not expire: it has been heard.

@@ -118,3 +118,76 @@ fn an_opening_that_is_repeated_while_the_session_ends_is_answered() {
     cell.commit();
     assert_eq!(cell.refused(2), Some(RefusalCode::Overloaded), "it can try again");
 }
+
+fn open(path: &str, caching: bool) -> Operation {
+    let creation = client::Creation::May.into();
+    Operation::Open(client::Open { path: path.to_owned(), creation, caching, ..client::Open::default() })
+}
+
+fn read(handle: u64) -> Operation {
+    Operation::GetContents(client::GetContents { handle })
+}
+
+#[test]
+fn refused_keepalives_do_not_repeat_more_notices_than_can_wait_for_the_client() {
+    const FILES: u64 = 1_000;
+    let mut cell = Cell::new();
+    cell.frame(1, hello());
+    cell.commit();
+    let long = |number: u64| format!("/{number}-{}", "x".repeat(200));
+    cell.frame(1, requests((1..=FILES).map(|number| (number, open(&long(number), true)))));
+    cell.commit();
+    cell.frame(1, requests((1..=FILES).map(|number| (FILES + number, read(number)))));
+    let keep_alive = |number| client::ClientFrame {
+        keep_alive: Some(client::KeepAlive { number }),
+        ..client::ClientFrame::default()
+    };
+    let write =
+        |handle| Operation::SetContents(client::SetContents { handle, ..client::SetContents::default() });
+    cell.frame(1, requests((1..=FILES).map(|handle| (2 * FILES + handle, write(handle)))));
+    cell.frame(1, keep_alive(1));
+    cell.frames.clear();
+    for number in 2..2_000 {
+        let (connection, principal) = (ConnectionId(1), Principal::anonymous());
+        let input = Input::Frame { connection, principal, frame: keep_alive(number) };
+        cell.master.handle(Time::ZERO, &cell.state, input);
+    }
+    cell.settle();
+    let bytes: usize = cell.frames.iter().map(|(_, frame)| frame.encoded_len()).sum();
+    assert!(bytes > 8 << 20, "{bytes} bytes: they are repeated");
+    assert!(bytes < 65 << 20, "{bytes} bytes");
+    assert_eq!(cell.refused(1), Some(RefusalCode::Overloaded));
+}
+
+#[test]
+fn a_client_that_acknowledges_nothing_is_not_told_without_end_that_its_opens_are_void() {
+    let mut cell = Cell::new();
+    cell.frame(1, hello());
+    cell.commit();
+    cell.frame(1, requests([(1, open("/a", true))].into_iter()));
+    cell.commit();
+    for _ in 0..100_000 {
+        cell.frames.clear();
+        cell.frame(1, requests([(1, open("/a", true))].into_iter()));
+        if cell.refused(1).is_some() {
+            break;
+        }
+    }
+    assert_eq!(cell.refused(1), Some(RefusalCode::Overloaded));
+}
+
+#[test]
+fn reads_of_a_handle_that_is_being_opened_are_held_up_to_a_limit() {
+    let mut cell = Cell::new();
+    cell.frame(1, hello());
+    cell.commit();
+    cell.frame(1, requests([(1, open("/a", false))].into_iter()));
+    let in_flight_max = u64::from(settings::defaults().requests_in_flight_max);
+    cell.frame(1, requests((0..=in_flight_max).map(|number| (2 + number, read(1)))));
+    let refused: Vec<_> = cell.frames.drain(..).flat_map(|(_, frame)| frame.replies).collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].number, in_flight_max + 2);
+    cell.commit();
+    let answers: usize = cell.frames.iter().map(|(_, frame)| frame.replies.len()).sum();
+    assert_eq!(answers as u64, 1 + in_flight_max);
+}

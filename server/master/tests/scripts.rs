@@ -31,6 +31,7 @@ scripts!(
     caching_directories,
     caching_fail_over,
     caching_opens,
+    caching_crossings,
     held,
     events,
     endings,
