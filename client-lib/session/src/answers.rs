@@ -90,10 +90,13 @@ impl Holdings {
     }
 
     /// The path of what an `Open` names, if it would be found under that path: a directory that was deleted has no
-    /// children, even if another of its name has.
+    /// children, even if another of its name has; and through one that depends on a sequencer nothing may be found.
     fn proven_path_of(&self, open: &wire::Open) -> Option<NodePath> {
         if open.directory != 0 {
-            self.handles.get(HandleId(open.directory)).filter(|handle| handle.caching && handle.proven)?;
+            let directory = self.handles.get(HandleId(open.directory))?;
+            if !directory.caching || !directory.proven || directory.depends {
+                return None;
+            }
         }
         self.path_of(open)
     }
@@ -108,7 +111,17 @@ impl Holdings {
         let id = self.handles.reusable(path, shape, open.kind())?;
         let user = HandleId(self.next_local());
         let handle = self.handles.reuse(id, user)?;
-        let opened = wire::Opened { created: false, stat: Some(handle.stat.clone()) };
+        let mut stat = handle.stat.clone();
+        if !self.cache.has_stat(id) {
+            // What was last heard may be old: only what never changes is told.
+            stat = wire::Stat {
+                kind: stat.kind,
+                ephemeral: stat.ephemeral,
+                instance: stat.instance,
+                ..wire::Stat::default()
+            };
+        }
+        let opened = wire::Opened { created: false, stat: Some(stat) };
         Some(Ok(Completion {
             number: RequestNumber(user.0),
             handle: user,
@@ -147,6 +160,10 @@ impl Holdings {
             Operation::Cancel(cancel) => self.withdraw(id, user, cancel, believed),
             Operation::GetSequencer(_) if self.kept.is_released(id) => Some(not_locked()),
             Operation::SetSequencer(set) => self.depend(id, user, set),
+            Operation::Delete(_) => {
+                self.give_up_on_node_of(id);
+                None
+            }
             _ => None,
         };
         here.unwrap_or(Taken::Ask { operation, user: (id != user).then_some(user) })
@@ -159,7 +176,9 @@ impl Holdings {
         acquire: &wire::Acquire,
         believed: bool,
     ) -> Option<Taken> {
-        if believed && acquire.mode() == LockMode::Exclusive && self.kept.is_released(id) {
+        let depends = self.handles.get(id).is_some_and(|handle| handle.depends);
+        let kept = acquire.mode() == LockMode::Exclusive && self.kept.is_released(id);
+        if believed && kept && !depends {
             let number = self.next_local();
             if let Some(granted) = self.kept.acquire(id, RequestNumber(number)) {
                 self.counters.hit();
@@ -231,6 +250,7 @@ impl Holdings {
         }
         handle.shape = None;
         handle.slot = None;
+        handle.depends = true;
         self.cache.drop_node(id);
         None
     }

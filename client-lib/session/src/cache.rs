@@ -132,6 +132,11 @@ impl Cache {
         Some(stat)
     }
 
+    /// Whether the node's metadata are cached.
+    pub(crate) fn has_stat(&self, id: HandleId) -> bool {
+        self.entries.contains_key(&Key::Node(id))
+    }
+
     /// Notes that there is no node at `path`, with the cell's words for it.
     pub(crate) fn fill_absence(&mut self, path: &NodePath, refusal: Refusal) {
         let Some(key) = absence(path) else { return };

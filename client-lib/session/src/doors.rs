@@ -171,7 +171,8 @@ pub struct Completion {
     /// The cell's revision then. Zero if a lock was granted out of the queue, or if the call was answered here.
     pub revision: Revision,
     /// The result: neither a refusal nor `Queued`. An `Opened` that was answered here has `created` false, and the
-    /// metadata that are cached, or those of the first opening if none are; without those of the lock.
+    /// metadata that are cached, without those of the lock. If none are cached, all of them are blank (the
+    /// `acl_generation`, for one, is 0, which no node has) but what never changes: kind, ephemeral, instance.
     pub result: outcome::Result,
     /// Of an `Open` with `caching` that may read: where what is cached of the node is to be read.
     pub slot: Option<Arc<Slot>>,

@@ -38,6 +38,8 @@ pub(crate) struct OpenHandle {
     pub(crate) slot: Option<Arc<Slot>>,
     /// Nothing has happened that could make the cell refuse the same `Open` now.
     pub(crate) proven: bool,
+    /// Calls on it may depend on a sequencer, which only the cell can judge: none is answered here.
+    pub(crate) depends: bool,
     /// The application's ids for it.
     pub(crate) users: BTreeSet<HandleId>,
     pub(crate) claim: Claim,

@@ -201,6 +201,7 @@ impl Holdings {
             caching,
             slot: slot.clone(),
             proven,
+            depends: false,
             users: [id].into(),
             claim: Claim::default(),
         };
@@ -275,6 +276,16 @@ impl Holdings {
         if let Some(RequestNumber(number)) = self.kept.give_up(id) {
             // Not a Release: a withdrawal means that very grant, and is repeated if the cell refuses it for now.
             self.to_ask.push(Operation::Cancel(wire::Cancel { number, handle: id.0 }));
+        }
+    }
+
+    /// Gives up what is kept of the lock of a node that is to be deleted: a node whose lock is held cannot be, and the
+    /// application does not know that it still is.
+    pub(crate) fn give_up_on_node_of(&mut self, id: HandleId) {
+        let path = |id| self.handles.get(id).and_then(|handle| handle.path.as_ref());
+        let of_node = |kept: &HandleId| *kept == id || path(id).is_some_and(|of| path(*kept) == Some(of));
+        for kept in self.kept.released().filter(of_node).collect::<Vec<_>>() {
+            self.give_up(kept);
         }
     }
 

@@ -114,6 +114,11 @@ impl KeptLocks {
         matches!(self.handles.get(&id), Some(Some(Kept { used: None, .. })))
     }
 
+    /// The handles that hold their lock while the application does not.
+    pub(crate) fn released(&self) -> impl Iterator<Item = HandleId> {
+        self.handles.keys().copied().filter(|id| self.is_released(*id))
+    }
+
     /// These are all the locks that the session holds. A released one that is not among them is here no more.
     pub(crate) fn attached(&mut self, locks: &[LockGrant]) {
         for (id, slot) in &mut self.handles {

@@ -260,6 +260,7 @@ fn operation(line: &mut ArgumentConsumer<'_>) -> Fallible<Operation> {
         }
         "release" => Operation::Release(wire::Release { handle }),
         "close" => Operation::Close(wire::Close { handle }),
+        "delete" => Operation::Delete(wire::Delete { handle }),
         "write" => {
             let bytes = line.take_key("bytes").map_or(Ok(0), number)?;
             let contents = vec![0; usize::try_from(bytes)?].into();

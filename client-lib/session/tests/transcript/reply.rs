@@ -16,6 +16,7 @@ pub(super) fn result(text: &str) -> Fallible<outcome::Result> {
         "stat" => outcome::Result::Stat(stat(rest)?),
         "directory" => outcome::Result::Directory(directory(rest, false)?),
         "page" => outcome::Result::Directory(directory(rest, true)?),
+        "deleted" => outcome::Result::Deleted(wire::Deleted {}),
         "written" => outcome::Result::Written(wire::Written::default()),
         "granted" => outcome::Result::Granted(granted(rest)?),
         "granted-shared" => {
