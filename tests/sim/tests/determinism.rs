@@ -62,3 +62,17 @@ fn a_wrong_command_line_is_refused_with_what_would_be_right() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("write A..B"));
 }
+
+#[test]
+fn an_ordinary_build_says_how_to_plant_a_fault() {
+    let output = Command::new(env!("CARGO_BIN_EXE_holdfast-sim"))
+        .args(["--seed", "1", "--seconds", "1", "--planted", "lease-from-reply"])
+        .output()
+        .expect("the program runs");
+    if holdfast_types::Planted::POSSIBLE {
+        assert_ne!(output.status.code(), Some(2), "a build that can plant faults takes it");
+    } else {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("--cfg holdfast_planted"));
+    }
+}
