@@ -35,7 +35,7 @@ pub(crate) struct Clients {
 
 impl Clients {
     /// Opens sessions, and for each of `count` clients a file called `name` of its number, which is created with
-    /// `contents`.
+    /// `contents`. Nothing is cached: what is measured through these handles asks the master.
     pub(crate) async fn open(
         target: &Target,
         count: u32,
@@ -51,7 +51,7 @@ impl Clients {
         }
         let openings = (0..count).zip(sessions.iter().cycle()).map(|(client, session)| {
             let (session, path) = (session.clone(), name(client));
-            let options = OpenOptions::new().create().file().contents(contents.clone());
+            let options = OpenOptions::new().create().file().contents(contents.clone()).caching(false);
             async move { session.open(&path, options).await }
         });
         let mut opened: JoinSet<_> = openings.collect();
