@@ -15,14 +15,14 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use holdfast_types::Duration;
 use slog::{Logger, debug, warn};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
 use crate::socket::Socket;
-use crate::tls::{Side, Tls};
+use crate::tls::{Presented, Side, Tls};
 
 /// How long to wait when nothing can be accepted, such as for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -135,7 +135,16 @@ impl Door {
                 Err(Some("it does not speak TLS, and this replica speaks nothing else".into()))
             }
             (Some(tls), true) => match tls.accept(self.side, stream).await {
-                Ok(stream) => Ok(Socket::tls(stream, permit)),
+                Ok(stream) => {
+                    let presented = Presented::of(stream.get_ref().1.peer_certificates());
+                    match tls.check_side(self.side, &presented) {
+                        Ok(()) => Ok(Socket::tls(stream, presented, permit)),
+                        Err(why) => {
+                            turn_away(stream, &go_away(&format!("this port is for replicas: {why}"))).await;
+                            Err(Some(why))
+                        }
+                    }
+                }
                 Err((why, stream)) => {
                     // The alert that says why is on its way, and must not be overtaken by a reset.
                     turn_away(stream, &[]).await;
@@ -148,7 +157,7 @@ impl Door {
 
 /// Says the last words to a connection, and waits a little for it to hear them: closing one that has sent more than
 /// was read would discard what it was told.
-async fn turn_away(mut stream: TcpStream, words: &[u8]) {
+async fn turn_away(mut stream: impl AsyncRead + AsyncWrite + Unpin, words: &[u8]) {
     let last = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;
@@ -256,6 +265,30 @@ mod tests {
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"P").await.unwrap();
         tokio::time::timeout(LIMIT, sockets.next()).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_more_breaks() {
+        let door = Door::new(Side::Clients, None, 8, Lines::default().logger());
+        let (address, mut sockets) = listening(door).await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"P").await.unwrap();
+        let mut socket = sockets.next().await.unwrap().unwrap();
+        let mut heard = [0; 64];
+        assert_eq!(socket.read(&mut heard).await.unwrap(), 1);
+        tokio::time::pause();
+        let error = socket.read(&mut heard).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        tokio::time::resume();
+
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let mut socket = sockets.next().await.unwrap().unwrap();
+        let mut preface = [0; 24];
+        socket.read_exact(&mut preface).await.unwrap();
+        tokio::time::pause();
+        let silent = tokio::time::timeout(2 * LIMIT, socket.read(&mut heard)).await;
+        assert!(silent.is_err(), "what comes later is for HTTP/2 to see to");
     }
 
     #[tokio::test]

@@ -95,7 +95,7 @@ fn a_ca_that_nobody_would_believe_signs_nothing() {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.not_after = rcgen::date_time_ymd(2001, 2, 3);
-    for (is_ca, words) in [(IsCa::NoCa, "no CA's certificate"), (params.is_ca.clone(), "and not now")] {
+    for (is_ca, words) in [(IsCa::NoCa, "no CA's certificate"), (params.is_ca, "and not now")] {
         params.is_ca = is_ca;
         fs::write(ca_file(&more.dir), params.self_signed(&expired).unwrap().pem()).unwrap();
         fs::write(more.dir.join("ca-key.pem"), expired.serialize_pem()).unwrap();

@@ -79,8 +79,18 @@ impl Presented {
 
     /// Whether the other end may say that it is the replica `replica` of the cell `cell`. Without TLS everybody may.
     pub(crate) fn check_replica(&self, cell: &str, replica: ReplicaId) -> Result<(), String> {
+        match self.check_cell(cell)? {
+            Some(named) if named.replica != replica => {
+                Err(format!("its certificate is that of {}, and it should be {replica}", named.replica))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the other end is some replica of the cell `cell`, and which, if it can be proved.
+    pub(crate) fn check_cell(&self, cell: &str) -> Result<Option<&ReplicaName>, String> {
         let holder = match self {
-            Self::Open => return Ok(()),
+            Self::Open => return Ok(None),
             Self::Nothing => return Err("it shows no certificate, and a replica must".to_owned()),
             Self::Certificate(holder) => holder,
         };
@@ -92,10 +102,7 @@ impl Presented {
                 named.replica, named.cell
             ));
         }
-        if named.replica != replica {
-            return Err(format!("its certificate is that of {}, and it should be {replica}", named.replica));
-        }
-        Ok(())
+        Ok(Some(named))
     }
 }
 
@@ -139,7 +146,7 @@ fn replica(certificate: &X509Certificate<'_>) -> Result<ReplicaName, String> {
             "the certificate of {:?} has no URI {SCHEME}CELL/replica/ID among its alternative names",
             certificate.subject().to_string()
         )),
-        _ => Err(format!("the certificate is that of several replicas: {}", names.join(", "))),
+        _ => Err(format!("the certificate is that of several replicas: {names:?}")),
     }
 }
 

@@ -103,6 +103,15 @@ impl Tls {
         accepted.map_err(|(error, stream)| (explain(&error).unwrap_or_else(|| error.to_string()), stream))
     }
 
+    /// Whether whoever came by `side` may come in. Between replicas a mere client may not, though its certificate is
+    /// good, or clients could take up all the room that replicas have.
+    pub(crate) fn check_side(&self, side: Side, presented: &Presented) -> Result<(), String> {
+        match side {
+            Side::Clients => Ok(()),
+            Side::Peers => presented.check_cell(&self.own.cell).map(drop),
+        }
+    }
+
     /// Says what is in use, and what will soon be wrong with it.
     pub(crate) fn announce(&self, logger: &Logger) {
         let material = self.material();
