@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::{
-    AclNames, Creation, EventKind, NodeKind, Open, Opened, Refusal, RefusalCode, Uses, outcome,
+    AclNames, Creation, EventKind, NodeKind, Open, Opened, Refusal, RefusalCode, Stat, Uses, outcome,
 };
 use holdfast_types::{HandleId, NodePath, Principal, RequestNumber, SessionId};
 
@@ -171,13 +171,14 @@ impl State {
         }
     }
 
-    /// Adds a handle to its session and its node. Gives the node's metadata afterwards.
-    fn open_handle(&mut self, holder: Holder, handle: Handle) -> Option<holdfast_proto::client::v1::Stat> {
-        let key = handle.key.clone();
+    /// Adds a handle to its session and its node. Gives the node's metadata afterwards: all of it to readers only.
+    fn open_handle(&mut self, holder: Holder, handle: Handle) -> Option<Stat> {
+        let (key, uses) = (handle.key.clone(), handle.uses);
         assert!(self.add_handle(holder, handle), "a request opens one handle");
         // It has a handle again: no orphan any more, if it was one.
         self.tree.reindex(&key);
-        self.tree.get(key.path()).map(|node| self.stat(node))
+        let stat = self.tree.get(key.path()).map(|node| self.stat(node));
+        if uses.read { stat } else { stat.map(public) }
     }
 
     /// Adds a handle to its session and, if its node is there, to that. False if the session has one of that id.
@@ -267,6 +268,12 @@ fn check_open(open: &Open) -> Result<Wish, Refusal> {
         return Err(refusal::new(RefusalCode::WrongUse, message));
     }
     Ok(Wish { creation, kind, uses, events })
+}
+
+/// What whoever may open a node is told of it, even if it may not read.
+fn public(stat: Stat) -> Stat {
+    let Stat { kind, ephemeral, instance, lock_generation, .. } = stat;
+    Stat { kind, ephemeral, instance, lock_generation, ..Stat::default() }
 }
 
 /// What a handle is to be used for; if nothing is said, reading and writing.

@@ -123,7 +123,14 @@ pub(super) fn directory(directory: &Directory) -> String {
 pub(super) fn stat(stat: &Stat) -> String {
     let kind = if stat.kind() == NodeKind::Directory { "directory" } else { "file" };
     let mut line = format!("{}{kind}", if stat.ephemeral { "ephemeral " } else { "" });
-    let lock = stat.lock.as_ref().expect("a stat has a lock");
+    // Who may not read is not told.
+    let (Some(lock), Some(acl)) = (&stat.lock, &stat.acl) else {
+        assert_eq!(stat.lock.is_some(), stat.acl.is_some(), "who may read is told all");
+        return format!(
+            "{line} instance={} lock={}, and no more is told",
+            stat.instance, stat.lock_generation
+        );
+    };
     let numbers = [
         ("instance", stat.instance),
         ("content", stat.content_generation),
@@ -146,7 +153,7 @@ pub(super) fn stat(stat: &Stat) -> String {
         let holders: Vec<_> = lock.holders.iter().map(|holder| holder.client.as_str()).collect();
         line.push_str(&format!(", held {} by {}", mode(lock.mode()), holders.join(" ")));
     }
-    let AclNames { read, write, change } = stat.acl.as_ref().expect("a stat has access control names");
+    let AclNames { read, write, change } = acl;
     if [read, write, change] != ["*", "*", "admin"] {
         line.push_str(&format!(", lists read={read} write={write} change={change}"));
     }
