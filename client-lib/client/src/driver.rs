@@ -13,7 +13,7 @@ use crate::link::{Arrival, Link, next_arrival};
 use crate::streams::EventHub;
 use crate::timer::Timer;
 use futures::FutureExt;
-use holdfast_proto::client::v1::{ClientFrame, RefusalCode};
+use holdfast_proto::client::v1::{ClientFrame, Creation, RefusalCode};
 use holdfast_session::{
     CallError, Completion, Config, Ended, Input, Operation, Output, State, StreamId, Token,
 };
@@ -373,8 +373,13 @@ fn poisonable(operation: &Operation) -> u64 {
 /// Whether a call may leave something behind although nobody waits for it any more. What an Acquire or an Open was
 /// granted is given back.
 fn changes_nodes(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::SetContents(_) | Operation::Delete(_) | Operation::SetAcl(_) | Operation::SetSequencer(_)
-    )
+    match operation {
+        // The node that it creates stays.
+        Operation::Open(open) => open.creation() != Creation::Unspecified,
+        Operation::SetContents(_)
+        | Operation::Delete(_)
+        | Operation::SetAcl(_)
+        | Operation::SetSequencer(_) => true,
+        _ => false,
+    }
 }

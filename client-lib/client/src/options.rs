@@ -128,8 +128,9 @@ impl OpenOptions {
     }
 
     /// Keep an exclusive lock that is released, until somebody else asks for it: taking it again then costs no
-    /// message. False by default. To the cell, and to everybody else, the lock is held all the while; one who wants
-    /// it has it a message later than otherwise.
+    /// message. False by default. To the cell, and to everybody else, the lock is held all the while: one who wants
+    /// it has it a message later than otherwise, `try_acquire` fails elsewhere the first time, and only this session
+    /// can delete the node.
     pub fn keep_lock(mut self, keep_lock: bool) -> Self {
         self.keep_lock = keep_lock;
         self

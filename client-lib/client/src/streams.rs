@@ -87,12 +87,20 @@ impl EventHub {
         mailbox
     }
 
-    /// What the last stream has not read is left for the next.
+    /// What a stream has not read is left for those that were made after it, which may not have been told; or for the
+    /// next, if there is none.
     fn leave(&self, mailbox: &Arc<HandleMailbox>) {
         let mut readers = lock(&self.readers);
-        readers.mailboxes.retain(|other| !Arc::ptr_eq(other, mailbox));
+        let place = readers.mailboxes.iter().position(|other| Arc::ptr_eq(other, mailbox));
+        let Some(place) = place else { return };
+        readers.mailboxes.remove(place);
+        let Some(unread) = lock(&mailbox.waiting).take() else { return };
         if readers.mailboxes.is_empty() {
-            readers.untold = lock(&mailbox.waiting).take();
+            readers.untold = Some(unread);
+            return;
+        }
+        for later in &readers.mailboxes[place..] {
+            later.put(|waiting| merge(waiting, unread.clone()));
         }
     }
 }

@@ -50,7 +50,13 @@ impl NewAcl {
         let session = client.open_session(client.cell.session()).await?;
         let opened = timeout(client.timeout, session.open(&client.path(path), options)).await;
         let stat = match opened {
-            Ok(opened) => opened.map(|handle| handle.stat_at_open().clone()).map_err(anyhow::Error::new),
+            // The cell has just created it, so its metadata are known.
+            Ok(opened) => opened
+                .map(|handle| handle.stat_at_open().cloned())
+                .map_err(anyhow::Error::new)
+                .and_then(|stat| {
+                    stat.ok_or_else(|| Failure::error(Kind::Unknown, "the cell told nothing of the new node"))
+                }),
             Err(_) => {
                 let waited = units::span(client.timeout);
                 let message = format!("the outcome is unknown: no answer came within {waited}");

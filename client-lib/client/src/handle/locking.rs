@@ -93,9 +93,10 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] (`SEQUENCER_INVALID` if it is not valid now, `BAD_SEQUENCER`, `FOREIGN_CELL`; `INVALID` if
-    /// the handle shares an open node with others of this session, which only those with [`OpenOptions::caching`]
-    /// that are [`OpenOptions::read_only`] do), [`Error::Poisoned`] or [`Error::SessionEnded`].
+    /// [`Error::Refused`] (`SEQUENCER_INVALID` if it is not valid now, `BAD_SEQUENCER`, `FOREIGN_CELL`), or
+    /// [`Error::Poisoned`] or [`Error::SessionEnded`]. A handle that shares an open node with others of this session,
+    /// as those do that cache and are [`OpenOptions::read_only`], is first given one of its own; so the errors of
+    /// [`Handle::open`] are possible too.
     ///
     /// # Examples
     ///

@@ -34,7 +34,8 @@ use tokio::sync::watch;
 pub struct Handle {
     inner: Arc<Inner>,
     created: bool,
-    stat: Stat,
+    /// `None` if nothing was heard of the node when it was opened.
+    stat: Option<Stat>,
 }
 
 /// What a handle, its locks and its streams share.
@@ -163,7 +164,10 @@ impl Handle {
             hub,
         });
         let outcome::Result::Opened(opened) = completion.result else { return Err(mismatch()) };
-        let stat = inner.stat(opened.stat.as_ref())?;
+        // Every node's names have a generation. The session blanks it if the node was open already, and what it knew of
+        // the node may be old.
+        let heard = opened.stat.as_ref().filter(|stat| stat.acl_generation > 0);
+        let stat = heard.map(|stat| inner.stat(Some(stat))).transpose()?;
         Ok(Self { inner, created: opened.created, stat })
     }
 
@@ -179,10 +183,12 @@ impl Handle {
         self.created
     }
 
-    /// The node as it was when it was opened; [`Handle::stat`] asks anew.
+    /// The node as it was when it was opened, if that was heard: always, if the cell was asked; but a node that the
+    /// session has open already can be opened without a message (see [`OpenOptions::caching`]), and then it is `None`
+    /// unless the metadata are cached. [`Handle::stat`] asks anew.
     #[must_use]
-    pub fn stat_at_open(&self) -> &Stat {
-        &self.stat
+    pub fn stat_at_open(&self) -> Option<&Stat> {
+        self.stat.as_ref()
     }
 
     /// What happens to the node from now on, of the kinds that [`OpenOptions::events`] asked for. A stream that is

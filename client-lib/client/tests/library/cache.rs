@@ -117,10 +117,15 @@ async fn opening_for_reading_what_is_open_costs_no_message_and_closing_one_leave
     stream.cacheable = true;
     let second = within(session.open("/leader", OpenOptions::new().read_only())).await.unwrap();
     assert!(!second.created());
+    // What the first one heard may be old by now.
+    assert_eq!(first.stat_at_open().unwrap().content_generation, 6);
+    assert_eq!(second.stat_at_open(), None);
     within(first.close()).await;
     let (read, _) = tokio::join!(second.contents(), stream.answer(contents("first")));
     assert_eq!(read.unwrap().bytes, "first");
     nothing_was_sent(&second, &mut stream).await;
+    let third = within(session.open("/leader", OpenOptions::new().read_only())).await.unwrap();
+    assert_eq!(third.stat_at_open().unwrap().content_generation, 6, "it is cached");
 }
 
 #[tokio::test]

@@ -97,6 +97,19 @@ async fn a_poisoned_handle_fails_every_call_under_way_and_later_and_is_not_close
 }
 
 #[tokio::test]
+async fn a_node_may_have_been_created_under_a_directory_handle_that_was_poisoned() {
+    let mut replica = Replica::start().await;
+    let (_session, directory, mut stream) = handle(&mut replica).await;
+    let mut creation = Box::pin(directory.open("new", OpenOptions::new().create()));
+    let mut opening = Box::pin(directory.open("old", OpenOptions::new()));
+    assert!(futures::poll!(&mut creation).is_pending() && futures::poll!(&mut opening).is_pending());
+    stream.frame().await;
+    directory.poison();
+    assert!(matches!(within(creation).await, Err(Error::Poisoned { maybe_applied: true, .. })));
+    assert!(matches!(within(opening).await, Err(Error::Poisoned { maybe_applied: false, .. })));
+}
+
+#[tokio::test]
 async fn poisoning_withdraws_a_waiting_acquire() {
     let mut replica = Replica::start().await;
     let (_session, handle, mut stream) = handle(&mut replica).await;

@@ -70,6 +70,19 @@ async fn what_happens_while_nobody_listens_is_told_to_the_next_stream() {
 }
 
 #[tokio::test]
+async fn a_stream_that_takes_the_place_of_another_tells_what_that_one_has_not() {
+    let mut replica = Replica::start().await;
+    let (_session, handle, mut stream) = watched(&mut replica).await;
+    let mut events = handle.events();
+    stream.notice(told(1, HANDLE, &[ContentsModified])).await;
+    assert!(handle.events().next().now_or_never().is_none(), "a second one begins with what is new");
+    // The new one is made before the old one is dropped.
+    drop(std::mem::replace(&mut events, handle.events()));
+    let event = within(events.next()).await.unwrap().unwrap();
+    assert_eq!(event.kinds, EventKind::ContentsModified.into());
+}
+
+#[tokio::test]
 async fn both_kinds_of_streams_end_with_the_session_and_say_why() {
     let mut replica = Replica::start().await;
     let (session, handle, mut stream) = watched(&mut replica).await;
