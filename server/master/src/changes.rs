@@ -9,16 +9,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use holdfast_proto::client::v1::Invalidation;
+use holdfast_proto::client::v1::{Invalidation, RefusalCode};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::{Opens, State, Touched, TouchedNodes};
 use holdfast_types::{SessionId, planted};
 
-use crate::Master;
 use crate::caches::Copies;
 use crate::held::{Change, Held, HeldId};
 use crate::interface::Output;
 use crate::sessions::End;
+use crate::{Master, refusal};
 
 /// What planning a change finds.
 enum Plan {
@@ -86,6 +86,9 @@ impl Master {
                 Plan::AwaitsOpening => 1,
                 Plan::Nothing => 0,
             };
+            if held.waits > 0 && self.held.is_full() && held.change.can_be_refused() {
+                return self.refuse_held(state, held);
+            }
             if held.waits > 0 {
                 self.held.insert(id, held);
                 return Vec::new();
@@ -93,6 +96,25 @@ impl Master {
         }
         self.propose_change(state, held.change, held.touched);
         held.followers
+    }
+
+    /// There is no room to hold a change. Gives those who wait for it. Whoever is asked to drop something for it drops
+    /// that for nothing.
+    fn refuse_held(&mut self, state: &State, held: Held) -> Vec<HeldId> {
+        if let Some(touched) = &held.touched {
+            self.bars.lower(touched);
+        }
+        let message = "too many changes wait for clients to drop what they cache: try again later";
+        let refusal = refusal(RefusalCode::Overloaded, message);
+        let mut waiting = held.followers;
+        if let Some(call) = held.change.call {
+            self.answer(call, Err(refusal));
+        } else if let Some(session) = held.change.session() {
+            let number = held.change.number();
+            waiting.extend(self.no_longer_in_flight(session, number).1);
+            self.refuse_request(state, session, number, refusal);
+        }
+        waiting
     }
 
     /// Bars what the change touches, and has every copy of it dropped.

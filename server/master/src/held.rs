@@ -11,8 +11,13 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::log::v1::{Command, SessionRequest, command::Kind};
 use holdfast_state::TouchedNodes;
 use holdfast_types::SessionId;
+use prost::Message as _;
 
 use crate::interface::CallId;
+
+/// So many bytes of changes are held for sessions and callers. What would have to be held beyond that is refused; what
+/// need not be held is not concerned.
+const BYTES_MAX: usize = 256 << 20;
 
 /// A held change; in the order in which they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +36,16 @@ impl Change {
     /// A decision of the master's own.
     pub(crate) fn of_master(kind: Kind) -> Self {
         Self { command: Command { kind: Some(kind), ..Command::default() }, call: None }
+    }
+
+    /// About how large it is.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.command.encoded_len()
+    }
+
+    /// Whether whoever asks for it can ask again: it gives nothing back, and is no decision of the master's own.
+    pub(crate) fn can_be_refused(&self) -> bool {
+        self.call.is_some() || self.number() > 0 && !self.gives_back()
     }
 
     /// The session that asks for it, if one does.
@@ -139,6 +154,8 @@ pub(crate) struct HeldChanges {
     /// The last id given.
     last: u64,
     held: BTreeMap<HeldId, Held>,
+    /// How large they are in all.
+    bytes: usize,
     /// Those of sessions.
     by_session: BTreeMap<SessionId, BTreeSet<HeldId>>,
 }
@@ -174,6 +191,7 @@ impl HeldChanges {
         if let Some(session) = held.change.session() {
             self.by_session.entry(session).or_default().insert(id);
         }
+        self.bytes += held.change.bytes();
         self.held.insert(id, held);
     }
 
@@ -186,6 +204,7 @@ impl HeldChanges {
             return None;
         }
         let held = self.held.remove(&id)?;
+        self.bytes -= held.change.bytes();
         if let Some(session) = held.change.session() {
             self.unlist(session, id);
         }
@@ -195,7 +214,14 @@ impl HeldChanges {
     /// Drops what is held for a session.
     pub(crate) fn drop_of(&mut self, session: SessionId) -> Vec<Held> {
         let ids = self.by_session.remove(&session).into_iter().flatten();
-        ids.filter_map(|id| self.held.remove(&id)).collect()
+        let dropped: Vec<Held> = ids.filter_map(|id| self.held.remove(&id)).collect();
+        self.bytes -= dropped.iter().map(|held| held.change.bytes()).sum::<usize>();
+        dropped
+    }
+
+    /// Whether there is no room for another of a session or a caller.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= BYTES_MAX
     }
 
     /// The calls that are held.

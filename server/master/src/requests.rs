@@ -10,7 +10,7 @@ use holdfast_state::{Recorded, State};
 use holdfast_types::{ConnectionId, HandleId, NodePath, RequestNumber, SessionId, planted};
 use prost::Message as _;
 
-use crate::held::Change;
+use crate::held::{Change, HeldId};
 use crate::sessions::{End, InFlight};
 use crate::{Master, Waiter, refusal};
 
@@ -170,15 +170,7 @@ impl Master {
         number: RequestNumber,
         outcome: Outcome,
     ) {
-        let Some(entry) = self.sessions.get(session) else { return };
-        let in_flight = entry.in_flight.remove(&number.0);
-        let reads = if entry.held_reads.is_empty() { None } else { entry.held_reads.remove(&number.0) };
-        for request in reads.into_iter().flatten() {
-            entry.held_reads_count -= 1;
-            self.rounds.wait(Waiter::Read { session, request });
-        }
-        let awaiting = &mut entry.awaiting_open;
-        let changes = if awaiting.is_empty() { None } else { awaiting.remove(&number.0) };
+        let (in_flight, changes) = self.no_longer_in_flight(session, number.0);
         let (mut cacheable, mut void) = (false, None);
         match in_flight {
             Some(InFlight::Open(path)) if is_refusal(&outcome, RefusalCode::NotFound) => {
@@ -197,9 +189,26 @@ impl Master {
             Some(InFlight::Other) | None => {}
         }
         self.reply(session, client::Reply { number: number.0, outcome: Some(outcome), cacheable }, void);
-        if let Some(changes) = changes {
-            self.release(state, changes);
+        self.release(state, changes);
+    }
+
+    /// A request is decided: the reads that waited for that go on. Gives what was known of it, and the changes that
+    /// waited.
+    pub(crate) fn no_longer_in_flight(
+        &mut self,
+        session: SessionId,
+        number: u64,
+    ) -> (Option<InFlight>, Vec<HeldId>) {
+        let Some(entry) = self.sessions.get(session) else { return (None, Vec::new()) };
+        let in_flight = entry.in_flight.remove(&number);
+        let reads = if entry.held_reads.is_empty() { None } else { entry.held_reads.remove(&number) };
+        for request in reads.into_iter().flatten() {
+            entry.held_reads_count -= 1;
+            self.rounds.wait(Waiter::Read { session, request });
         }
+        let awaiting = &mut entry.awaiting_open;
+        let changes = if awaiting.is_empty() { None } else { awaiting.remove(&number) };
+        (in_flight, changes.unwrap_or_default())
     }
 
     /// A handle is closed. If it was the last through which the session could cache its node, nothing of that is cached
@@ -235,7 +244,13 @@ impl Master {
         }
     }
 
-    fn refuse_request(&mut self, state: &State, session: SessionId, number: u64, refusal: client::Refusal) {
+    pub(crate) fn refuse_request(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        number: u64,
+        refusal: client::Refusal,
+    ) {
         let result = Some(outcome::Result::Refusal(refusal));
         let outcome = Some(Outcome { revision: state.revision().0, result });
         self.reply(session, client::Reply { number, outcome, cacheable: false }, None);
