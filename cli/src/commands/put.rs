@@ -58,7 +58,8 @@ impl Put {
         let contents = self.contents()?;
         let (content_generation, created) = if self.acl.is_given() {
             let options = OpenOptions::new().file().contents(contents);
-            (self.acl.create(client, &self.path, options).await?.content_generation, true)
+            // What it was created with is its first content.
+            (self.acl.create(client, &self.path, options).await?, true)
         } else {
             let options = match self.if_generation {
                 Some(generation) => WriteOptions::new().if_generation(generation),

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use holdfast::{OpenOptions, Stat};
+use holdfast::OpenOptions;
 use tokio::time::timeout;
 
 use super::names;
@@ -39,24 +39,18 @@ impl NewAcl {
         self.acl_read.is_some() || self.acl_write.is_some() || self.acl_change.is_some()
     }
 
-    /// Creates the node that `options` describe. Exactly once, or not at all.
+    /// Creates the node that `options` describe, exactly once or not at all, and returns its instance.
     ///
     /// # Errors
     ///
     /// If it exists, or may not be created; with an unknown outcome if no master answers in time.
-    pub(crate) async fn create(&self, client: &Client, path: &Name, options: OpenOptions) -> Result<Stat> {
+    pub(crate) async fn create(&self, client: &Client, path: &Name, options: OpenOptions) -> Result<u64> {
         let names = names(self.acl_read.as_deref(), self.acl_write.as_deref(), self.acl_change.as_deref());
         let options = options.create_new().uses(WRITE_ONLY).caching(false).acl(names);
         let session = client.open_session(client.cell.session()).await?;
         let opened = timeout(client.timeout, session.open(&client.path(path), options)).await;
-        let stat = match opened {
-            // The cell has just created it, so its metadata are known.
-            Ok(opened) => opened
-                .map(|handle| handle.stat_at_open().cloned())
-                .map_err(anyhow::Error::new)
-                .and_then(|stat| {
-                    stat.ok_or_else(|| Failure::error(Kind::Unknown, "the cell told nothing of the new node"))
-                }),
+        let instance = match opened {
+            Ok(opened) => opened.map(|handle| handle.instance()).map_err(anyhow::Error::new),
             Err(_) => {
                 let waited = units::span(client.timeout);
                 let message = format!("the outcome is unknown: no answer came within {waited}");
@@ -64,6 +58,6 @@ impl NewAcl {
             }
         };
         client::close(session).await;
-        stat
+        instance
     }
 }

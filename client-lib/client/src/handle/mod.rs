@@ -12,7 +12,7 @@ use crate::call::{Answer, Shared};
 use crate::error::Error;
 use crate::options::OpenOptions;
 use crate::streams::{EventHub, HandleEvents};
-use crate::values::{AclNames, Stat, no_stat};
+use crate::values::{AclNames, NodeKind, Stat, no_stat};
 use arc_swap::ArcSwap;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, outcome};
@@ -34,8 +34,8 @@ use tokio::sync::watch;
 pub struct Handle {
     inner: Arc<Inner>,
     created: bool,
-    /// `None` if nothing was heard of the node when it was opened.
-    stat: Option<Stat>,
+    /// What was heard of the node when it was opened: if not all, what never changes.
+    stat: Stat,
 }
 
 /// What a handle, its locks and its streams share.
@@ -164,10 +164,7 @@ impl Handle {
             hub,
         });
         let outcome::Result::Opened(opened) = completion.result else { return Err(mismatch()) };
-        // Every node's names have a generation. The session blanks it if the node was open already, and what it knew of
-        // the node may be old.
-        let heard = opened.stat.as_ref().filter(|stat| stat.acl_generation > 0);
-        let stat = heard.map(|stat| inner.stat(Some(stat))).transpose()?;
+        let stat = inner.stat(opened.stat.as_ref())?;
         Ok(Self { inner, created: opened.created, stat })
     }
 
@@ -183,12 +180,26 @@ impl Handle {
         self.created
     }
 
-    /// The node as it was when it was opened, if that was heard: always, if the cell was asked; but a node that the
-    /// session has open already can be opened without a message (see [`OpenOptions::caching`]), and then it is `None`
-    /// unless the metadata are cached. [`Handle::stat`] asks anew.
+    /// Whether the node is a file or a directory.
+    #[must_use]
+    pub fn kind(&self) -> NodeKind {
+        self.stat.kind
+    }
+
+    /// The node's instance: greater than that of any earlier node of the same name. Of a file that was just
+    /// [created](Handle::created) it is the first content generation, too.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.stat.instance
+    }
+
+    /// The node as it was when it was opened, if that was heard. `None` if the handle may not read; and if the session
+    /// had the node open already, so that this cost no message (see [`OpenOptions::caching`]), unless the metadata were
+    /// cached. [`Handle::stat`] asks anew.
     #[must_use]
     pub fn stat_at_open(&self) -> Option<&Stat> {
-        self.stat.as_ref()
+        // Where only a part was heard, the rest is blank. Every node's names have a generation.
+        Some(&self.stat).filter(|stat| stat.acl_generation > 0)
     }
 
     /// What happens to the node from now on, of the kinds that [`OpenOptions::events`] asked for. A stream that is

@@ -2,7 +2,7 @@
 
 use crate::fake::{Replica, Stream, contents, handle_with, opened, session, stat, told, within};
 use futures::FutureExt as _;
-use holdfast::{Handle, Mode, OpenOptions, SessionState};
+use holdfast::{Handle, Mode, NodeKind, OpenOptions, SessionState};
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{outcome, request::Operation};
 use std::time::Duration;
@@ -119,7 +119,7 @@ async fn opening_for_reading_what_is_open_costs_no_message_and_closing_one_leave
     assert!(!second.created());
     // What the first one heard may be old by now.
     assert_eq!(first.stat_at_open().unwrap().content_generation, 6);
-    assert_eq!(second.stat_at_open(), None);
+    assert_eq!((second.stat_at_open(), second.kind(), second.instance()), (None, NodeKind::File, 5));
     within(first.close()).await;
     let (read, _) = tokio::join!(second.contents(), stream.answer(contents("first")));
     assert_eq!(read.unwrap().bytes, "first");
