@@ -11,7 +11,7 @@ use crate::counters::CacheCounters;
 use crate::doors::CacheConfig;
 use crate::handles::{Claim, Handles, OpenHandle, Shape, uses_of};
 use crate::kept_locks::KeptLocks;
-use crate::requests::Asked;
+use crate::operation::Asked;
 use crate::slot::{Slot, Validity};
 use crate::watch::Watch;
 use holdfast_proto::client::v1::{

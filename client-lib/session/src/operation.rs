@@ -5,6 +5,15 @@
 
 use holdfast_proto::client::v1::{ClientFrame, Request, request::Operation};
 
+/// A request whose answer has come.
+pub(crate) struct Asked<'r> {
+    pub(crate) operation: &'r Operation,
+    /// Somebody waits for it.
+    pub(crate) wanted: bool,
+    /// It was sent on an earlier attachment too: the answer may be what was recorded then, and old.
+    pub(crate) resent: bool,
+}
+
 /// The handle that a request names; `None` if it names none. Of an `Open`: the directory.
 pub(crate) fn handle_mut(operation: &mut Operation) -> Option<&mut u64> {
     let handle = match operation {

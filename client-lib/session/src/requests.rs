@@ -7,7 +7,7 @@
 
 use crate::doors::{CallError, Completion, Ended, Token};
 use crate::operation::{
-    answer_bytes_max, bytes_of, gives_back, handle_of, leaves_behind, outlives_session, push,
+    Asked, answer_bytes_max, bytes_of, gives_back, handle_of, leaves_behind, outlives_session, push,
 };
 use crate::slot::Slot;
 use holdfast_proto::client::v1::request::Operation;
@@ -80,15 +80,6 @@ struct Undecided {
     sent_at: Time,
     /// It was sent before, on an earlier attachment.
     resent: bool,
-}
-
-/// A request whose answer has come.
-pub(crate) struct Asked<'r> {
-    pub(crate) operation: &'r Operation,
-    /// Somebody waits for it.
-    pub(crate) wanted: bool,
-    /// It was sent on an earlier attachment too: the answer may be what was recorded then, and old.
-    pub(crate) resent: bool,
 }
 
 #[derive(Debug)]
