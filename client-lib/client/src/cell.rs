@@ -163,7 +163,8 @@ impl Cell {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] (`NOT_FOUND`, `WRONG_KIND`, `BAD_PATH`) or [`Error::Unavailable`].
+    /// [`Error::Refused`] (`NOT_FOUND`, `WRONG_KIND`, `BAD_PATH`, `PERMISSION_DENIED`) or
+    /// [`Error::Unavailable`].
     pub async fn contents(&self, path: &str) -> Result<Contents, Error> {
         let request = wire::GetContentsRequest { path: path.to_owned() };
         let response = self
@@ -198,7 +199,8 @@ impl Cell {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] (`NOT_FOUND`, `WRONG_KIND`, `BAD_PATH`) or [`Error::Unavailable`].
+    /// [`Error::Refused`] (`NOT_FOUND`, `WRONG_KIND`, `BAD_PATH`, `PERMISSION_DENIED`) or
+    /// [`Error::Unavailable`].
     pub async fn read_dir(&self, path: &str) -> Result<Vec<Entry>, Error> {
         let mut entries: Vec<Entry> = Vec::new();
         loop {
