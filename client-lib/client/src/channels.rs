@@ -74,6 +74,12 @@ impl Channels {
         }
     }
 
+    /// Whether the replica was last out of reach for a reason that trying again cannot cure, such as a certificate
+    /// that is not trusted: then it has taken nothing that was sent to it.
+    pub(crate) fn is_barred(&self, address: &str) -> bool {
+        self.lock().get(address).is_some_and(|replica| replica.problem.is_lasting())
+    }
+
     /// A panic elsewhere cannot leave the map half-changed.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Replica>> {
         self.by_address.lock().unwrap_or_else(PoisonError::into_inner)

@@ -109,9 +109,11 @@ impl Unary {
         F: Fn(&str) -> Result<Fut, crate::error::ConnectError>,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let deadline = Instant::now() + self.timeout;
+        let started = Instant::now();
+        let deadline = started + self.timeout;
         let mut search = Search {
             unary: self,
+
             next: 0,
             attempts: 0,
             maybe_applied: false,
@@ -136,6 +138,7 @@ impl Unary {
                 ),
                 Err(error) => Attempt::Elsewhere { master: None, message: error.to_string() },
             };
+            let barred = self.channels.is_barred(&address);
             let named = match attempt {
                 Attempt::Done(value) => {
                     self.remember_master(Some(address));
@@ -152,10 +155,13 @@ impl Unary {
                 }
             };
             self.remember_master(named.clone());
+            if barred && self.all_are_barred() {
+                return Err(search.given_up(rounded(started.elapsed())));
+            }
             address = named.unwrap_or_else(|| search.next_address());
             let pause = search.pause();
             if Instant::now() + pause >= deadline {
-                return Err(search.given_up());
+                return Err(search.given_up(self.timeout));
             }
             sleep(pause).await;
         }
@@ -163,6 +169,7 @@ impl Unary {
 
     /// Waits until a replica answers at all.
     async fn hear_from_anybody(&self, deadline: Instant) -> Result<(), Error> {
+        let started = Instant::now();
         let mut last = "no replica answered in time".to_owned();
         loop {
             match timeout_at(deadline, self.status()).await {
@@ -171,8 +178,8 @@ impl Unary {
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(Error::Unavailable { waited: self.timeout, last }),
             }
-            if Instant::now() + PAUSE_MAX >= deadline {
-                return Err(Error::Unavailable { waited: self.timeout, last });
+            if self.all_are_barred() || Instant::now() + PAUSE_MAX >= deadline {
+                return Err(Error::Unavailable { waited: rounded(started.elapsed()), last });
             }
             sleep(PAUSE_MAX).await;
         }
@@ -219,6 +226,11 @@ impl Unary {
             Ok(Err(status)) => Err(unavailable(self.channels.describe(&address, &status))),
             Err(_) => Err(unavailable(format!("{address} did not answer in time"))),
         }
+    }
+
+    /// Whether no replica can be reached before certificates or configurations change: then waiting is in vain.
+    fn all_are_barred(&self) -> bool {
+        self.addresses.iter().all(|address| self.channels.is_barred(address))
     }
 
     fn master_hint(&self) -> Option<String> {
@@ -295,12 +307,17 @@ impl Search<'_> {
         error
     }
 
-    fn given_up(self) -> Error {
+    fn given_up(self, waited: Duration) -> Error {
         if self.maybe_applied {
             return Error::OutcomeUnknown { message: self.last };
         }
-        Error::Unavailable { waited: self.unary.timeout, last: self.last }
+        Error::Unavailable { waited, last: self.last }
     }
+}
+
+/// A time that people read.
+fn rounded(waited: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The refusal's code. Servers of a later version may have codes that this one does not know.

@@ -21,21 +21,38 @@ const TLS_ALERT: u8 = 0x15;
 
 /// What was wrong with the present connection to a replica, or the last attempt at one, for people.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Problem(Arc<Mutex<Option<String>>>);
+pub(crate) struct Problem(Arc<Mutex<Option<Trouble>>>);
+
+#[derive(Clone, Debug)]
+struct Trouble {
+    text: String,
+    /// Trying again cannot help.
+    is_lasting: bool,
+}
 
 impl Problem {
     pub(crate) fn text(&self) -> Option<String> {
+        self.get().map(|trouble| trouble.text)
+    }
+
+    /// Whether the replica said nothing, and will say nothing before certificates or configurations change.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.get().is_some_and(|trouble| trouble.is_lasting)
+    }
+
+    fn get(&self) -> Option<Trouble> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, text: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    fn set(&self, trouble: Option<Trouble>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 
     /// Notes what was wrong, if there is more to say than the error does.
     fn note(&self, error: io::Error, text: Option<String>) -> io::Error {
         let Some(text) = text else { return error };
-        self.set(Some(text.clone()));
+        let is_lasting = explain::is_lasting(&error) || text == explain::TLS_EXPECTED;
+        self.set(Some(Trouble { text: text.clone(), is_lasting }));
         io::Error::new(error.kind(), text)
     }
 }
@@ -100,9 +117,9 @@ impl AsyncRead for Connection {
                     return Poll::Pending;
                 };
                 *heard = true;
-                let first = buffer.filled().get(before);
-                Poll::Ready(match (read, first) {
-                    (Ok(()), Some(&byte)) if byte != TLS_ALERT => Ok(()),
+                let said = &buffer.filled()[before..];
+                Poll::Ready(match (read, said.first()) {
+                    (Ok(()), Some(_)) if !wants_tls(said) => Ok(()),
                     (Ok(()), Some(_)) => Err(problem.note(aborted(), Some(explain::TLS_EXPECTED.to_owned()))),
                     (Ok(()), None) => Err(problem.note(aborted(), Some(explain::CLOSED_AT_ONCE.to_owned()))),
                     (Err(error), _) => Err(problem.note(error, Some(explain::CLOSED_AT_ONCE.to_owned()))),
@@ -174,6 +191,13 @@ impl AsyncWrite for Connection {
             Bytes::Tls { stream, .. } => Pin::new(stream).poll_shutdown(context),
         }
     }
+}
+
+/// Whether the first bytes of an answer to plain text ask for TLS: an alert, or, as Holdfast says it, empty SETTINGS
+/// and a GOAWAY with the error INADEQUATE_SECURITY (RFC 9113 §6.5, §6.8, §7).
+fn wants_tls(said: &[u8]) -> bool {
+    let is_go_away = said.starts_with(&[0, 0, 0, 4]) && said.get(12) == Some(&7);
+    said.first() == Some(&TLS_ALERT) || is_go_away && said.get(22..26) == Some(&[0, 0, 0, 0xc])
 }
 
 /// Not `UnexpectedEof`, which is no error to HTTP/2.

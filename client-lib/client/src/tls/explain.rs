@@ -1,6 +1,6 @@
 //! What was wrong with a connection, in words that say whose certificate it was and what to do.
 //!
-//! Only texts: no caller decides anything by them.
+//! No caller decides anything by these texts; what a retry cannot cure is told apart by [`is_lasting`].
 
 use rustls::{AlertDescription, CertificateError, Error};
 use std::io;
@@ -28,6 +28,27 @@ pub(super) fn connection(error: &io::Error, has_identity: bool) -> Option<String
         Some(Error::InvalidCertificate(reason)) => Some(of_replica(reason)),
         Some(Error::AlertReceived(alert)) => Some(of_client(*alert, has_identity)),
         _ => None,
+    }
+}
+
+/// Whether the same will go wrong again for as long as certificates and configurations are what they are: a
+/// certificate was rejected, by this end or the other.
+pub(super) fn is_lasting(error: &io::Error) -> bool {
+    use AlertDescription as A;
+    match rustls_error(error) {
+        Some(Error::InvalidCertificate(_) | Error::InvalidMessage(_)) => true,
+        Some(Error::AlertReceived(alert)) => matches!(
+            alert,
+            A::CertificateRequired
+                | A::UnknownCA
+                | A::CertificateExpired
+                | A::BadCertificate
+                | A::CertificateUnknown
+                | A::UnsupportedCertificate
+                | A::CertificateRevoked
+                | A::AccessDenied
+        ),
+        _ => false,
     }
 }
 

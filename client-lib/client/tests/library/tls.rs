@@ -89,6 +89,26 @@ async fn a_client_without_a_fitting_certificate_hears_what_is_wrong_with_its_own
     }
 }
 
+/// A call is not tried for its whole time-out if all that is wrong are certificates.
+#[tokio::test]
+async fn a_call_that_certificates_bar_from_every_replica_fails_at_once() {
+    let (authority, other) = (Authority::new("cell"), Authority::new("other"));
+    let config = || authority.sign(HOST, Valid::Now).server(Some(&authority));
+    let replicas = [Replica::start_tls(config()).await, Replica::start_tls(config()).await];
+    let addresses = replicas.each_ref().map(|replica| &replica.address);
+    let stranger = other.sign("worker-7", Valid::Now);
+    let tls = || Tls::new().ca(authority.pem.clone());
+    for tls in [Tls::new().ca(other.pem), tls(), tls().identity(stranger.certificate, stranger.key)] {
+        let builder = Cell::builder().addresses(addresses).timeout(Duration::from_secs(3_600));
+        let cell = builder.tls(tls).connect().unwrap();
+        let read = within(cell.contents("/a")).await.unwrap_err();
+        let written = within(cell.set_contents("/a", "b", Default::default())).await.unwrap_err();
+        for error in [read, written] {
+            assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn tls_to_a_plain_replica_and_plain_text_to_one_with_tls_are_told_apart() {
     let authority = Authority::new("cell");
