@@ -113,7 +113,6 @@ impl Unary {
         let deadline = started + self.timeout;
         let mut search = Search {
             unary: self,
-
             next: 0,
             attempts: 0,
             maybe_applied: false,
