@@ -57,7 +57,8 @@ impl Master {
         let notices = self.sessions.entry(session).notices.repeat();
         let bytes = 16 + notices.iter().map(Message::encoded_len).sum::<usize>();
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {
-            frame.lease = Some(LeaseGranted { number, lease_ms: 0 });
+            // One that was granted just now, to an earlier KeepAlive of the same round, is not taken back.
+            frame.lease.get_or_insert(LeaseGranted { number, lease_ms: 0 });
             frame.notices = notices;
         });
         self.say_ending(session);

@@ -58,7 +58,7 @@ impl State {
             return Err(refusal::generation_mismatch(&path, "instance", wanted, instance));
         }
         let key = NodeKey::new(path);
-        self.check_deletion(&key)?;
+        self.check_deletion(&key, effects)?;
         self.remove_node(&key, effects);
         Ok(Deleted {})
     }

@@ -123,7 +123,7 @@ impl State {
     ) -> Result<outcome::Result, Refusal> {
         let holder = Holder { session, handle };
         let key = self.usable_handle(holder, Permission::Write)?.key.clone();
-        self.check_deletion(&key)?;
+        self.check_deletion(&key, effects)?;
         self.remove_node(&key, effects);
         Ok(outcome::Result::Deleted(Deleted {}))
     }
@@ -197,8 +197,9 @@ impl State {
     }
 
     /// Whether a node may be deleted. A held or delayed lock keeps it, or a node made anew under the same name
-    /// could be locked by somebody else at once (I1, I4).
-    pub(crate) fn check_deletion(&self, key: &NodeKey) -> Result<(), Refusal> {
+    /// could be locked by somebody else at once (I1, I4). A holder that only keeps it in case is told that somebody
+    /// wants it out of the way.
+    pub(crate) fn check_deletion(&self, key: &NodeKey, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
         let path = key.path();
         let node = self.tree.get(path).expect("the caller found the node");
         if path.is_root() {
@@ -211,6 +212,7 @@ impl State {
             return Err(refusal::not_empty(path, node.children));
         }
         if !node.lock.is_at_rest() {
+            self.tell_holders(node, effects);
             return Err(refusal::locked(path, node.lock.obstacle(Mode::Exclusive)));
         }
         Ok(())
