@@ -19,7 +19,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Follows the files of one replica.
 pub(crate) struct Reloader {
     tls: Arc<Tls>,
-    /// What was judged last, good or bad.
+    /// What is in use, unless something else was found wanting since.
     judged: Option<Contents>,
     /// What was seen last.
     seen: Option<Contents>,
@@ -66,18 +66,25 @@ impl Reloader {
         };
         let settled = at_once || self.seen.as_ref() == Some(&contents);
         self.seen = Some(contents.clone());
-        if !settled || self.judged.as_ref() == Some(&contents) {
+        if !settled {
             return;
         }
-        self.judged = Some(contents.clone());
-        match Material::new(&self.tls.files, contents, &self.tls.own) {
+        if self.judged.as_ref() == Some(&contents) {
+            return self.problem.clear();
+        }
+        match Material::new(&self.tls.files, contents.clone(), &self.tls.own) {
             Ok(material) => {
+                self.judged = Some(contents);
                 self.tls.replace(material);
                 self.problem.clear();
                 info!(self.logger, "new handshakes use the files of [tls] as they are now");
                 self.tls.announce(&self.logger);
             }
-            Err(error) => self.complain(&error),
+            // Judged again at the next look: a certificate that is not valid yet will be.
+            Err(error) => {
+                self.judged = None;
+                self.complain(&error);
+            }
         }
     }
 
