@@ -12,7 +12,9 @@ pub struct Principal(Arc<str>);
 
 /// Why a text cannot be a principal's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}: a principal has 1 to 255 bytes without spaces or control characters, is not '*', and begins with neither '@' nor '#'")]
+#[error(
+    "{what}: a principal has 1 to 255 bytes without spaces or control characters, is not '*', and begins with neither '@' nor '#'"
+)]
 pub struct PrincipalError {
     what: &'static str,
 }
