@@ -224,9 +224,14 @@ fn welcome(cell: &DevCell) -> String {
     let addresses = cell.addresses();
     let name = cell.name();
     let tls = cell.client_files().map(|(ca, certificate, key)| client_environment(&ca, &certificate, &key));
+    let open = match tls {
+        Some(_) => "",
+        None => "It is open: without TLS (--tls) everybody on this machine is the principal `anonymous`.\n",
+    };
     let tls = tls.unwrap_or_default();
     format!(
         "The cell {name:?} serves with {replicas} replicas; its data are in {dir}.\n\
+         {open}\
          Stop it with Ctrl-C. In another terminal:\n\
          \n\
          \x20 export HOLDFAST_ADDRESSES={addresses}\n\
