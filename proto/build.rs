@@ -16,6 +16,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(services)
         // Contents are slices of the frame or the entry that they came in, not copies.
         .bytes(".")
+        // The largest of what is asked and answered. Requests and outcomes are moved from queue to queue, and most of
+        // them are small.
+        .boxed(".holdfast.client.v1.Request.operation.open")
+        .boxed(".holdfast.client.v1.Request.operation.set_acl")
+        .boxed(".holdfast.client.v1.Outcome.result.opened")
+        .boxed(".holdfast.client.v1.Outcome.result.contents")
+        .boxed(".holdfast.client.v1.Outcome.result.stat")
+        .boxed(".holdfast.client.v1.Outcome.result.directory")
         .compile_fds(descriptors)?;
     Ok(())
 }

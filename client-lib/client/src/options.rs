@@ -159,7 +159,7 @@ impl OpenOptions {
         // Nothing was asked for: nothing is told.
         let events =
             if self.events.is_empty() { self.events } else { self.events.with(EventKind::HandleInvalid) };
-        (Operation::Open(open), Opening { events, keep_lock: self.keep_lock })
+        (Operation::Open(Box::new(open)), Opening { events, keep_lock: self.keep_lock })
     }
 }
 

@@ -53,7 +53,7 @@ impl Holdings {
     /// Takes up a call. `believed`: the session is valid at this moment, and is not closing.
     pub(crate) fn take(&mut self, now: Time, believed: bool, operation: Operation) -> Taken {
         match operation {
-            Operation::Open(open) => self.take_open(open, believed),
+            Operation::Open(open) => self.take_open(*open, believed),
             Operation::Close(close) => self.take_close(HandleId(close.handle), now, believed),
             // The withdrawal of an Open that was answered closes what it opened, for the one who withdraws it.
             Operation::Cancel(cancel) if cancel.handle == 0 && self.is_open(HandleId(cancel.number)) => {
@@ -86,7 +86,7 @@ impl Holdings {
         if open.caching {
             self.counters.miss();
         }
-        Taken::ask(Operation::Open(open))
+        Taken::ask(Operation::Open(Box::new(open)))
     }
 
     /// The path of what an `Open` names, if it would be found under that path: a directory that was deleted has no
@@ -126,7 +126,7 @@ impl Holdings {
             number: RequestNumber(user.0),
             handle: user,
             revision: Revision(0),
-            result: outcome::Result::Opened(opened),
+            result: outcome::Result::Opened(Box::new(opened)),
             slot: handle.slot.clone(),
             from_cache: true,
         }))

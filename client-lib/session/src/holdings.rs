@@ -143,16 +143,16 @@ impl Holdings {
                 self.absent(open, refusal);
             }
             (Operation::GetContents(get), outcome::Result::Contents(contents)) if cacheable => {
-                self.fill(HandleId(get.handle), Value::Contents(contents.clone()));
+                self.fill(HandleId(get.handle), Value::Contents((**contents).clone()));
             }
             (Operation::GetStat(get), outcome::Result::Stat(stat)) if cacheable => {
-                self.fill(HandleId(get.handle), Value::Stat(stat.clone()));
+                self.fill(HandleId(get.handle), Value::Stat((**stat).clone()));
             }
             // A page is no answer to who asks for all.
             (Operation::ReadDir(read), outcome::Result::Directory(directory))
                 if cacheable && read.after.is_empty() && !directory.more =>
             {
-                self.fill(HandleId(read.handle), Value::Children(directory.clone()));
+                self.fill(HandleId(read.handle), Value::Children((**directory).clone()));
             }
             (Operation::Acquire(acquire), result) => {
                 let id = HandleId(acquire.handle);

@@ -120,7 +120,7 @@ impl World {
             Step::Open { path, writes } => {
                 let uses = Some(wire::Uses { read: true, write: writes, change_acl: false });
                 let open = wire::Open { path: path.clone(), caching: true, uses, ..wire::Open::default() };
-                self.call(Some(path), Operation::Open(open));
+                self.call(Some(path), Operation::Open(Box::new(open)));
             }
             Step::Read { which, kind } => {
                 if let Some((HandleId(handle), path)) = self.pick(which) {

@@ -230,10 +230,10 @@ fn result() -> impl Strategy<Value = Option<outcome::Result>> {
         Just(None),
         (0..3_i32).prop_map(|kind| {
             let stat = Some(wire::Stat { kind, ..wire::Stat::default() });
-            Some(outcome::Result::Opened(wire::Opened { created: false, stat }))
+            Some(outcome::Result::Opened(Box::new(wire::Opened { created: false, stat })))
         }),
-        Just(Some(outcome::Result::Contents(wire::Contents::default()))),
-        Just(Some(outcome::Result::Directory(wire::Directory::default()))),
+        Just(Some(outcome::Result::Contents(Box::new(wire::Contents::default())))),
+        Just(Some(outcome::Result::Directory(Box::new(wire::Directory::default())))),
         Just(Some(outcome::Result::Closed(wire::Closed {}))),
         Just(Some(outcome::Result::Written(wire::Written::default()))),
         Just(Some(outcome::Result::Released(wire::Released {}))),
@@ -335,7 +335,14 @@ fn open() -> impl Strategy<Value = Operation> {
             let uses = reads.then_some(wire::Uses { read: true, ..wire::Uses::default() });
             let events = if watched { vec![wire::EventKind::ConflictingRequest.into()] } else { Vec::new() };
             let path = if directory == 0 { format!("/{name}") } else { name.to_string() };
-            Operation::Open(wire::Open { path, caching, uses, directory, events, ..wire::Open::default() })
+            Operation::Open(Box::new(wire::Open {
+                path,
+                caching,
+                uses,
+                directory,
+                events,
+                ..wire::Open::default()
+            }))
         },
     )
 }

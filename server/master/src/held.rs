@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn open(number: u64) -> Change {
-        request(number, Operation::Open(client::Open::default()))
+        request(number, Operation::Open(Box::new(client::Open::default())))
     }
 
     fn write(handle: u64) -> Change {
@@ -286,7 +286,7 @@ mod tests {
     fn what_does_not_tell_whether_it_voids_opens_is_taken_to() {
         let by_path = |path: &str| {
             let open = client::Open { path: path.to_owned(), ..client::Open::default() };
-            request(1, Operation::Open(open)).can_void_opens()
+            request(1, Operation::Open(Box::new(open))).can_void_opens()
         };
         assert!(by_path("/ls/dev/acl/ops") && !by_path("/a"));
         assert!(write(1).can_void_opens(), "its handle may be on anything");

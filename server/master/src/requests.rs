@@ -234,7 +234,9 @@ impl Master {
     fn repeat_reply(&mut self, state: &State, session: SessionId, number: u64, outcome: Outcome) {
         let handle = HandleId(number);
         let (mut void, mut event) = (None, None);
-        if let Some(outcome::Result::Opened(client::Opened { stat: Some(stat), .. })) = &outcome.result {
+        if let Some(outcome::Result::Opened(opened)) = &outcome.result
+            && let Some(stat) = &opened.stat
+        {
             void = state.cacheable(session, handle);
             event = state.change_since_open(session, handle, stat);
         }

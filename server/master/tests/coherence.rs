@@ -312,7 +312,7 @@ impl World {
     fn open(&mut self, index: usize, path: &'static str, creation: client::Creation) {
         let (creation, caching) = (creation.into(), true);
         let open = client::Open { path: path.to_owned(), creation, caching, ..client::Open::default() };
-        self.ask(index, Asked::Open(path), Operation::Open(open));
+        self.ask(index, Asked::Open(path), Operation::Open(Box::new(open)));
     }
 
     fn step(&mut self) {

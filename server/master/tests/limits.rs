@@ -93,7 +93,7 @@ fn a_frame_of_reads_does_not_make_more_answers_than_can_wait_for_the_client() {
         contents: vec![7; 256 << 10].into(),
         ..client::Open::default()
     };
-    cell.frame(1, requests([(1, Operation::Open(open))].into_iter()));
+    cell.frame(1, requests([(1, Operation::Open(Box::new(open)))].into_iter()));
     cell.commit();
     let read = |number| (number, Operation::GetContents(client::GetContents { handle: 1 }));
     cell.frame(1, requests((2..200).map(read)));
@@ -121,7 +121,12 @@ fn an_opening_that_is_repeated_while_the_session_ends_is_answered() {
 
 fn open(path: &str, caching: bool) -> Operation {
     let creation = client::Creation::May.into();
-    Operation::Open(client::Open { path: path.to_owned(), creation, caching, ..client::Open::default() })
+    Operation::Open(Box::new(client::Open {
+        path: path.to_owned(),
+        creation,
+        caching,
+        ..client::Open::default()
+    }))
 }
 
 fn read(handle: u64) -> Operation {

@@ -74,7 +74,7 @@ fn open(state: &mut State, index: u64, effects: &mut Vec<Effect>) {
     state.apply(command, effects).expect("a known command");
     let Some(Effect::SessionOpened { session, .. }) = effects.pop() else { panic!("a session is opened") };
     let open = Open { path: format!("/lock-{index:08}"), creation: Creation::May.into(), ..Open::default() };
-    state.apply(request(session.0, 1, Operation::Open(open)), effects).expect("a known command");
+    state.apply(request(session.0, 1, Operation::Open(Box::new(open))), effects).expect("a known command");
     effects.clear();
 }
 

@@ -79,7 +79,7 @@ impl State {
             self.advance();
         }
         let stat = self.open_handle(Holder { session, handle: HandleId(number.0) }, handle);
-        Ok(outcome::Result::Opened(Opened { created, stat }))
+        Ok(outcome::Result::Opened(Box::new(Opened { created, stat })))
     }
 
     /// The path that an Open names: by itself, or from a directory that the session has open.

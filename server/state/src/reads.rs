@@ -114,15 +114,16 @@ impl State {
         match operation {
             Operation::GetContents(read) => {
                 let (path, node) = node(read.handle)?;
-                self.contents(path, node).map(outcome::Result::Contents)
+                self.contents(path, node).map(|contents| outcome::Result::Contents(Box::new(contents)))
             }
             Operation::GetStat(read) => {
                 let (_, node) = node(read.handle)?;
-                Ok(outcome::Result::Stat(self.stat(node)))
+                Ok(outcome::Result::Stat(Box::new(self.stat(node))))
             }
             Operation::ReadDir(read) => {
                 let (path, node) = node(read.handle)?;
-                self.directory(path, node, &read.after, read.limit).map(outcome::Result::Directory)
+                let directory = self.directory(path, node, &read.after, read.limit)?;
+                Ok(outcome::Result::Directory(Box::new(directory)))
             }
             Operation::GetSequencer(read) => {
                 self.sequencer_of(session, HandleId(read.handle)).map(outcome::Result::Sequencer)

@@ -52,7 +52,7 @@ fn watched() -> State {
     let session = state.session_by_secret(&[99; 16]).expect("it was opened").0;
     for (path, number) in ["/d", "/", "/a", "/d/a", "/acl"].into_iter().zip(1..) {
         let open = Open { path: path.into(), events: (1..9).collect(), caching: true, ..Open::default() };
-        let request = Some(Request { number, operation: Some(Operation::Open(open)) });
+        let request = Some(Request { number, operation: Some(Operation::Open(Box::new(open))) });
         let kind = Kind::Request(SessionRequest { session, request, acknowledged: None });
         apply(&mut state, Command { kind: Some(kind), ..Command::default() });
     }

@@ -83,7 +83,12 @@ fn tens_of_thousands_wait_hold_and_are_lost_together() {
     let mut state = genesis();
     let (writer, readers) = (open_session(&mut state, 1), open_session(&mut state, 2));
     let open = |lock_delay_ms| {
-        Operation::Open(Open { path: "/hot".to_owned(), creation: 1, lock_delay_ms, ..Open::default() })
+        Operation::Open(Box::new(Open {
+            path: "/hot".to_owned(),
+            creation: 1,
+            lock_delay_ms,
+            ..Open::default()
+        }))
     };
     let acquire =
         |handle, mode: LockMode| Operation::Acquire(Acquire { handle, mode: mode.into(), try_only: false });

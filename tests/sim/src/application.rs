@@ -294,11 +294,13 @@ impl World {
         let clock = || client.clock.local(self.now);
         let answer = match operation {
             Operation::GetContents(_) => {
-                slot.contents(clock).map(|read| outcome::Result::Contents((*read).clone()))
+                slot.contents(clock).map(|read| outcome::Result::Contents(Box::new((*read).clone())))
             }
-            Operation::GetStat(_) => slot.stat(clock).map(|read| outcome::Result::Stat((*read).clone())),
+            Operation::GetStat(_) => {
+                slot.stat(clock).map(|read| outcome::Result::Stat(Box::new((*read).clone())))
+            }
             Operation::ReadDir(page) if page.after.is_empty() && page.limit == 0 => {
-                slot.children(clock).map(|read| outcome::Result::Directory((*read).clone()))
+                slot.children(clock).map(|read| outcome::Result::Directory(Box::new((*read).clone())))
             }
             _ => None,
         };

@@ -72,7 +72,7 @@ impl Handle {
     async fn stat_at_master(&self) -> Result<wire::Stat, Error> {
         let get = wire::GetStat { handle: self.inner.id.0 };
         match self.inner.call(Operation::GetStat(get)).await? {
-            outcome::Result::Stat(stat) => Ok(stat),
+            outcome::Result::Stat(stat) => Ok(*stat),
             _ => Err(mismatch()),
         }
     }

@@ -61,7 +61,7 @@ impl Handle {
 
     async fn change_acl(&self, acl: AclNames, if_generation: Option<u64>) -> Result<u64, Error> {
         let set = wire::SetAcl { handle: self.inner.id.0, acl: Some(acl.into()), if_generation };
-        match self.inner.call(Operation::SetAcl(set)).await? {
+        match self.inner.call(Operation::SetAcl(Box::new(set))).await? {
             outcome::Result::AclSet(set) => Ok(set.acl_generation),
             _ => Err(mismatch()),
         }

@@ -20,7 +20,7 @@ async fn cached(replica: &mut Replica) -> (holdfast::Session, Handle, Stream) {
 /// Whatever was called for before has cost no message: this is the next request that the cell sees.
 async fn nothing_was_sent(handle: &Handle, stream: &mut Stream) {
     let (asked, operation) =
-        tokio::join!(within(handle.lock_stat()), stream.answer(outcome::Result::Stat(stat())));
+        tokio::join!(within(handle.lock_stat()), stream.answer(outcome::Result::Stat(Box::new(stat()))));
     asked.unwrap();
     assert!(matches!(operation, Operation::GetStat(_)), "{operation:?}");
 }

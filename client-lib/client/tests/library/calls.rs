@@ -39,7 +39,7 @@ async fn answer_stat(stream: &mut Stream) {
         let frame = stream.frame().await;
         for request in frame.requests {
             if let Some(Operation::GetStat(_)) = request.operation {
-                return stream.reply(request.number, outcome::Result::Stat(stat())).await;
+                return stream.reply(request.number, outcome::Result::Stat(Box::new(stat()))).await;
             }
         }
     }
@@ -164,7 +164,7 @@ async fn an_open_says_all_that_its_options_ask_for() {
         caching: false,
         acl: Some(wire::AclNames { read: "*".to_owned(), write: "team".to_owned(), change: String::new() }),
     };
-    assert_eq!(operation, Operation::Open(expected));
+    assert_eq!(operation, Operation::Open(Box::new(expected)));
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn access_control_names_and_sequencers_go_out_and_in() {
     let acl = wire::AclNames { change: "ops".to_owned(), ..wire::AclNames::default() };
     assert_eq!(
         operation,
-        Operation::SetAcl(wire::SetAcl { handle: 1, acl: Some(acl), if_generation: Some(5) })
+        Operation::SetAcl(Box::new(wire::SetAcl { handle: 1, acl: Some(acl), if_generation: Some(5) }))
     );
 
     let (lock, _) = tokio::join!(handle.acquire(Mode::Exclusive), stream.answer(granted(42)));

@@ -266,11 +266,11 @@ pub(crate) fn stat() -> wire::Stat {
 }
 
 pub(crate) fn opened() -> outcome::Result {
-    outcome::Result::Opened(wire::Opened { created: true, stat: Some(stat()) })
+    outcome::Result::Opened(Box::new(wire::Opened { created: true, stat: Some(stat()) }))
 }
 
 pub(crate) fn contents(text: &'static str) -> outcome::Result {
-    outcome::Result::Contents(wire::Contents { stat: Some(stat()), contents: text.into() })
+    outcome::Result::Contents(Box::new(wire::Contents { stat: Some(stat()), contents: text.into() }))
 }
 
 /// A notice of something that happened to the node of a handle.

@@ -35,7 +35,7 @@ impl Session {
             }
             Taken::Separate { open, user, then } => {
                 self.separating.insert(token, (user, then));
-                self.requests.call(token, Operation::Open(open), &mut completed);
+                self.requests.call(token, Operation::Open(Box::new(open)), &mut completed);
             }
         }
         self.complete(completed);

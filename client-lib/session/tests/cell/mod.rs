@@ -288,16 +288,20 @@ impl Cell {
             }
             Operation::GetContents(get) => self.read(get.handle, |_, stat| {
                 let contents = stat.content_generation.to_string().into_bytes().into();
-                outcome::Result::Contents(wire::Contents { stat: Some(stat), contents })
+                outcome::Result::Contents(Box::new(wire::Contents { stat: Some(stat), contents }))
             }),
-            Operation::GetStat(get) => self.read(get.handle, |_, stat| outcome::Result::Stat(stat)),
+            Operation::GetStat(get) => self.read(get.handle, |_, stat| outcome::Result::Stat(Box::new(stat))),
             Operation::ReadDir(read) => self.read(read.handle, |cell, stat| {
                 let entries = cell
                     .files
                     .keys()
                     .map(|path| wire::DirectoryEntry { name: path.clone(), stat: cell.stat(path) });
                 let entries = entries.collect();
-                outcome::Result::Directory(wire::Directory { stat: Some(stat), entries, more: false })
+                outcome::Result::Directory(Box::new(wire::Directory {
+                    stat: Some(stat),
+                    entries,
+                    more: false,
+                }))
             }),
             other => unreachable!("the test does not ask for {other:?}"),
         }
@@ -316,7 +320,10 @@ impl Cell {
             return (result, watched.then(|| DIRECTORY.to_owned()));
         };
         self.handles.insert(number, (open.path.clone(), stat.instance));
-        self.record(number, outcome::Result::Opened(wire::Opened { created: false, stat: Some(stat) }))
+        self.record(
+            number,
+            outcome::Result::Opened(Box::new(wire::Opened { created: false, stat: Some(stat) })),
+        )
     }
 
     /// The client drops what it has of a node before it closes its last handle on it.

@@ -244,7 +244,7 @@ fn cell(line: &mut ArgumentConsumer<'_>) -> Fallible<wire::CellInfo> {
 fn operation(line: &mut ArgumentConsumer<'_>) -> Fallible<Operation> {
     let name = next(line)?;
     if name == "open" {
-        return Ok(Operation::Open(open(line)?));
+        return Ok(Operation::Open(Box::new(open(line)?)));
     }
     if name == "check-sequencer" {
         let sequencer = next(line)?.to_owned();
@@ -273,7 +273,7 @@ fn operation(line: &mut ArgumentConsumer<'_>) -> Fallible<Operation> {
             number: show::parse_id(next(line)?.trim_start_matches('#'))?,
             handle,
         }),
-        "set-acl" => Operation::SetAcl(wire::SetAcl { handle, ..wire::SetAcl::default() }),
+        "set-acl" => Operation::SetAcl(Box::new(wire::SetAcl { handle, ..wire::SetAcl::default() })),
         "get-sequencer" => Operation::GetSequencer(wire::GetSequencer { handle }),
         "set-sequencer" => {
             Operation::SetSequencer(wire::SetSequencer { handle, sequencer: next(line)?.to_owned() })

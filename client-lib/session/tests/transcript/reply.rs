@@ -7,15 +7,17 @@ use holdfast_proto::client::v1::{self as wire, outcome};
 pub(super) fn result(text: &str) -> Fallible<outcome::Result> {
     let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
     Ok(match kind {
-        "opened" => outcome::Result::Opened(wire::Opened { created: false, stat: Some(stat(rest)?) }),
+        "opened" => {
+            outcome::Result::Opened(Box::new(wire::Opened { created: false, stat: Some(stat(rest)?) }))
+        }
         "closed" => outcome::Result::Closed(wire::Closed {}),
         "contents" => {
             let contents = rest.as_bytes().to_vec().into();
-            outcome::Result::Contents(wire::Contents { stat: Some(stat("file")?), contents })
+            outcome::Result::Contents(Box::new(wire::Contents { stat: Some(stat("file")?), contents }))
         }
-        "stat" => outcome::Result::Stat(stat(rest)?),
-        "directory" => outcome::Result::Directory(directory(rest, false)?),
-        "page" => outcome::Result::Directory(directory(rest, true)?),
+        "stat" => outcome::Result::Stat(Box::new(stat(rest)?)),
+        "directory" => outcome::Result::Directory(Box::new(directory(rest, false)?)),
+        "page" => outcome::Result::Directory(Box::new(directory(rest, true)?)),
         "deleted" => outcome::Result::Deleted(wire::Deleted {}),
         "written" => outcome::Result::Written(wire::Written::default()),
         "granted" => outcome::Result::Granted(granted(rest)?),

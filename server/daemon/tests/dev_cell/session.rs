@@ -117,12 +117,12 @@ pub(crate) fn attach(session: u64, attachment: u64) -> client_frame::Hello {
 }
 
 pub(crate) fn open(path: &str) -> request::Operation {
-    request::Operation::Open(holdfast_proto::client::v1::Open {
+    request::Operation::Open(Box::new(holdfast_proto::client::v1::Open {
         path: path.into(),
         creation: Creation::May.into(),
         kind: NodeKind::File.into(),
         ..Default::default()
-    })
+    }))
 }
 
 pub(crate) fn acquire(handle: u64) -> request::Operation {

@@ -53,7 +53,7 @@ pub(super) fn parse_request(text: &str) -> Result<client::Request, Box<dyn Error
     let argument = fields.next().unwrap_or_default();
     let handle = || number(argument);
     let operation = match kind {
-        "open" => Operation::Open(parse_open_handle(argument, fields)?),
+        "open" => Operation::Open(Box::new(parse_open_handle(argument, fields)?)),
         "acquire" => Operation::Acquire(client::Acquire {
             handle: handle()?,
             mode: client::LockMode::Exclusive.into(),
@@ -69,14 +69,14 @@ pub(super) fn parse_request(text: &str) -> Result<client::Request, Box<dyn Error
             if_generation: None,
         }),
         "delete" => Operation::Delete(client::Delete { handle: handle()? }),
-        "acl" => Operation::SetAcl(client::SetAcl {
+        "acl" => Operation::SetAcl(Box::new(client::SetAcl {
             handle: handle()?,
             acl: Some(client::AclNames {
                 read: fields.next().unwrap_or_default().to_owned(),
                 ..Default::default()
             }),
             if_generation: None,
-        }),
+        })),
         "sequencer" => Operation::GetSequencer(client::GetSequencer { handle: handle()? }),
         "depend" => Operation::SetSequencer(client::SetSequencer {
             handle: handle()?,

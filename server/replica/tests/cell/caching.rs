@@ -24,7 +24,7 @@ fn caching_session(cell: &mut Cell, master: ReplicaId, connection: ConnectionId)
         caching: true,
         ..Open::default()
     };
-    cell.frame(master, connection, request(1, Operation::Open(open)));
+    cell.frame(master, connection, request(1, Operation::Open(Box::new(open))));
     cell.settle();
     let opened = cell.host(master).frames.iter().find_map(|(_, frame)| match &frame.hello {
         Some(Hello::Opened(opened)) => Some(opened.session),

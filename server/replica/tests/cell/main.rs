@@ -421,7 +421,7 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
         creation: client::Creation::Must.into(),
         ..client::Open::default()
     };
-    let operation = Some(client::request::Operation::Open(create));
+    let operation = Some(client::request::Operation::Open(Box::new(create)));
     let request = client::Request { number: 1, operation };
     let frame = client::ClientFrame { requests: vec![request.clone()], ..client::ClientFrame::default() };
     cell.frame(old, connection, frame);

@@ -94,7 +94,7 @@ fn open() -> BoxedStrategy<Operation> {
                 (path, creation, kind, ephemeral, contents, acl),
                 (lock_delay_ms, directory, uses, events, caching),
             )| {
-                Operation::Open(Open {
+                Operation::Open(Box::new(Open {
                     path,
                     creation,
                     kind,
@@ -106,7 +106,7 @@ fn open() -> BoxedStrategy<Operation> {
                     events,
                     caching,
                     acl,
-                })
+                }))
             },
         )
         .boxed()
@@ -120,7 +120,7 @@ fn operation() -> BoxedStrategy<Operation> {
     prop_oneof![
         4 => open(),
         1 => (number(), acl(), prop::option::of(number()))
-            .prop_map(|(handle, acl, if_generation)| Operation::SetAcl(SetAcl { handle, acl, if_generation })),
+            .prop_map(|(handle, acl, if_generation)| Operation::SetAcl(Box::new(SetAcl { handle, acl, if_generation }))),
         1 => (number(), sequencer())
             .prop_map(|(handle, sequencer)| Operation::SetSequencer(SetSequencer { handle, sequencer })),
         1 => number().prop_map(|handle| Operation::Close(Close { handle })),
@@ -211,7 +211,7 @@ pub(crate) fn operation_of(bytes: [u8; 8]) -> Operation {
         0 => Operation::Acquire(Acquire { handle, mode: 1, try_only: false }),
         1 => Operation::Release(Release { handle }),
         2 => Operation::Close(Close { handle }),
-        3 => Operation::Open(Open { path: "/a".to_owned(), creation: 1, ..Open::default() }),
+        3 => Operation::Open(Box::new(Open { path: "/a".to_owned(), creation: 1, ..Open::default() })),
         _ => Operation::Cancel(Cancel { number: u64::from(bytes[2]), handle }),
     }
 }

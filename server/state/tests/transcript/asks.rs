@@ -104,7 +104,7 @@ pub(super) fn read(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option
 
 pub(super) fn operation(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Option<Operation>> {
     Ok(Some(match name {
-        "open" => Operation::Open(open(args)?),
+        "open" => Operation::Open(Box::new(open(args)?)),
         "close" => Operation::Close(Close { handle: next(args)? }),
         "write" => Operation::SetContents(SetContents {
             handle: next(args)?,
@@ -123,11 +123,11 @@ pub(super) fn operation(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<O
         }),
         "release" => Operation::Release(Release { handle: next(args)? }),
         "cancel" => Operation::Cancel(Cancel { number: next(args)?, handle: key(args, "handle", 0)? }),
-        "set-acl" => Operation::SetAcl(SetAcl {
+        "set-acl" => Operation::SetAcl(Box::new(SetAcl {
             handle: next(args)?,
             acl: acl(args),
             if_generation: args.take_key("if").map(str::parse).transpose()?,
-        }),
+        })),
         "set-sequencer" => Operation::SetSequencer(SetSequencer {
             handle: next(args)?,
             sequencer: args.next_pos().unwrap_or_default().to_owned(),

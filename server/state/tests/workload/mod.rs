@@ -135,7 +135,7 @@ impl Workload {
         let handle = pick(open, handle).map_or(u64::from(handle), |handle| handle.0);
         let kind = i32::from(more % 3);
         let operation = match what % 20 {
-            0..=4 => Operation::Open(Open {
+            0..=4 => Operation::Open(Box::new(Open {
                 // Relative to a directory, where the handle is one.
                 directory: if more % 8 == 3 { handle } else { 0 },
                 path: if more % 8 == 3 { "e".to_owned() } else { path },
@@ -156,7 +156,7 @@ impl Workload {
                 } else {
                     CONTENTS[usize::from(ack) % CONTENTS.len()].into()
                 },
-            }),
+            })),
             5 => Operation::Close(Close { handle }),
             6 => Operation::SetContents(SetContents {
                 handle,
@@ -164,7 +164,11 @@ impl Workload {
                 if_generation: None,
             }),
             7 => Operation::Delete(Delete { handle }),
-            8 => Operation::SetAcl(SetAcl { handle, acl: Some(acl(mode, more)), if_generation: None }),
+            8 => Operation::SetAcl(Box::new(SetAcl {
+                handle,
+                acl: Some(acl(mode, more)),
+                if_generation: None,
+            })),
             9 => Operation::SetSequencer(SetSequencer { handle, sequencer: sequencer(state, mode) }),
             10..=14 => {
                 let mode = 1 + i32::from(mode % 2);

@@ -127,10 +127,10 @@ async fn a_stream_that_is_not_who_it_says_is_refused_and_the_session_lives_on() 
     let unknown = Operation::GetContents(GetContents { handle: 99 });
     assert_eq!(refusal(&stream.call(1, unknown).await), RefusalCode::UnknownHandle);
     let open = Open { path: "/raw".to_owned(), creation: 1, ..Open::default() };
-    let opened = stream.call(2, Operation::Open(open.clone())).await;
+    let opened = stream.call(2, Operation::Open(Box::new(open.clone()))).await;
     assert!(matches!(opened.result, Some(outcome::Result::Opened(_))), "{opened:?}");
     assert_eq!(
-        stream.call(2, Operation::Open(open)).await,
+        stream.call(2, Operation::Open(Box::new(open))).await,
         opened,
         "a repeated request has its first outcome"
     );

@@ -106,13 +106,14 @@ fn answer_of(state: &State, read: &Read<'_>) -> Option<outcome::Result> {
         return None;
     }
     match read.operation {
-        Operation::GetStat(_) => Some(outcome::Result::Stat(stat)),
+        Operation::GetStat(_) => Some(outcome::Result::Stat(Box::new(stat))),
         Operation::GetContents(_) => {
-            state.read_contents(&onlooker(), read.path).ok().map(outcome::Result::Contents)
+            let contents = state.read_contents(&onlooker(), read.path).ok()?;
+            Some(outcome::Result::Contents(Box::new(contents)))
         }
         Operation::ReadDir(page) => {
             let directory = state.read_dir(&onlooker(), read.path, &page.after, page.limit);
-            directory.ok().map(outcome::Result::Directory)
+            Some(outcome::Result::Directory(Box::new(directory.ok()?)))
         }
         _ => None,
     }
@@ -120,7 +121,7 @@ fn answer_of(state: &State, read: &Read<'_>) -> Option<outcome::Result> {
 
 /// What would have come of an Open at that state.
 fn try_opening(state: &State, opening: &Opening<'_>) -> Result<u64, RefusalCode> {
-    let operation = Some(Operation::Open(opening.open.clone()));
+    let operation = Some(Operation::Open(Box::new(opening.open.clone())));
     let request = Some(Request { number: TRIAL, operation });
     let request = SessionRequest { session: opening.session.0, request, acknowledged: None };
     let command = Command { tag: 0, kind: Some(Kind::Request(request)), ..Command::default() };
@@ -149,7 +150,8 @@ fn without_locks(mut answer: outcome::Result) -> outcome::Result {
     match &mut answer {
         outcome::Result::Stat(stat) => (stat.lock, stat.lock_generation, stat.open_handles) = (None, 0, 0),
         outcome::Result::Contents(contents) => blank(&mut contents.stat),
-        outcome::Result::Directory(Directory { stat, entries, .. }) => {
+        outcome::Result::Directory(directory) => {
+            let Directory { stat, entries, .. } = &mut **directory;
             blank(stat);
             entries.iter_mut().for_each(|entry| blank(&mut entry.stat));
         }

@@ -26,12 +26,12 @@ impl<'f> Decided<'f> {
 }
 
 pub(super) fn open(path: &str) -> Operation {
-    Operation::Open(wire::Open { path: path.to_owned(), ..wire::Open::default() })
+    Operation::Open(Box::new(wire::Open { path: path.to_owned(), ..wire::Open::default() }))
 }
 
 pub(super) fn opened_at(instance: u64) -> outcome::Result {
     let stat = wire::Stat { instance, ..wire::Stat::default() };
-    outcome::Result::Opened(wire::Opened { created: true, stat: Some(stat) })
+    outcome::Result::Opened(Box::new(wire::Opened { created: true, stat: Some(stat) }))
 }
 
 pub(super) fn acquire(handle: u64, mode: LockMode) -> Operation {

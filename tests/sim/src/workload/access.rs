@@ -43,7 +43,7 @@ impl Access {
             let contents = self.guests(app).into();
             let path = format!("/acl/{LIST}");
             let file = wire::Open { contents, ..app.file(&path, 0) };
-            self.stage = Stage::OpeningList(app.call(Operation::Open(file)));
+            self.stage = Stage::OpeningList(app.call(Operation::Open(Box::new(file))));
         } else {
             self.stage = Stage::Outside;
             app.wake_within(0, 500);
@@ -62,7 +62,7 @@ impl Access {
                 let path = ["/guarded/0", "/guarded"][app.rng.index(2)].to_owned();
                 let caching = app.rng.per_mille(800);
                 let open = wire::Open { path, uses, caching, ..wire::Open::default() };
-                self.stage = Stage::Visiting(app.call(Operation::Open(open)));
+                self.stage = Stage::Visiting(app.call(Operation::Open(Box::new(open))));
             }
             _ => {}
         }
@@ -74,13 +74,13 @@ impl Access {
             (Stage::OpeningList(awaited), Some(handle)) if awaited == token => {
                 self.list = Some(handle);
                 let directory = wire::Open { acl: Self::acl(LIST), ..App::directory("/guarded") };
-                self.stage = Stage::OpeningDirectory(app.call(Operation::Open(directory)));
+                self.stage = Stage::OpeningDirectory(app.call(Operation::Open(Box::new(directory))));
             }
             (Stage::OpeningDirectory(awaited), Some(_)) if awaited == token => {
                 let uses = Some(Uses { read: true, write: true, change_acl: true });
                 let (creation, kind) = (Creation::May.into(), NodeKind::File.into());
                 let open = wire::Open { creation, kind, uses, ..app.file("/guarded/0", 0) };
-                self.stage = Stage::OpeningGuarded(app.call(Operation::Open(open)));
+                self.stage = Stage::OpeningGuarded(app.call(Operation::Open(Box::new(open))));
             }
             (Stage::OpeningGuarded(awaited), Some(handle)) if awaited == token => {
                 self.guarded = Some(handle);
@@ -113,7 +113,7 @@ impl Access {
             }));
         } else {
             let acl = Self::acl(["*", LIST][app.rng.index(2)]);
-            app.call(Operation::SetAcl(wire::SetAcl { handle: guarded, acl, if_generation: None }));
+            app.call(Operation::SetAcl(Box::new(wire::SetAcl { handle: guarded, acl, if_generation: None })));
         }
     }
 

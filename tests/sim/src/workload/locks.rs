@@ -73,7 +73,8 @@ impl Locks {
             (Stage::OpeningDirectory(awaited), Ok(_)) if awaited == token => {
                 let events = if self.keeps { vec![EventKind::ConflictingRequest.into()] } else { Vec::new() };
                 let file = app.file(&self.path, self.lock_delay_ms);
-                self.stage = Stage::Opening(app.call(Operation::Open(wire::Open { events, ..file })));
+                self.stage =
+                    Stage::Opening(app.call(Operation::Open(Box::new(wire::Open { events, ..file }))));
             }
             (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
                 if self.keeps {

@@ -100,7 +100,7 @@ impl<'a> App<'a> {
     }
 
     fn open_directory(&mut self, path: &str) -> Token {
-        self.call(Operation::Open(Self::directory(path)))
+        self.call(Operation::Open(Box::new(Self::directory(path))))
     }
 
     /// Opens a directory, which is made if there is none.
@@ -110,7 +110,7 @@ impl<'a> App<'a> {
     }
 
     fn open_file(&mut self, path: &str, lock_delay_ms: u32) -> Token {
-        self.call(Operation::Open(self.file(path, lock_delay_ms)))
+        self.call(Operation::Open(Box::new(self.file(path, lock_delay_ms))))
     }
 
     /// Opens a file, which is made if there is none.

@@ -51,7 +51,7 @@ impl Reader {
 
     pub(super) fn start(&mut self, app: &mut App<'_>) {
         let open = wire::Open { caching: self.caching, ..App::directory(self.directory) };
-        self.stage = Stage::OpeningDirectory(app.call(Operation::Open(open)));
+        self.stage = Stage::OpeningDirectory(app.call(Operation::Open(Box::new(open))));
     }
 
     pub(super) fn wake(&mut self, app: &mut App<'_>) {
@@ -108,7 +108,7 @@ impl Reader {
         };
         let uses = app.rng.per_mille(700).then_some(Uses { read: true, write: false, change_acl: false });
         let open = wire::Open { path, directory, uses, caching: self.caching, ..wire::Open::default() };
-        let token = app.call(Operation::Open(open));
+        let token = app.call(Operation::Open(Box::new(open)));
         self.stage = Stage::Opening(token);
     }
 }

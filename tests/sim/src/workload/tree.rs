@@ -87,7 +87,7 @@ impl Tree {
             caching: app.rng.per_mille(500),
             ..wire::Open::default()
         };
-        let token = app.call(Operation::Open(open));
+        let token = app.call(Operation::Open(Box::new(open)));
         self.stage = Stage::Opening(token);
     }
 

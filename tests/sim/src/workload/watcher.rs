@@ -95,7 +95,7 @@ impl Watcher {
         let caching = app.rng.per_mille(500);
         let open =
             wire::Open { path: path.to_owned(), creation, kind, events, caching, ..wire::Open::default() };
-        let token = app.call(Operation::Open(open));
+        let token = app.call(Operation::Open(Box::new(open)));
         self.opening = Some((token, is_directory));
     }
 }
