@@ -232,8 +232,8 @@ fn result() -> impl Strategy<Value = Option<outcome::Result>> {
             let stat = Some(wire::Stat { kind, ..wire::Stat::default() });
             Some(outcome::Result::Opened(Box::new(wire::Opened { created: false, stat })))
         }),
-        Just(Some(outcome::Result::Contents(Box::new(wire::Contents::default())))),
-        Just(Some(outcome::Result::Directory(Box::new(wire::Directory::default())))),
+        Just(Some(outcome::Result::Contents(Box::default()))),
+        Just(Some(outcome::Result::Directory(Box::default()))),
         Just(Some(outcome::Result::Closed(wire::Closed {}))),
         Just(Some(outcome::Result::Written(wire::Written::default()))),
         Just(Some(outcome::Result::Released(wire::Released {}))),

@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn open(number: u64) -> Change {
-        request(number, Operation::Open(Box::new(client::Open::default())))
+        request(number, Operation::Open(Box::default()))
     }
 
     fn write(handle: u64) -> Change {
