@@ -312,6 +312,7 @@ impl Session {
                 secret: self.config.secret_bytes(),
                 attachment: self.attachment,
                 seen: self.holdings.watch.seen(),
+                cell_id: self.cell.as_ref().map_or(0, |cell| cell.cell_id),
             }),
         };
         let give_up_at = self.now + self.greeting_time();

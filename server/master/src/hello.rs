@@ -88,6 +88,15 @@ impl Master {
             self.refuse_stream(connection, refusal(RefusalCode::ForeignCell, message));
             return;
         }
+        if let client_frame::Hello::Attach(attach) = &hello
+            && ![0, state.cell_id()].contains(&attach.cell_id)
+        {
+            let (means, is) = (attach.cell_id, state.cell_id());
+            let message =
+                format!("the session is of the cell with id {means:016x}, and this one has {is:016x}");
+            self.refuse_stream(connection, refusal(RefusalCode::ForeignCell, message));
+            return;
+        }
         match hello {
             client_frame::Hello::Open(open) => self.handle_open_session(connection, principal, open),
             client_frame::Hello::Attach(attach) => {

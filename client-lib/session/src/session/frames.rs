@@ -139,6 +139,8 @@ impl Session {
             | RefusalCode::Superseded
             | RefusalCode::OutcomeUnknown
             | RefusalCode::Unspecified => self.drop_stream(&refusal.message, None, false),
+            // The session is of a cell that this replica knows nothing of: an address has changed hands.
+            RefusalCode::ForeignCell if self.id.is_some() => self.drop_stream(&refusal.message, None, false),
             // A close whose confirmation was lost.
             RefusalCode::UnknownSession if self.closing => self.end(Ended::Closed),
             RefusalCode::UnknownSession => self.end(Ended::Expired),

@@ -89,6 +89,10 @@ fn client_frame(frame: &wire::ClientFrame) -> String {
                 "attach {} session={} attachment={}",
                 attach.cell, attach.session, attach.attachment
             ));
+            // Always that of the cell that opened the session.
+            if attach.cell_id != 77 {
+                parts.push(format!("cell_id={}", attach.cell_id));
+            }
             for seen in &attach.seen {
                 let wire::Seen { handle, content_generation, children_generation, .. } = seen;
                 parts.push(format!("seen h{handle} @{}", content_generation.max(children_generation)));

@@ -27,6 +27,7 @@ pub(super) fn parse_attach(line: &mut ArgumentConsumer<'_>) -> Result<client::At
         secret: secret(line.take_key("secret").unwrap_or("a")),
         attachment: number(line.take_key("attachment").unwrap_or("2"))?,
         seen: line.take_key("seen").map(parse_seen).transpose()?.into_iter().collect(),
+        cell_id: number(line.take_key("cell_id").unwrap_or("0"))?,
     })
 }
 

@@ -62,7 +62,8 @@ fn after_a_masters_death_a_write_waits_for_the_client_that_cached_the_node_and_n
     assert_eq!(cell.answer(new, 1), None, "the client may be reading the old contents from its cache");
     // It comes back, with an empty cache.
     let (secret, cell_name) = ("s".repeat(16).into(), "dev".to_owned());
-    let attach = AttachSession { cell: cell_name, session, secret, attachment: 2, seen: Vec::new() };
+    let attach =
+        AttachSession { cell: cell_name, session, secret, attachment: 2, ..AttachSession::default() };
     let hello = Some(client_frame::Hello::Attach(attach));
     cell.frame(new, ConnectionId(2), ClientFrame { hello, ..ClientFrame::default() });
     cell.settle();

@@ -433,7 +433,7 @@ fn a_session_lives_through_its_masters_death_and_its_retry_takes_effect_once() {
         session,
         secret: "s".repeat(16).into(),
         attachment: 2,
-        seen: Vec::new(),
+        ..client::AttachSession::default()
     };
     let frame = client::ClientFrame {
         hello: Some(client_frame::Hello::Attach(attach)),
