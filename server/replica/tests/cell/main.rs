@@ -171,15 +171,20 @@ fn all_replicas_come_back_with_everything_acknowledged() {
     assert_eq!(cell.host(master).replica.state().hash(), hash);
 }
 
+/// Writes more than the log is kept for under [`eager_snapshots`].
+fn put_many(cell: &mut Cell, master: ReplicaId) {
+    for call in 0..100 {
+        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
+    }
+}
+
 #[test]
 fn a_replica_that_was_away_longer_than_the_log_is_kept_catches_up_by_snapshot() {
     let mut cell = Cell::new(eager_snapshots);
     let master = cell.elect();
     let away = cell.others(master)[0];
     let disk = cell.crash(away);
-    for call in 0..100 {
-        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
-    }
+    put_many(&mut cell, master);
     cell.start(away, disk);
     cell.pass(Duration::from_secs(2));
     assert!(cell.host(master).snapshots_sent > 0);
@@ -193,9 +198,7 @@ fn what_became_of_an_earlier_transfer_says_nothing_of_the_present_one() {
     let master = cell.elect();
     let to = cell.others(master)[0];
     let disk = cell.crash(to);
-    for call in 0..100 {
-        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
-    }
+    put_many(&mut cell, master);
     cell.host_mut(master).on_its_way = Some(0);
     cell.start(to, disk);
     cell.pass(Duration::from_secs(1));
@@ -218,9 +221,7 @@ fn a_replica_that_has_just_installed_a_snapshot_can_campaign() {
     let master = cell.elect();
     let away = cell.others(master)[0];
     let disk = cell.crash(away);
-    for call in 0..100 {
-        cell.put(master, call, &format!("/f{call}"), vec![7; 100].into());
-    }
+    put_many(&mut cell, master);
     cell.start(away, disk);
     // The master dies while the snapshot is on its way to the disk, and nothing has been applied after it.
     cell.host_mut(away).slow = true;

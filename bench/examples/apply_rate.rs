@@ -1,4 +1,4 @@
-//! How many commands a second the state applies, on one core: `cargo run --release -p holdfast-state --example
+//! How many commands a second the state applies, on one core: `cargo run --release -p holdfast-bench --example
 //! apply_rate [nodes]`, with at most 200,000 nodes (the default limit of sessions). Each session has a lock of its
 //! own and acquires and releases it in turn; commands come as encoded batches, as they do out of the log, and are
 //! acknowledged as a client does.
@@ -54,7 +54,6 @@ fn main() {
     state.check_invariants();
 }
 
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "an example may look at the clock")]
 fn apply_all(state: &mut State, batches: Vec<bytes::Bytes>) -> std::time::Duration {
     let mut effects = Vec::new();
     let begin = std::time::Instant::now();
