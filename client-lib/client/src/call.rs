@@ -65,13 +65,23 @@ pub enum SessionState {
     Ended(Ended),
 }
 
+/// What never changes of a session once it is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: SessionId,
+    /// The cell's name.
+    pub(crate) cell: Arc<str>,
+    /// Who the cell takes this program for.
+    pub(crate) principal: Arc<str>,
+}
+
 /// What the session's task tells everybody. It does not keep the session open.
 #[derive(Debug)]
 pub(crate) struct Board {
     /// Nanoseconds of the lease clock until which the session is valid; 0 once it is over.
     valid_until: AtomicU64,
     /// Set once, before the session is given to the application.
-    identity: OnceLock<(SessionId, Arc<str>)>,
+    identity: OnceLock<Identity>,
     pub(crate) events: SessionHub,
     pub(crate) cache: Arc<CacheCounters>,
 }
@@ -95,13 +105,14 @@ impl Board {
         self.valid_until.store(until.as_nanos(), Ordering::Release);
     }
 
-    /// The session's id and the cell's name.
-    pub(crate) fn identity(&self) -> (SessionId, Arc<str>) {
-        self.identity.get().cloned().unwrap_or_else(|| (SessionId(0), Arc::from("")))
+    /// Who the session is: id 0 and empty names until it is open.
+    pub(crate) fn identity(&self) -> Identity {
+        let nobody = || Identity { id: SessionId(0), cell: Arc::from(""), principal: Arc::from("") };
+        self.identity.get().cloned().unwrap_or_else(nobody)
     }
 
-    pub(crate) fn publish_identity(&self, id: SessionId, cell: &str) {
-        self.identity.get_or_init(|| (id, Arc::from(cell)));
+    pub(crate) fn publish_identity(&self, id: SessionId, cell: &str, principal: &str) {
+        self.identity.get_or_init(|| Identity { id, cell: Arc::from(cell), principal: Arc::from(principal) });
     }
 }
 

@@ -246,7 +246,7 @@ impl Driver {
 
     fn publish(&self) {
         if let (Some(id), Some(cell)) = (self.machine.id(), self.machine.cell()) {
-            self.board.publish_identity(id, &cell.name);
+            self.board.publish_identity(id, &cell.name, self.machine.principal());
         }
         self.board.publish_validity(self.machine.valid_until());
     }
@@ -258,7 +258,7 @@ impl Driver {
             State::Jeopardy => SessionState::Jeopardy,
             State::Ended(ended) => SessionState::Ended(ended),
         };
-        let (id, _) = self.board.identity();
+        let id = self.board.identity().id;
         match &state {
             SessionState::Safe => tracing::debug!(%id, "the session is safe"),
             SessionState::Jeopardy => {

@@ -128,14 +128,21 @@ impl Session {
     /// The session's id. It is no secret.
     #[must_use]
     pub fn id(&self) -> u64 {
-        let (SessionId(id), _) = self.shared.board.identity();
+        let SessionId(id) = self.shared.board.identity().id;
         id
     }
 
     /// The cell's name.
     #[must_use]
     pub fn cell_name(&self) -> Arc<str> {
-        self.shared.board.identity().1
+        self.shared.board.identity().cell
+    }
+
+    /// Who the cell takes this program for, for its access control lists: the common name of the certificate, or
+    /// `anonymous`.
+    #[must_use]
+    pub fn principal(&self) -> Arc<str> {
+        self.shared.board.identity().principal
     }
 
     /// How the session fares at this very moment.

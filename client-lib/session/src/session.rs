@@ -36,6 +36,8 @@ pub struct Session {
     state: State,
     /// Known once the cell has said that the session is open.
     id: Option<SessionId>,
+    /// Who the cell takes this client for, as it said when it opened the session.
+    principal: String,
     /// As of the newest attachment.
     cell: Option<CellInfo>,
     /// The last attachment's number. Only rises.
@@ -70,6 +72,7 @@ impl Session {
             made_at: now,
             state: State::Opening,
             id: None,
+            principal: String::new(),
             cell: None,
             attachment: 0,
             stream: 0,
@@ -157,6 +160,12 @@ impl Session {
     #[must_use]
     pub fn id(&self) -> Option<SessionId> {
         self.id
+    }
+
+    /// Who the cell takes this client for (P§2.3); empty until the session is open.
+    #[must_use]
+    pub fn principal(&self) -> &str {
+        &self.principal
     }
 
     /// The cell, as the newest attachment described it.

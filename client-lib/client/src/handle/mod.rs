@@ -112,7 +112,7 @@ impl Handle {
     ) -> Result<Self, Error> {
         let (operation, opening) = options.request(path, 0);
         let answer = shared.ask(operation, opening).await?;
-        let (_, cell) = shared.board.identity();
+        let cell = shared.board.identity().cell;
         Self::new(shared, answer, full_name(path, &cell))
     }
 

@@ -90,6 +90,7 @@ impl Session {
             return;
         }
         self.id = Some(SessionId(opened.session));
+        self.principal = opened.principal;
         self.lease.extend(sent_at, opened.lease_ms);
         self.attach(stream, opened.cell, &[]);
     }

@@ -84,6 +84,7 @@ async fn the_bootstrap_principal_mends_what_locks_everybody_out_and_looks_after_
     assert!(is_denied(alice.set_acl("/file", AclNames::new().read("team")).await));
     assert!(is_denied(admin.contents("/file").await), "he may change lists, not read everything");
     let session = admin.session().open().await.unwrap();
+    assert_eq!(&*session.principal(), "admin");
     let change = Uses { read: false, write: false, change_acl: true };
     let handle = session.open("/file", OpenOptions::new().uses(change)).await.unwrap();
     handle.set_acl(AclNames::new().read("team")).await.unwrap();
