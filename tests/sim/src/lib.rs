@@ -18,6 +18,7 @@
 //! with a random order, no thread.
 
 mod application;
+pub mod calm;
 pub mod canon;
 pub mod checker;
 mod client;
@@ -28,6 +29,7 @@ pub mod fault;
 pub mod network;
 pub mod plan;
 pub mod queue;
+pub mod replay;
 pub mod rng;
 pub mod run;
 mod server;
@@ -39,8 +41,10 @@ mod wire;
 pub mod workload;
 pub mod world;
 
+pub use calm::Condition;
 pub use clock::TrueTime;
 pub use plan::Options;
+pub use replay::{PLANTED_BUILD, replay};
 pub use run::{catch_panics, run, sum};
 pub use stats::Stats;
 pub use verdict::{Invariant, Report, Verdict, Violation};

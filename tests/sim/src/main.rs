@@ -4,19 +4,15 @@
 //! invariant broke (the greatest counts), 2 if the command line is wrong. With `--until-found`: 0 if a seed failed, 1
 //! if none did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use holdfast_sim::{Options, Report, Verdict, catch_panics, run, sum};
+use holdfast_sim::{Condition, Options, PLANTED_BUILD, Report, Verdict, catch_panics, replay, run, sum};
 use holdfast_types::Planted;
-
-/// How the program is built and run so that it can plant faults. The directory keeps the two builds apart.
-const PLANTED_BUILD: &str =
-    "RUSTFLAGS='--cfg holdfast_planted' cargo run --release -p holdfast-sim --target-dir target/planted";
 
 /// Simulates Holdfast cells with their clients, under faults, and checks what must be true.
 #[derive(Parser, Debug)]
@@ -37,6 +33,12 @@ struct Cli {
     /// How long faults happen, in simulated seconds
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Of the faults only these happen, by their numbers in the timeline; or none (with --seed)
+    #[arg(long, value_name = "N,N,..", requires = "seed", value_parser = parse_numbers)]
+    only: Option<Numbers>,
+    /// Conditions that are good, whatever the seed says: loss, doubles, late, flights, syncs
+    #[arg(long, value_name = "NAME,NAME,..", value_delimiter = ',', value_parser = parse_condition)]
+    calm: Vec<Condition>,
     /// Print a timeline (with --seed)
     #[arg(long, requires = "seed")]
     log: bool,
@@ -51,6 +53,10 @@ struct Cli {
     until_found: bool,
 }
 
+/// The numbers of faults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Numbers(BTreeSet<u32>);
+
 impl Cli {
     fn options(&self) -> Options {
         let count = |given: Option<u64>| given.and_then(|count| usize::try_from(count).ok());
@@ -59,26 +65,10 @@ impl Cli {
             clients: count(self.clients),
             seconds: self.seconds,
             log: self.log,
+            only: self.only.clone().map(|Numbers(numbers)| numbers),
+            calm: self.calm.iter().copied().collect(),
             planted: self.planted,
         }
-    }
-
-    /// The command that runs a seed again.
-    fn replay(&self, seed: u64) -> String {
-        let mut command = format!("cargo run --release -p holdfast-sim -- --seed {seed}");
-        if let Some((name, _)) = Planted::ALL.iter().find(|(_, fault)| Some(*fault) == self.planted) {
-            command = format!("{PLANTED_BUILD} -- --seed {seed} --planted {name}");
-        }
-        if let Some(replicas) = self.replicas {
-            command += &format!(" --replicas {replicas}");
-        }
-        if let Some(clients) = self.clients {
-            command += &format!(" --clients {clients}");
-        }
-        if self.seconds != 30 {
-            command += &format!(" --seconds {}", self.seconds);
-        }
-        command
     }
 }
 
@@ -122,7 +112,11 @@ fn run_many(cli: &Cli, seeds: std::ops::Range<u64>) -> Vec<Report> {
                     }
                     let report = run(seed, &cli.options());
                     if report.verdict != Verdict::Passed {
-                        println!("seed {seed}: {}\n    replay: {}", report.verdict, cli.replay(seed));
+                        println!(
+                            "seed {seed}: {}\n    replay: {}",
+                            report.verdict,
+                            replay(seed, &cli.options())
+                        );
                         if cli.until_found {
                             end.fetch_min(seed, Ordering::Relaxed);
                         }
@@ -146,7 +140,7 @@ fn tell_one(cli: &Cli, report: &Report, began: Instant) {
     println!("{}", pace(report.ended.as_nanos(), began));
     println!("{}", report.verdict);
     if report.verdict != Verdict::Passed {
-        println!("replay: {} --log", cli.replay(report.seed));
+        println!("replay: {} --log", replay(report.seed, &cli.options()));
     }
 }
 
@@ -205,6 +199,20 @@ fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
     } else {
         Err(format!("{text:?} holds no seed: the end comes after the first"))
     }
+}
+
+fn parse_numbers(text: &str) -> Result<Numbers, String> {
+    if text == "none" {
+        return Ok(Numbers(BTreeSet::new()));
+    }
+    let numbers: Result<_, _> = text.split(',').map(str::parse).collect();
+    let wrong = |_| format!("{text:?} is no list of faults: write numbers, for example 3,7,12, or none");
+    numbers.map(Numbers).map_err(wrong)
+}
+
+fn parse_condition(name: &str) -> Result<Condition, String> {
+    let names: Vec<&str> = Condition::ALL.iter().map(|(name, _)| *name).collect();
+    Condition::named(name).ok_or_else(|| format!("there is no such condition: {}", names.join(", ")))
 }
 
 fn parse_fault(name: &str) -> Result<Planted, String> {

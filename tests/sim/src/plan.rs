@@ -3,10 +3,12 @@
 //! Everything that differs from run to run and is not drawn while it goes on is drawn here, once, so that a
 //! reader of a failure sees at one place what kind of run it was.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use holdfast_types::Planted;
 
+use crate::calm::Condition;
 use crate::rng::Rng;
 
 const MICRO: u64 = 1_000;
@@ -23,13 +25,25 @@ pub struct Options {
     pub seconds: u64,
     /// Print the timeline.
     pub log: bool,
+    /// Of the faults, by their numbers, only these happen; all if absent.
+    pub only: Option<BTreeSet<u32>>,
+    /// Conditions that are good although the seed says that they are bad.
+    pub calm: BTreeSet<Condition>,
     /// The machines have this fault; only in builds that can plant faults.
     pub planted: Option<Planted>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { replicas: None, clients: None, seconds: 30, log: false, planted: None }
+        Self {
+            replicas: None,
+            clients: None,
+            seconds: 30,
+            log: false,
+            only: None,
+            calm: BTreeSet::new(),
+            planted: None,
+        }
     }
 }
 
@@ -109,9 +123,20 @@ impl NetworkConditions {
 }
 
 impl Plan {
-    /// What `seed` means.
+    /// The longest sync of a good disk, in nanoseconds.
+    pub const CALM_SYNC_NANOS: u64 = MILLI / 5;
+
+    /// What `seed` means, as far as the options leave it to the seed.
     #[must_use]
     pub fn draw(seed: u64, options: &Options) -> Self {
+        let mut plan = Self::draw_all(seed, options);
+        for condition in &options.calm {
+            condition.calm(&mut plan);
+        }
+        plan
+    }
+
+    fn draw_all(seed: u64, options: &Options) -> Self {
         let mut rng = Rng::fork(seed, "plan");
         let replicas = if rng.per_mille(250) { 5 } else { 3 };
         let clients = rng.between(3, 8) as usize;
@@ -121,7 +146,7 @@ impl Plan {
             faults_nanos: options.seconds * 1_000 * MILLI,
             fault_every_nanos: rng.between(500, 6_000) * MILLI,
             network: NetworkConditions::draw(&mut rng),
-            sync_nanos_max: [MILLI / 5, 2 * MILLI, 30 * MILLI][rng.index(3)],
+            sync_nanos_max: [Self::CALM_SYNC_NANOS, 2 * MILLI, 30 * MILLI][rng.index(3)],
             snapshot_every_bytes: rng.between(2, 64) << 10,
             log_tail_bytes: rng.between(0, 16) << 10,
             lease_ms: [400, 1_000, 3_000, 5_000, 12_000][rng.index(5)],

@@ -46,6 +46,7 @@ pub fn run(seed: u64, options: &Options) -> Report {
         seed,
         verdict,
         ended: world.now(),
+        faults: world.faults(),
         trace_hash: world.trace_hash(),
         stats: world.stats(),
         plan: world.plan().to_string(),
@@ -54,8 +55,8 @@ pub fn run(seed: u64, options: &Options) -> Report {
 
 /// A run that could not even begin.
 fn refused(seed: u64, violation: Violation) -> Report {
-    let (ended, trace_hash, stats, plan) = Default::default();
-    Report { seed, verdict: Verdict::of(violation), ended, trace_hash, stats, plan }
+    let (ended, faults, trace_hash, stats, plan) = Default::default();
+    Report { seed, verdict: Verdict::of(violation), ended, faults, trace_hash, stats, plan }
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {

@@ -19,6 +19,7 @@ use crate::disk::Disk;
 use crate::event::Event;
 use crate::fault::Ending;
 use crate::network::{Fate, Process};
+use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::streams::{Direction, Item, Life};
 use crate::trace::Kind;
@@ -183,7 +184,7 @@ impl World {
         self.servers[index].replica = Some(replica);
         if stopped {
             self.stop_replica(index, false);
-            let at = self.now.after_nanos(self.fault_rng.between(1, 2_000) * MILLI);
+            let at = self.now.after_nanos(self.servers[index].rng.between(1, 2_000) * MILLI);
             self.queue.push(at, Event::FaultEnds(Ending::Restart(index)));
         }
         Ok(())
@@ -253,7 +254,7 @@ impl World {
         let calm = self.phase > Phase::Faults;
         let server = &mut self.servers[index];
         let Some(sync) = server.disk.begin() else { return };
-        let most = if calm { MILLI / 5 } else { self.plan.sync_nanos_max };
+        let most = if calm { Plan::CALM_SYNC_NANOS } else { self.plan.sync_nanos_max };
         let nanos =
             if sync { server.rng.between(10 * MICRO, most) } else { server.rng.between(1, 10) * MICRO };
         let life = self.life_of(index);

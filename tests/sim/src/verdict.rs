@@ -138,6 +138,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// When it ended.
     pub ended: TrueTime,
+    /// How many faults there were, those left out included: they are numbered from 1 on.
+    pub faults: u32,
     /// The hash of all that happened.
     pub trace_hash: u64,
     /// What happened, counted.

@@ -4,7 +4,7 @@
 //! machines are the real ones; what the daemon and the client library do around them is done here by `server`,
 //! `client` and `wire`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::log::v1::Member;
@@ -65,8 +65,14 @@ pub struct World {
     pub(crate) streams: Streams,
     pub(crate) servers: Vec<Server>,
     pub(crate) clients: Vec<Client>,
-    /// What faults draw from.
+    /// What the moments of faults are drawn from, and nothing else.
+    pub(crate) schedule_rng: Rng,
+    /// What the present fault draws from: each has chance of its own, by its number.
     pub(crate) fault_rng: Rng,
+    /// The number of the last fault whose time came, left out or not.
+    pub(crate) faults: u32,
+    /// The faults that happen; all if absent.
+    pub(crate) only: Option<BTreeSet<u32>>,
     pub(crate) canon: Canon,
     pub(crate) checkers: Checkers,
     pub(crate) trace: Trace,
@@ -100,7 +106,10 @@ impl World {
             streams: Streams::default(),
             servers: (0..plan.replicas).map(disk_of).collect(),
             clients: (0..plan.clients).map(|index| Client::new(seed, index)).collect(),
-            fault_rng: Rng::fork(seed, "faults"),
+            schedule_rng: Rng::fork(seed, "faults"),
+            fault_rng: Rng::fork(seed, "fault 0"),
+            faults: 0,
+            only: options.only.clone(),
             canon: Canon::new(GENESIS_INDEX, genesis.state.clone()),
             checkers: Checkers::default(),
             trace: Trace::new(options.log),
@@ -147,6 +156,12 @@ impl World {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// How many faults there were, those left out included.
+    #[must_use]
+    pub fn faults(&self) -> u32 {
+        self.faults
     }
 
     /// The hash of all that has happened.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use holdfast_sim::{Options, Report, Verdict, run, sum};
+use holdfast_sim::{Options, Report, Verdict, replay, run, sum};
 
 /// Seeds of every test run. Whoever wants others runs the program.
 const SEEDS: std::ops::Range<u64> = 0..32;
@@ -27,10 +27,7 @@ fn run_all(seeds: &[u64], options: &Options) -> Vec<Report> {
     let reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     assert_eq!(reports.len(), seeds.len());
     for Report { seed, verdict, .. } in &reports {
-        let seconds = options.seconds;
-        let replay =
-            format!("cargo run --release -p holdfast-sim -- --seed {seed} --seconds {seconds} --log");
-        assert_eq!(*verdict, Verdict::Passed, "seed {seed}; replay: {replay}");
+        assert_eq!(*verdict, Verdict::Passed, "seed {seed}; replay: {} --log", replay(*seed, options));
     }
     reports
 }

@@ -3,6 +3,9 @@
 //!
 //! Faults come at intervals around the plan's mean while the phase of faults lasts. Several may be on at once.
 //! Each says when it ends; whatever still is on when the phase is over is mended then.
+//!
+//! Faults are numbered, from 1 on. Invariant: when fault `n` comes and what it draws depend on the seed and on `n`
+//! alone, so that one can be left out (`--only`) and the others are drawn as before.
 
 mod crash;
 mod operator;
@@ -141,18 +144,28 @@ impl fmt::Display for Fault {
 impl World {
     /// The next fault will come.
     pub(crate) fn plan_fault(&mut self) {
-        let nanos = self.fault_rng.between(1, 2 * self.plan.fault_every_nanos);
+        let nanos = self.schedule_rng.between(1, 2 * self.plan.fault_every_nanos);
         self.queue.push(self.now.after_nanos(nanos), Event::Fault);
+    }
+
+    /// The number of the fault that begins now, unless it is to be left out.
+    fn next_fault(&mut self) -> Option<u32> {
+        self.faults += 1;
+        let number = self.faults;
+        self.fault_rng = Rng::fork(self.seed, &format!("fault {number}"));
+        self.only.as_ref().is_none_or(|only| only.contains(&number)).then_some(number)
     }
 
     pub(crate) fn begin_fault(&mut self) -> Result<(), Violation> {
         if self.phase != Phase::Faults {
             return Ok(());
         }
+        self.plan_fault();
+        let Some(number) = self.next_fault() else { return Ok(()) };
         let master = self.servers.iter().rposition(|server| server.was_master);
         let fault = Fault::draw(&mut self.fault_rng, master, self.plan.replicas, self.plan.clients);
-        self.trace.event(self.now, Kind::Fault, 0, 0, format!("{fault:?}").as_bytes());
-        self.trace.say(self.now, || format!("!!! {fault}"));
+        self.trace.event(self.now, Kind::Fault, 0, u64::from(number), format!("{fault:?}").as_bytes());
+        self.trace.say(self.now, || format!("!!! fault {number}: {fault}"));
         match &fault {
             Fault::Crash { replica, silent } => crash::replica(self, *replica, *silent),
             Fault::PowerFailure => crash::all_replicas(self),
@@ -167,7 +180,6 @@ impl World {
             Fault::ChangeLeases => operator::change_leases(self),
             Fault::HandOver(replica) => crash::hand_over(self, *replica),
         }
-        self.plan_fault();
         Ok(())
     }
 
@@ -212,5 +224,17 @@ mod tests {
             kinds.insert(drawn.split([' ', '(']).next().unwrap_or_default().to_owned());
         }
         assert_eq!(kinds.len(), 12, "{kinds:?}");
+    }
+
+    #[test]
+    fn what_is_drawn_depends_on_the_master_in_nothing_but_whom_it_befalls() {
+        for number in 0..500 {
+            let draw = |master| {
+                let mut rng = Rng::fork(1, &format!("fault {number}"));
+                let fault = Fault::draw(&mut rng, master, 3, 3);
+                (std::mem::discriminant(&fault), rng.any())
+            };
+            assert_eq!(draw(None), draw(Some(2)), "fault {number}");
+        }
     }
 }
