@@ -1,8 +1,9 @@
 //! I5 as clients lived it: for each file, what was read and written by whom between when and when, and whether any one
 //! order explains it all. Cached reads are in it like all others.
 //!
-//! Nothing here comes from the cell's log. Invariant: a write of which nobody was told stays in the history, because
-//! it may have taken effect.
+//! Nothing here comes from the cell's log, so that recorded calls of real clients can be judged as well
+//! ([`Histories::record`]). No two writes of a file may have the same contents. Invariant: a write of which nobody was
+//! told stays in the history, because it may have taken effect.
 
 use std::collections::BTreeMap;
 
@@ -38,6 +39,12 @@ impl Histories {
     pub fn add(&mut self, path: &str, instance: u64, began: u64, op: Op) {
         let ended = Some(self.tick());
         self.calls(path, instance).push(Call { op, began, ended });
+    }
+
+    /// A call with times of its own, from one clock: of a history that was recorded elsewhere. Such calls are not to
+    /// be mixed with those whose places come from [`Histories::tick`].
+    pub fn record(&mut self, path: &str, instance: u64, call: Call) {
+        self.calls(path, instance).push(call);
     }
 
     /// Nobody will ever be told what came of a call.
@@ -110,6 +117,20 @@ mod tests {
         assert_eq!(histories.check(), Ok(2), "it may have been read in between");
         histories.add("/file", 1, late, read("a", 1));
         assert_eq!(histories.check().unwrap_err().invariant, Invariant::Linearizability);
+    }
+
+    #[test]
+    fn recorded_calls_are_judged_by_their_own_times() {
+        let recorded = |ended| {
+            let mut histories = Histories::default();
+            histories.record("/file", 1, Call { op: read("a", 1), began: 700, ended: Some(800) });
+            histories.record("/file", 1, Call { op: write("a", 1), began: 100, ended: Some(200) });
+            histories.record("/file", 1, Call { op: write("b", 2), began: 300, ended });
+            histories.check()
+        };
+        assert_eq!(recorded(Some(701)), Ok(1));
+        assert!(recorded(Some(699)).is_err());
+        assert_eq!(recorded(None), Ok(1));
     }
 
     #[test]

@@ -3,8 +3,14 @@
 //! They are told facts, with the true time, and say what is broken. Facts about the cell come from the canonical
 //! log ([`Checkers::see`]); facts about clients come from the world. Each has tests that show it fail on a
 //! history that breaks it.
+//!
+//! Some know nothing of the log, and judge what any clients recorded, real ones too: [`beliefs`] and [`guards`] (I1),
+//! [`resource`] (I2), [`histories`] with [`linear`] and [`register`] (I5), [`counters`] (I6), [`changes`] (I8).
 
 pub mod answers;
+pub mod beliefs;
+pub mod changes;
+pub mod counters;
 pub mod determinism;
 pub mod exactly_once;
 pub mod fencing;
@@ -20,6 +26,7 @@ pub mod past;
 pub mod progress;
 pub mod reads;
 pub mod register;
+pub mod resource;
 pub mod watch;
 
 use holdfast_proto::client::v1::request::Operation;
