@@ -102,7 +102,7 @@ fn parse_replica(text: &str) -> Result<(ReplicaId, Vec<String>), String> {
     parsed.ok_or_else(|| "write ID=HOST or ID=HOST,HOST, such as 1=replica1.example,10.0.0.1".to_owned())
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Run(flags) => run(&flags),
         Command::Dev(flags) => dev(flags),

@@ -7,6 +7,7 @@
 //! - [`Resource`]: a server that is fenced by sequencers
 //! - [`Proxy`]: a network between a client and a replica that can be cut
 //! - [`wire`]: a client that says what the library never would
+//! - [`torture`]: the torture rig, the program `holdfast-torture`
 //! - [`eventually`] and [`within`]: waiting for a condition, with a limit; nothing here sleeps for a fixed time
 //!
 //! Never here: what is right. That is for the tests to say. Invariant: no process outlives the test that started
@@ -22,6 +23,7 @@ mod proxy;
 mod replica;
 mod resource;
 mod talk;
+pub mod torture;
 mod wait;
 pub mod wire;
 

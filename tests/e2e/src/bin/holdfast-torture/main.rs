@@ -1,0 +1,45 @@
+//! Attacks a cell of real processes while real clients work, and judges what they saw.
+//!
+//! The replicas and the clients are this same program, started again: see `holdfast_e2e::torture::parts`. Exit status:
+//! 0 if nothing was wrong, 3 if something got stuck after healing, 4 if a process ended that had no reason to, 5 if a
+//! safety invariant broke, 2 if the command line is wrong, 1 if the run itself was not possible.
+
+#[path = "../../../../../server/daemon/src/main.rs"]
+mod daemon;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use holdfast_e2e::torture::parts;
+use holdfast_e2e::torture::scenario::{Options, Scenario};
+
+/// Attacks a cell of real Holdfast processes, and judges what its clients saw.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast-torture", version)]
+struct Arguments {
+    /// What to do
+    #[arg(long, value_enum, default_value_t = Scenario::Torture)]
+    scenario: Scenario,
+    #[command(flatten)]
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let status = match parts::name().as_deref() {
+        Some(parts::TIE) => parts::tie().map(|never| match never {}),
+        Some(parts::REPLICA) => return daemon::main(),
+        _ => run(&Arguments::parse()),
+    };
+    status.unwrap_or_else(|error| {
+        let _ =
+            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("holdfast-torture: {error:#}\n"));
+        ExitCode::FAILURE
+    })
+}
+
+/// In one thread, which the parts of the run are tied to, and which moves between the networks of the run.
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(arguments.scenario.run(&arguments.options))?;
+    Ok(ExitCode::from(status))
+}
