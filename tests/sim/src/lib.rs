@@ -33,6 +33,7 @@ pub mod replay;
 pub mod rng;
 pub mod run;
 mod server;
+pub mod shrink;
 pub mod stats;
 pub mod streams;
 pub mod trace;
@@ -46,5 +47,9 @@ pub use clock::TrueTime;
 pub use plan::Options;
 pub use replay::{PLANTED_BUILD, replay};
 pub use run::{catch_panics, run, sum};
+pub use shrink::Search;
 pub use stats::Stats;
 pub use verdict::{Invariant, Report, Verdict, Violation};
+
+/// The commit that this was built from, with `-dirty` if there was more; "unknown" outside of a checkout.
+pub const COMMIT: &str = env!("HOLDFAST_COMMIT");

@@ -10,12 +10,13 @@ use holdfast_types::Planted;
 
 use crate::calm::Condition;
 use crate::rng::Rng;
+use crate::verdict::Invariant;
 
 const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 
 /// What a run is asked for, beyond its seed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// How many replicas; drawn from the seed if absent.
     pub replicas: Option<usize>,
@@ -29,6 +30,8 @@ pub struct Options {
     pub only: Option<BTreeSet<u32>>,
     /// Conditions that are good although the seed says that they are bad.
     pub calm: BTreeSet<Condition>,
+    /// The run fails in this way when the faults stop, to try out what is done with a failure.
+    pub pretend: Option<Invariant>,
     /// The machines have this fault; only in builds that can plant faults.
     pub planted: Option<Planted>,
 }
@@ -42,6 +45,7 @@ impl Default for Options {
             log: false,
             only: None,
             calm: BTreeSet::new(),
+            pretend: None,
             planted: None,
         }
     }

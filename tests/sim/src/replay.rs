@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use holdfast_types::Planted;
 
 use crate::plan::Options;
+use crate::verdict::Invariant;
 
 /// How the program is built and run so that it can plant faults. The directory keeps the two builds apart.
 pub const PLANTED_BUILD: &str =
@@ -28,6 +29,7 @@ pub fn replay(seed: u64, options: &Options) -> String {
     );
     option(&mut command, "only", options.only.as_ref().map(list));
     option(&mut command, "calm", (!options.calm.is_empty()).then(|| list(&options.calm)));
+    option(&mut command, "pretend", options.pretend.map(Invariant::code));
     command
 }
 
@@ -65,11 +67,12 @@ mod tests {
             only: Some(BTreeSet::from([12, 3, 7])),
             calm: BTreeSet::from([Condition::Late, Condition::Loss]),
             planted: Some(Planted::ALL[0].1),
+            pretend: Some(Invariant::Durability),
             log: true,
         };
         let wanted = format!(
             "{PLANTED_BUILD} -- --seed 7 --planted {} --replicas 5 --clients 20 --seconds 9 --only 3,7,12 --calm \
-             loss,late",
+             loss,late --pretend I7",
             Planted::ALL[0].0
         );
         assert_eq!(replay(7, &options), wanted);

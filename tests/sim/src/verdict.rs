@@ -55,9 +55,31 @@ impl fmt::Display for Violation {
     }
 }
 
-impl fmt::Display for Invariant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Invariant {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::MutualExclusion,
+        Self::Fencing,
+        Self::LeaseSafety,
+        Self::LockDelay,
+        Self::Linearizability,
+        Self::ExactlyOnce,
+        Self::Durability,
+        Self::NoLostChange,
+        Self::Determinism,
+        Self::Progress,
+        Self::Survival,
+    ];
+
+    /// What the design calls it, in short.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        let name = self.name();
+        name.split(' ').next().unwrap_or(name)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
             Self::MutualExclusion => "I1 mutual exclusion",
             Self::Fencing => "I2 fencing",
             Self::LeaseSafety => "I3 lease safety",
@@ -69,7 +91,13 @@ impl fmt::Display for Invariant {
             Self::Determinism => "I9 determinism",
             Self::Progress => "I10 progress",
             Self::Survival => "survival",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -73,6 +73,8 @@ pub struct World {
     pub(crate) faults: u32,
     /// The faults that happen; all if absent.
     pub(crate) only: Option<BTreeSet<u32>>,
+    /// What to fail with when the faults stop, though nothing was wrong.
+    pretend: Option<Invariant>,
     pub(crate) canon: Canon,
     pub(crate) checkers: Checkers,
     pub(crate) trace: Trace,
@@ -110,6 +112,7 @@ impl World {
             fault_rng: Rng::fork(seed, "fault 0"),
             faults: 0,
             only: options.only.clone(),
+            pretend: options.pretend,
             canon: Canon::new(GENESIS_INDEX, genesis.state.clone()),
             checkers: Checkers::default(),
             trace: Trace::new(options.log),
@@ -226,6 +229,11 @@ impl World {
         self.phase = Phase::Healed;
         self.trace.event(self.now, Kind::Fault, 0, 0, b"heal");
         self.trace.say(self.now, || "--- the faults stop; everything is mended".to_owned());
+        match self.pretend {
+            Some(Invariant::Survival) => panic!("pretended"),
+            Some(invariant) => return Err(Violation::new(invariant, "pretended")),
+            None => {}
+        }
         self.network.set_conditions(NetworkConditions::calm());
         self.mend_network();
         for index in 0..self.servers.len() {

@@ -56,14 +56,6 @@ fn the_timeline_does_not_change_the_run() {
 }
 
 #[test]
-fn a_wrong_command_line_is_refused_with_what_would_be_right() {
-    let output = Command::new(env!("CARGO_BIN_EXE_holdfast-sim")).args(["--seeds", "9"]).output();
-    let output = output.expect("the program runs");
-    assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("write A..B"));
-}
-
-#[test]
 fn an_ordinary_build_says_how_to_plant_a_fault() {
     let output = Command::new(env!("CARGO_BIN_EXE_holdfast-sim"))
         .args(["--seed", "1", "--seconds", "1", "--planted", "lease-from-reply"])
