@@ -237,6 +237,12 @@ impl Replica {
         self.master.is_some()
     }
 
+    /// How many batches of proposals raft has not taken: it dropped the first, and will be given it again.
+    #[must_use]
+    pub fn batches_waiting(&self) -> usize {
+        self.proposals.waiting()
+    }
+
     /// This replica's view of itself and the cell.
     #[must_use]
     pub fn status(&self) -> client::StatusResponse {

@@ -31,6 +31,11 @@ impl Proposals {
         self.batches.clear();
     }
 
+    /// How many batches raft has not taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.batches.len()
+    }
+
     /// Makes batches of the turn's commands.
     fn seal(&mut self, term: u64) {
         let mut batch = Batch { term, commands: Vec::new() };

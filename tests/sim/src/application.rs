@@ -38,6 +38,13 @@ pub(crate) struct Call {
     pub(crate) since: TrueTime,
 }
 
+impl Call {
+    /// The path of the node of the handle that it names.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.node.as_ref().map(|(path, _)| path.as_str())
+    }
+}
+
 /// What an application knows of a handle of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenHandle {
@@ -80,6 +87,7 @@ impl World {
         self.trace.say(self.now, || format!("client {} hears {event:?}", index + 1));
         self.trace.event(self.now, Kind::Told, index as u64, 0, format!("{event:?}").as_bytes());
         self.stats.events_told += 1;
+        self.sights.heard(event.kinds());
         if let Some(session) = self.clients[index].session_id {
             // Whatever anybody reads from here on is not older than what was told.
             let newest = self.checkers.watches.told(session, event)?;
@@ -103,6 +111,7 @@ impl World {
         if let outcome::Result::Granted(_) = result {
             self.stats.granted += 1;
             self.stats.queued += u64::from(*revision == Revision(0));
+            self.sights.told_granted(session, number.0);
         }
         if let Some((path, instance)) = &call.node {
             if let Some(op) = op_of(&call.operation, result) {
@@ -163,6 +172,9 @@ impl World {
             return Ok(());
         }
         self.stats.absent += u64::from(refusal.code() == RefusalCode::NotFound);
+        if refusal.code() == RefusalCode::PermissionDenied {
+            self.sights.denied(session, &open.path);
+        }
         self.check_opening(index, session, call, open, Err(refusal.code()))
     }
 
@@ -316,6 +328,7 @@ impl World {
             self.checkers.histories.add(path, instance, began, op);
         }
         self.stats.cache_reads += 1;
+        self.sight_cache_read(index);
         Ok(Some(answer))
     }
 

@@ -16,6 +16,7 @@ use crate::canon::Canon;
 use crate::checker::guards::{self, Guard};
 use crate::checker::progress::Leftovers;
 use crate::clock::{Clock, TrueTime};
+use crate::coverage::Situation;
 use crate::network::Process;
 use crate::rng::Rng;
 use crate::streams::Life;
@@ -59,6 +60,8 @@ pub(crate) struct Client {
     /// The application has asked for the session's end.
     pub(crate) closing: bool,
     was_jeopardy: bool,
+    /// It has asked to be attached anew, and not been answered.
+    pub(crate) greets: bool,
     pub(crate) rng: Rng,
 }
 
@@ -84,6 +87,7 @@ impl Client {
             last_token: 0,
             closing: false,
             was_jeopardy: false,
+            greets: false,
             rng,
         }
     }
@@ -212,6 +216,7 @@ impl World {
                 Output::Connect { stream, address } => self.connect(index, stream, &address),
                 Output::Disconnect { stream, .. } => self.client_disconnects(index, stream),
                 Output::Send { stream, frame } => {
+                    self.sight_client_sent(index, &frame);
                     let bytes: Bytes = frame.encode_to_vec().into();
                     self.trace.event(self.now, Kind::ClientFrame, index as u64, stream.0, &bytes);
                     self.client_sends(index, stream, bytes);
@@ -256,6 +261,7 @@ impl World {
         }
         client.session = None;
         client.session_id = None;
+        client.greets = false;
         client.guard = None;
         client.handles.clear();
         client.answered.clear();
@@ -291,7 +297,11 @@ impl World {
         let jeopardy = *state == State::Jeopardy;
         let client = &mut self.clients[index];
         self.stats.jeopardies += u64::from(jeopardy);
-        self.stats.rescued += u64::from(client.was_jeopardy && *state == State::Safe);
+        let rescued = client.was_jeopardy && *state == State::Safe;
+        self.stats.rescued += u64::from(rescued);
+        if rescued {
+            self.sights.reach(Situation::RescuedFromJeopardy);
+        }
         client.was_jeopardy = jeopardy;
         if matches!(state, State::Ended(_)) {
             client.guard = None;

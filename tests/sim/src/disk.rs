@@ -34,6 +34,15 @@ struct Image {
     entries: VecDeque<Entry>,
 }
 
+/// What a crash took away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// How many writes that were not durable.
+    pub writes: usize,
+    /// A snapshot file that was being written.
+    pub snapshot: bool,
+}
+
 impl Disk {
     /// The disk of a founding replica: the genesis is its snapshot.
     #[must_use]
@@ -89,8 +98,9 @@ impl Disk {
     }
 
     /// The power fails, or the process is killed: of what was not durable, a prefix of chance remains.
-    pub fn crash(&mut self, rng: &mut Rng) {
+    pub fn crash(&mut self, rng: &mut Rng) -> Lost {
         let kept = rng.index(self.unsynced.len() + 1);
+        let lost = Lost { writes: self.unsynced.len() - kept, snapshot: self.snapshot.is_some() };
         for persist in self.unsynced.drain(..kept) {
             self.durable.take(persist);
         }
@@ -98,6 +108,7 @@ impl Disk {
         self.answered = 0;
         self.in_flight = 0;
         self.snapshot = None;
+        lost
     }
 
     /// What a restart finds.

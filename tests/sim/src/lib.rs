@@ -23,6 +23,7 @@ pub mod canon;
 pub mod checker;
 mod client;
 pub mod clock;
+pub mod coverage;
 pub mod disk;
 pub mod event;
 pub mod fault;

@@ -49,14 +49,15 @@ pub fn run(seed: u64, options: &Options) -> Report {
         faults: world.faults(),
         trace_hash: world.trace_hash(),
         stats: world.stats(),
+        coverage: world.coverage(),
         plan: world.plan().to_string(),
     }
 }
 
 /// A run that could not even begin.
 fn refused(seed: u64, violation: Violation) -> Report {
-    let (ended, faults, trace_hash, stats, plan) = Default::default();
-    Report { seed, verdict: Verdict::of(violation), ended, faults, trace_hash, stats, plan }
+    let (ended, faults, trace_hash, stats, coverage, plan) = Default::default();
+    Report { seed, verdict: Verdict::of(violation), ended, faults, trace_hash, stats, coverage, plan }
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {

@@ -15,6 +15,7 @@ use prost::Message;
 
 use crate::checker::determinism;
 use crate::clock::{Clock, TrueTime};
+use crate::coverage::Situation;
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::fault::Ending;
@@ -24,7 +25,7 @@ use crate::rng::Rng;
 use crate::streams::{Direction, Item, Life};
 use crate::trace::Kind;
 use crate::verdict::{Invariant, Violation};
-use crate::world::{Phase, World, fault};
+use crate::world::{GENESIS_INDEX, Phase, World, fault};
 
 const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
@@ -52,6 +53,8 @@ pub(crate) struct Server {
     pub(crate) silent: bool,
     clock: Clock,
     inbox: Vec<Input>,
+    /// Raft had dropped a proposal when it ran last.
+    pub(crate) dropped: bool,
     /// It was master when it ran last.
     pub(crate) was_master: bool,
     pub(crate) rng: Rng,
@@ -72,6 +75,7 @@ impl Server {
             silent: false,
             clock: Clock::draw(&mut rng),
             inbox: Vec::new(),
+            dropped: false,
             was_master: false,
             rng,
         }
@@ -102,6 +106,9 @@ impl World {
         if let Some(at) = &mut boot.state {
             at.state = through_snapshot(&at.state)?;
         }
+        if boot.state.as_ref().is_some_and(|at| at.index > GENESIS_INDEX) {
+            self.sights.reach(Situation::RestartBehindSnapshot);
+        }
         let mut config = Config::new(ReplicaId(index as u64 + 1), self.seed, server.life);
         config.snapshot_every_bytes = self.plan.snapshot_every_bytes;
         config.log_tail_bytes = self.plan.log_tail_bytes;
@@ -128,9 +135,10 @@ impl World {
         if server.replica.take().is_none() {
             return;
         }
-        server.disk.crash(&mut server.rng);
+        let lost = server.disk.crash(&mut server.rng);
         server.silent = silent;
         server.was_master = false;
+        self.sight_crash(lost);
         if !silent {
             self.reset_peers(index);
             self.reset_streams_of(index);
@@ -178,6 +186,7 @@ impl World {
             self.plan_run(Process::Replica(index), at.max(self.now.after_nanos(1)));
         }
         self.observe(index, &replica)?;
+        self.sight_proposals(index, &replica);
         if let Some(broken) = self.broken.take() {
             return Err(broken);
         }
@@ -215,6 +224,7 @@ impl World {
                 }
                 Output::WriteSnapshot(state) => self.write_snapshot(index, state),
                 Output::Frame { connection, frame } => {
+                    self.sight_sent(index, connection, replica.term().0, &frame);
                     let bytes: Bytes = frame.encode_to_vec().into();
                     self.trace.event(self.now, Kind::ServerFrame, index as u64, connection.0, &bytes);
                     self.send(connection, Direction::Down, Item::Frame(bytes));
@@ -243,6 +253,9 @@ impl World {
         self.trace.event(self.now, Kind::Durable, index as u64, number, &[u8::from(persist.sync)]);
         if let Some(at) = &persist.snapshot {
             self.stats.transfers += 1;
+            if self.sights.is_anybody_waiting() {
+                self.sights.reach(Situation::SnapshotWhileWaiting);
+            }
             let at = at.index;
             self.trace.say(self.now, || format!("replica {} installs the snapshot at {at}", index + 1));
         }
@@ -357,6 +370,9 @@ impl World {
             self.servers[index].was_master = replica.is_master();
             self.stats.masters += u64::from(replica.is_master());
             self.stats.overlaps += u64::from(replica.is_master() && others > 0);
+            if replica.is_master() {
+                self.sight_office(replica.term().0);
+            }
             let verb = if replica.is_master() { "takes office" } else { "leaves office" };
             self.trace.say(self.now, || format!("replica {} {verb}, {}", index + 1, replica.term()));
         }
@@ -367,6 +383,9 @@ impl World {
             if entry_index <= self.canon.index() {
                 self.canon.check(&entry)?;
             } else if entry_index == self.canon.index() + 1 {
+                if entry.term < replica.term().0 && !entry.data.is_empty() {
+                    self.sights.reach(Situation::CommittedBySuccessor);
+                }
                 self.extend_canon(&entry)?;
             }
         }
@@ -388,17 +407,19 @@ impl World {
 
     fn extend_canon(&mut self, entry: &Entry) -> Result<(), Violation> {
         self.trace.event(self.now, Kind::Applied, 0, entry.index, &entry.data);
-        let Self { canon, checkers, stats, now, .. } = self;
+        let Self { canon, checkers, sights, stats, now, .. } = self;
         let mut ended = Vec::new();
         stats.entries += 1;
         canon.extend(entry, |step| {
             stats.commands += 1;
             ended.extend(checkers.see(&step, *now, stats)?);
+            sights.see(&step, entry.term);
             Ok(())
         })?;
         for session in ended {
             self.session_ended(session)?;
         }
+        self.sight_ends();
         Ok(())
     }
 

@@ -139,6 +139,11 @@ impl Streams {
         Some(pipe.last_arrival)
     }
 
+    /// What is on its way to a stream's client.
+    pub fn under_way(&self, connection: ConnectionId) -> impl Iterator<Item = &Item> {
+        self.streams.get(&connection).into_iter().flat_map(|stream| &stream.down.items).map(|(_, item)| item)
+    }
+
     /// Breaks one direction: what is on its way is gone, and the end is what arrives next.
     pub fn cut(&mut self, connection: ConnectionId, direction: Direction, arrival: TrueTime) {
         if let Some(stream) = self.streams.get_mut(&connection) {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::clock::TrueTime;
+use crate::coverage::Coverage;
 use crate::stats::Stats;
 
 /// Something that must never be was.
@@ -172,6 +173,8 @@ pub struct Report {
     pub trace_hash: u64,
     /// What happened, counted.
     pub stats: Stats,
+    /// Which rare situations it came into.
+    pub coverage: Coverage,
     /// How the run was set up, for people.
     pub plan: String,
 }

@@ -117,6 +117,7 @@ impl World {
         match item {
             Item::Frame(bytes) if self.lives(at) => {
                 let frame = ClientFrame::decode(bytes).map_err(|error| fault("a client's frame", error))?;
+                self.sight_arrived(client, &frame);
                 let principal = principal(client);
                 self.hand_in(at.index, ReplicaInput::Frame { connection, principal, frame });
             }
@@ -143,6 +144,7 @@ impl World {
         match item {
             Item::Frame(bytes) if lives => {
                 let frame = ServerFrame::decode(bytes).map_err(|error| fault("a replica's frame", error))?;
+                self.clients[client.index].greets &= frame.hello.is_none();
                 self.hand_to_client(client.index, SessionInput::Frame { stream: name, frame });
             }
             Item::Frame(_) => self.reset(connection, Direction::Up),
@@ -160,6 +162,7 @@ impl World {
     /// Breaks a stream in one direction: what is on its way is lost, and that end learns of it.
     pub(crate) fn reset(&mut self, connection: ConnectionId, direction: Direction) {
         let at = self.now.after_nanos(self.network.stream_flight());
+        self.sight_cut(connection, direction);
         self.streams.cut(connection, direction, at);
         self.queue.push(at, Event::Arrival(connection, direction));
     }

@@ -17,6 +17,7 @@ use crate::checker::Checkers;
 use crate::checker::progress::Leftovers;
 use crate::client::{Client, principal};
 use crate::clock::TrueTime;
+use crate::coverage::{Coverage, Sights};
 use crate::event::Event;
 use crate::network::{Network, Process};
 use crate::plan::{NetworkConditions, Options, Plan};
@@ -31,7 +32,7 @@ use crate::verdict::{Invariant, Violation};
 /// The cell's name.
 pub(crate) const CELL: &str = "sim";
 /// Raft's index of the genesis.
-const GENESIS_INDEX: u64 = 1;
+pub(crate) const GENESIS_INDEX: u64 = 1;
 const SECOND: u64 = 1_000_000_000;
 /// How long clients go on working in the healed world before they come to an end.
 const HEALED_NANOS: u64 = 10 * SECOND;
@@ -77,6 +78,8 @@ pub struct World {
     pretend: Option<Invariant>,
     pub(crate) canon: Canon,
     pub(crate) checkers: Checkers,
+    /// What situations the run has come into.
+    pub(crate) sights: Sights,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
     /// The last call of the operator's.
@@ -115,6 +118,7 @@ impl World {
             pretend: options.pretend,
             canon: Canon::new(GENESIS_INDEX, genesis.state.clone()),
             checkers: Checkers::default(),
+            sights: Sights::default(),
             trace: Trace::new(options.log),
             stats: Stats::default(),
             last_call: 0,
@@ -177,6 +181,12 @@ impl World {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats { events: self.trace.events(), ..self.stats.clone() }
+    }
+
+    /// Which situations it came into.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        self.sights.coverage.clone()
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
@@ -253,6 +263,7 @@ impl World {
     pub(crate) fn resume(&mut self, process: Process) {
         match process {
             Process::Replica(index) => {
+                self.sight_resumed(index);
                 self.servers[index].paused_until = TrueTime::ZERO;
                 self.servers[index].runs_every_nanos = 0;
                 self.servers[index].run_at = None;

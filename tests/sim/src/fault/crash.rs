@@ -18,6 +18,7 @@ pub(super) fn replica(world: &mut World, index: usize, silent: bool) {
 /// The power fails: what was acknowledged must be there when it is back (I7).
 pub(super) fn all_replicas(world: &mut World) {
     world.stats.power_failures += 1;
+    world.sight_power_failure();
     for index in 0..world.servers.len() {
         replica(world, index, true);
     }
@@ -29,6 +30,7 @@ pub(super) fn client(world: &mut World, index: usize) {
         return;
     }
     world.stats.client_crashes += 1;
+    world.sight_client_crash(index);
     let life = world.client_life(index);
     for connection in world.streams.select(|stream| stream.client == life) {
         world.reset(connection, Direction::Up);

@@ -39,6 +39,7 @@ fn run_one(seed: u64, cli: &Cli) -> u8 {
     println!("commit {COMMIT}, {} faults", report.faults);
     println!("trace hash {:016x}", report.trace_hash);
     println!("{}", report.stats);
+    println!("{}", report.coverage);
     println!("{}", pace(report.ended.as_nanos(), began));
     println!("{}", report.verdict);
     if report.verdict != Verdict::Passed {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
+use holdfast_sim::coverage::Table;
 use holdfast_sim::{Invariant, Report, Stats};
 
 /// What came of many runs.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     stats: Stats,
+    coverage: Table,
     /// How long all runs together were, in simulated nanoseconds.
     simulated_nanos: u64,
     /// How many runs ended with each exit status.
@@ -23,6 +25,7 @@ impl Tally {
     /// Takes in a run.
     pub(crate) fn add(&mut self, report: &Report) {
         self.stats += &report.stats;
+        self.coverage.add(&report.coverage);
         self.simulated_nanos += report.ended.as_nanos();
         *self.by_status.entry(report.verdict.exit_status()).or_default() += 1;
         if let Some(violation) = report.verdict.violation() {
@@ -70,6 +73,7 @@ impl fmt::Display for Tally {
         if !missing.is_empty() {
             writeln!(f, "never happened: {}", missing.join(", "))?;
         }
+        writeln!(f, "{}", self.coverage)?;
         write!(
             f,
             "{} seeds: {} passed, {} unsafe, {} stuck, {} crashed",
