@@ -1,10 +1,30 @@
 //! The torture rig: a cell of real processes, each in a network of its own, that is attacked while real clients work,
 //! and judged by what the clients saw. The program is `holdfast-torture`.
 //!
-//! - [`net`]: hosts with addresses of their own, and what is lost and cut between them
-//! - [`parts`]: the processes of a run: the program itself, started again as a replica or a client
-//! - [`scenario`]: what a run does, and how it is told to
+//! ```text
+//! scenario -> run -> schedule      what goes wrong, from a seed
+//!             |  +-> attack        does it: to the cell, its net, relays and disks, to clients
+//!             |  +-> judge         the simulator's checkers, over the clients' histories
+//!             |  +-> report
+//!             +-> cell, crowd      replicas and clients, as processes (parts) on hosts (net)
+//! ```
+//!
+//! Invariant: nothing of a run outlives it, and nothing of it touches the network of the machine.
 
+pub mod attack;
+pub mod cell;
+pub mod client;
+pub mod clock;
+pub mod crowd;
+pub mod disk;
+pub mod history;
+pub mod judge;
 pub mod net;
 pub mod parts;
+pub mod relay;
+pub mod report;
+pub mod resource;
+pub mod run;
 pub mod scenario;
+pub mod schedule;
+pub mod troubles;

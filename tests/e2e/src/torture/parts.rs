@@ -14,6 +14,7 @@ use anyhow::Context;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 use super::net::{Host, Net};
@@ -99,6 +100,14 @@ impl Part {
         if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
             // It may end at this very moment.
             let _ = kill(Pid::from_raw(id), signal);
+        }
+    }
+
+    /// Says a line to it, if it is there.
+    pub async fn tell(&mut self, line: &str) {
+        if let Some(input) = &mut self.0.stdin {
+            // It may end at this very moment.
+            let _ = input.write_all(format!("{line}\n").as_bytes()).await;
         }
     }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::run;
+
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -54,7 +56,12 @@ impl Scenario {
     /// # Errors
     ///
     /// If it cannot be run: that says nothing about the cell.
-    pub async fn run(self, _options: &Options) -> anyhow::Result<u8> {
-        anyhow::bail!("the scenario {self:?} is not there yet")
+    pub async fn run(self, options: &Options) -> anyhow::Result<u8> {
+        match self {
+            Self::Torture => run::run(options).await,
+            Self::Loss | Self::Partition | Self::Soak => {
+                anyhow::bail!("the scenario {self:?} is not there yet")
+            }
+        }
     }
 }

@@ -16,6 +16,7 @@ mod misuse;
 mod operators;
 mod stop;
 mod tls;
+mod torture;
 mod watchers;
 mod withdrawal;
 

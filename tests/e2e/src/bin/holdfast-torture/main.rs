@@ -10,8 +10,8 @@ mod daemon;
 use std::process::ExitCode;
 
 use clap::Parser;
-use holdfast_e2e::torture::parts;
 use holdfast_e2e::torture::scenario::{Options, Scenario};
+use holdfast_e2e::torture::{client, parts};
 
 /// Attacks a cell of real Holdfast processes, and judges what its clients saw.
 #[derive(Debug, Parser)]
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let status = match parts::name().as_deref() {
         Some(parts::TIE) => parts::tie().map(|never| match never {}),
         Some(parts::REPLICA) => return daemon::main(),
+        Some(parts::CLIENT) => client::run().map(|()| ExitCode::SUCCESS),
         _ => run(&Arguments::parse()),
     };
     status.unwrap_or_else(|error| {

@@ -12,7 +12,9 @@ mod namespace;
 mod rules;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
@@ -53,7 +55,7 @@ impl Net {
         hub.ip(&["addr", "add", &format!("{}/24", address(HUB)), "dev", "bridge"])?;
         hub.ip(&["link", "set", "bridge", "up"])?;
         hub.apply(&Rules::default()).context("cannot make rules for packets")?;
-        hub.enter()?;
+        namespace::enter(&hub.file())?;
         let mut net = Self::loopback();
         net.hub = Some(hub);
         Ok(net)
@@ -97,11 +99,14 @@ impl Net {
     ///
     /// If the thread cannot move. What `act` returns is passed on.
     pub fn on<T>(&self, host: Host, act: impl FnOnce() -> T) -> anyhow::Result<T> {
-        let (Some(hub), Some(Some(there))) = (&self.hub, self.hosts.get(&host)) else { return Ok(act()) };
-        there.enter()?;
-        let done = act();
-        hub.enter().context("cannot come back to the hub")?;
-        Ok(done)
+        self.door(host).on(act)
+    }
+
+    /// What it takes to do something on a host, for a task of its own. All must be in the thread of the network.
+    #[must_use]
+    pub fn door(&self, host: Host) -> Door {
+        let there = self.hosts.get(&host).and_then(Option::as_ref).map(Namespace::file);
+        Door { there, hub: self.hub.as_ref().map(Namespace::file) }
     }
 
     /// From now on, `to` hears nothing of what `from` sends. Takes effect with [`Net::apply`].
@@ -155,6 +160,29 @@ impl Net {
             }
         }
         Ok(())
+    }
+}
+
+/// Leads to a host, from the hub.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// `None`: everybody is where this thread is already.
+    there: Option<Arc<File>>,
+    hub: Option<Arc<File>>,
+}
+
+impl Door {
+    /// As [`Net::on`].
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot move.
+    pub fn on<T>(&self, act: impl FnOnce() -> T) -> anyhow::Result<T> {
+        let (Some(there), Some(hub)) = (&self.there, &self.hub) else { return Ok(act()) };
+        namespace::enter(there)?;
+        let done = act();
+        namespace::enter(hub).context("cannot come back to the hub")?;
+        Ok(done)
     }
 }
 

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use nix::sched::{CloneFlags, setns};
@@ -24,7 +25,7 @@ const DIR: &str = "/run/netns";
 pub(super) struct Namespace {
     name: String,
     /// Keeps it open.
-    file: File,
+    file: Arc<File>,
     /// The network that the process came from.
     home: File,
 }
@@ -37,7 +38,7 @@ impl Namespace {
         run("ip", &["netns", "add", &name], "")?;
         let file = File::open(Path::new(DIR).join(&name));
         let file = file.inspect_err(|_| remove(&name)).context("cannot open the namespace")?;
-        Ok(Self { name, file, home })
+        Ok(Self { name, file: Arc::new(file), home })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -54,9 +55,9 @@ impl Namespace {
         run("ip", &["netns", "exec", &self.name, "nft", "-f", "-"], &rules.to_string())
     }
 
-    /// Moves this thread into it.
-    pub(super) fn enter(&self) -> anyhow::Result<()> {
-        setns(&self.file, CloneFlags::CLONE_NEWNET).with_context(|| format!("cannot enter {}", self.name))
+    /// What it takes to enter it.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// Moves this thread to where it was when this namespace was made.
@@ -64,6 +65,11 @@ impl Namespace {
         // It can fail only if the thread may not enter namespaces, and then it is in none.
         let _ = setns(&self.home, CloneFlags::CLONE_NEWNET);
     }
+}
+
+/// Moves this thread into a namespace.
+pub(super) fn enter(namespace: &File) -> anyhow::Result<()> {
+    setns(namespace, CloneFlags::CLONE_NEWNET).context("cannot enter a network namespace")
 }
 
 impl Drop for Namespace {

@@ -1,0 +1,300 @@
+//! Does to a run what was planned for it, and undoes it.
+//!
+//! Knows how each fault is done; what is planned is the schedule's, what is right the judge's. Invariant: a replica or
+//! client has one fault of its process or connections at a time; what is planned for one that is taken is left out.
+
+mod alone;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use holdfast_sim::{Invariant, Violation};
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::cell::Cell;
+use super::clock;
+use super::crowd::Crowd;
+use super::net::Net;
+use super::schedule::{Fault, Kind};
+use super::troubles::Troubles;
+
+/// How long the cell may take to serve once nothing is wrong any more.
+pub(super) const HEALS: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether a process has ended that should not.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A run under attack.
+#[derive(Debug)]
+pub struct Field {
+    /// The replicas. First, as the clients: processes go before their network.
+    pub cell: Cell,
+    /// The clients.
+    pub crowd: Crowd,
+    /// The network.
+    pub net: Net,
+    /// What was done.
+    pub troubles: Troubles,
+    /// What is wrong, as far as it was seen at once.
+    pub violations: Vec<Violation>,
+    active: Vec<Active>,
+    began: Instant,
+}
+
+/// A fault that goes on.
+#[derive(Clone, Debug)]
+struct Active {
+    kind: Kind,
+    /// Its place among the troubles.
+    place: usize,
+    until: Instant,
+    target: Target,
+    draw: u64,
+}
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Everybody,
+    Replica(u64),
+    Client(usize),
+}
+
+impl Field {
+    /// Everything is well so far.
+    #[must_use]
+    pub fn new(net: Net, cell: Cell, crowd: Crowd) -> Self {
+        let (troubles, violations, active) = (Troubles::default(), Vec::new(), Vec::new());
+        Self { net, cell, crowd, troubles, violations, active, began: Instant::now() }
+    }
+
+    /// Does all that was planned, until `length` is over.
+    ///
+    /// # Errors
+    ///
+    /// If the rig itself cannot do what it must.
+    pub async fn attack(&mut self, faults: &[Fault], length: Duration) -> anyhow::Result<()> {
+        self.began = Instant::now();
+        for fault in faults {
+            self.pass(self.began + fault.at).await?;
+            if fault.kind.is_alone() {
+                self.heal().await?;
+                alone::perform(self, fault).await?;
+            } else {
+                self.begin(fault).await?;
+            }
+        }
+        self.pass(self.began + length).await
+    }
+
+    /// Lets time pass, in which faults come to their ends.
+    async fn pass(&mut self, until: Instant) -> anyhow::Result<()> {
+        while Instant::now() < until {
+            sleep_until(until.min(Instant::now() + LOOK_EVERY)).await;
+            let now = Instant::now();
+            let (over, active) = std::mem::take(&mut self.active).into_iter().partition(|a| a.until <= now);
+            self.active = active;
+            self.end(over)?;
+            self.look_after()?;
+        }
+        Ok(())
+    }
+
+    /// Notices who has ended and should not have.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell.
+    pub fn look_after(&mut self) -> anyhow::Result<()> {
+        let fallen = [self.cell.fallen()?, self.crowd.fallen()?].concat();
+        for what in fallen {
+            self.say(&what);
+            self.violations.push(Violation::new(Invariant::Survival, what));
+        }
+        Ok(())
+    }
+
+    /// Ends all faults, and waits until the cell serves.
+    ///
+    /// # Errors
+    ///
+    /// If the rig itself cannot do what it must.
+    pub async fn heal(&mut self) -> anyhow::Result<()> {
+        let all = std::mem::take(&mut self.active);
+        self.end(all)?;
+        self.expect_service("after healing").await;
+        self.look_after()
+    }
+
+    /// Notices if the cell does not serve in time.
+    async fn expect_service(&mut self, when: &str) {
+        if let Err(error) = self.cell.serving(&self.net, HEALS).await {
+            let what = format!("{when}, {error:#}");
+            self.say(&what);
+            self.violations.push(Violation::new(Invariant::Progress, what));
+        }
+    }
+
+    async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
+        let Some(target) = self.target(fault).await else {
+            self.say(&format!("{}: nobody is there for it now", fault.kind));
+            return Ok(());
+        };
+        let whom = match target {
+            Target::Everybody => "all".to_owned(),
+            Target::Replica(id) => format!("replica {id}"),
+            Target::Client(place) => self.crowd.name(place).to_owned(),
+        };
+        self.say(&format!("{} ({whom}), for {:.1} s", fault.kind, fault.lasts.as_secs_f64()));
+        let place = self.troubles.begin(fault.kind, whom, clock::now());
+        let Fault { kind, draw, .. } = *fault;
+        self.active.push(Active { kind, place, until: Instant::now() + fault.lasts, target, draw });
+        match (kind, target) {
+            (Kind::Kill | Kind::KillMaster, Target::Replica(id)) => self.kill(id).await?,
+            (Kind::Pause | Kind::PauseMaster, Target::Replica(id)) => self.signal(id, Signal::SIGSTOP),
+            (Kind::Delay | Kind::Stall | Kind::HalfClose, Target::Replica(id)) => self.meddle(id, kind, draw),
+            (Kind::KillClient, Target::Client(place)) => self.crowd.kill(place).await?,
+            (Kind::PauseClient, Target::Client(place)) => self.crowd.signal(place, Signal::SIGSTOP),
+            _ => self.shape_net()?,
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, over: Vec<Active>) -> anyhow::Result<()> {
+        for Active { kind, place, target, .. } in over {
+            match (kind, target) {
+                (Kind::Kill | Kind::KillMaster, Target::Replica(id)) => {
+                    if let Some(replica) = self.cell.replicas.get_mut(&id) {
+                        replica.start(&self.net)?;
+                    }
+                }
+                (Kind::Pause | Kind::PauseMaster, Target::Replica(id)) => self.signal(id, Signal::SIGCONT),
+                (Kind::Delay | Kind::Stall | Kind::HalfClose, Target::Replica(id)) => {
+                    let replica = self.cell.replicas.get(&id);
+                    replica.into_iter().flat_map(|replica| &replica.relays).for_each(|relay| relay.heal());
+                }
+                (Kind::KillClient, Target::Client(seat)) => self.crowd.seat(&self.net, seat)?,
+                (Kind::PauseClient, Target::Client(seat)) => self.crowd.signal(seat, Signal::SIGCONT),
+                _ => {}
+            }
+            self.troubles.end(place, clock::now());
+        }
+        self.shape_net()
+    }
+
+    /// Whom a fault hits. `None` if all who could be are taken, or there is no master.
+    async fn target(&self, fault: &Fault) -> Option<Target> {
+        let taken: BTreeSet<u64> = self.active.iter().filter_map(|active| active.replica()).collect();
+        match fault.kind {
+            Kind::KillMaster
+            | Kind::PauseMaster
+            | Kind::IsolateMaster
+            | Kind::DeafMaster
+            | Kind::MuteMaster => {
+                let master = self.cell.master(&self.net).await?;
+                (!taken.contains(&master)).then_some(Target::Replica(master))
+            }
+            Kind::Ring | Kind::Loss => Some(Target::Everybody),
+            Kind::KillClient | Kind::PauseClient | Kind::CutClient => {
+                let place = usize::try_from(fault.draw % self.crowd.len().max(1) as u64).ok()?;
+                let free = self.active.iter().all(|active| active.target != Target::Client(place));
+                free.then_some(Target::Client(place))
+            }
+            _ => {
+                let free: Vec<u64> =
+                    self.cell.replicas.keys().copied().filter(|id| !taken.contains(id)).collect();
+                let place = usize::try_from(fault.draw % free.len().max(1) as u64).ok()?;
+                free.get(place).copied().map(Target::Replica)
+            }
+        }
+    }
+
+    async fn kill(&mut self, id: u64) -> anyhow::Result<()> {
+        match self.cell.replicas.get_mut(&id) {
+            Some(replica) => replica.stop(Signal::SIGKILL, HEALS).await,
+            None => Ok(()),
+        }
+    }
+
+    fn signal(&self, id: u64, signal: Signal) {
+        self.cell.replicas.get(&id).into_iter().for_each(|replica| replica.signal(signal));
+    }
+
+    fn meddle(&self, id: u64, kind: Kind, draw: u64) {
+        let Some(replica) = self.cell.replicas.get(&id) else { return };
+        // Towards clients, towards replicas, or both.
+        for (relay, _) in replica.relays.iter().zip(1..).filter(|(_, bit)| (1 + draw % 3) & bit != 0) {
+            match kind {
+                Kind::Delay => relay.delay(Duration::from_millis(20 + draw % 800)),
+                Kind::Stall => relay.stall(),
+                _ => relay.half_close(),
+            }
+        }
+    }
+
+    /// Makes the network what all faults of it together make of it.
+    fn shape_net(&mut self) -> anyhow::Result<()> {
+        self.net.heal();
+        let hosts: Vec<(u64, super::net::Host)> =
+            self.cell.replicas.values().map(|replica| (replica.id, replica.host)).collect();
+        let others: Vec<_> = (0..self.crowd.len()).map(|place| self.crowd.host(place)).collect();
+        for Active { kind, target, draw, .. } in &self.active {
+            let at = |id: &u64| hosts.iter().find(|(other, _)| other == id).map(|(_, host)| *host);
+            let everybody = hosts.iter().map(|(_, host)| *host).chain(others.iter().copied());
+            match (kind, target) {
+                (Kind::Loss, _) => self.net.lose_everywhere(u8::try_from(5 + draw % 36).unwrap_or(5)),
+                (Kind::Ring, _) => ring(&mut self.net, &hosts),
+                (Kind::Isolate | Kind::IsolateMaster, Target::Replica(id)) => {
+                    at(id).into_iter().for_each(|host| self.net.isolate(host));
+                }
+                (Kind::DeafMaster | Kind::MuteMaster, Target::Replica(id)) => {
+                    let Some(master) = at(id) else { continue };
+                    for other in everybody.filter(|other| *other != master) {
+                        match kind {
+                            Kind::DeafMaster => self.net.cut_one_way(other, master),
+                            _ => self.net.cut_one_way(master, other),
+                        }
+                    }
+                }
+                (Kind::CutClient, Target::Client(place)) => self.net.isolate(self.crowd.host(*place)),
+                _ => {}
+            }
+        }
+        self.net.apply()
+    }
+
+    /// Tells what happens, with the time since the attack began.
+    pub(super) fn say(&self, what: &str) {
+        println!("{:7.1} s  {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// Lets things be for a while.
+    async fn rest(&self, time: Duration) {
+        sleep(time).await;
+    }
+}
+
+impl Active {
+    /// The replica whose process or connections it has.
+    fn replica(&self) -> Option<u64> {
+        match self.target {
+            Target::Replica(id) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// Each replica hears its neighbours alone.
+fn ring(net: &mut Net, replicas: &[(u64, super::net::Host)]) {
+    let count = replicas.len();
+    for one in 0..count {
+        for other in one + 1..count {
+            // Of three, all are neighbours: there the ring is a chain.
+            let neighbours = other == one + 1 || (one == 0 && other == count - 1 && count > 3);
+            if !neighbours {
+                net.cut(replicas[one].1, replicas[other].1);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Faults that are done by themselves, from beginning to end.
+
+use std::time::Duration;
+
+use holdfast_sim::{Invariant, Violation};
+use nix::sys::signal::Signal;
+
+use super::{Field, HEALS};
+use crate::torture::clock;
+use crate::torture::schedule::{Fault, Kind};
+
+/// How long a replica may take to stop as asked, or to notice what is wrong with its disk.
+const STOPS: Duration = Duration::from_secs(20);
+
+/// The exit status of a replica that must not come back.
+const FINAL: i32 = 3;
+
+/// Does such a fault. The cell serves before it, and must afterwards.
+pub(super) async fn perform(field: &mut Field, fault: &Fault) -> anyhow::Result<()> {
+    let ids: Vec<u64> = field.cell.replicas.keys().copied().collect();
+    let drawn = ids[usize::try_from(fault.draw % ids.len().max(1) as u64).unwrap_or(0)];
+    let small = field.cell.replicas.values().find(|replica| replica.disk.is_some()).map(|replica| replica.id);
+    let whom = match fault.kind {
+        Kind::Wipe if !field.cell.has_spare() => return Ok(()),
+        Kind::Wipe => Some(drawn),
+        Kind::FullDisk => match small {
+            Some(id) => Some(id),
+            None => return Ok(()),
+        },
+        _ => None,
+    };
+    let name = whom.map_or_else(|| "all".to_owned(), |id| format!("replica {id}"));
+    field.say(&format!("{} ({name})", fault.kind));
+    let place = field.troubles.begin(fault.kind, name, clock::now());
+    let done = match fault.kind {
+        Kind::Rolling => rolling(field, &ids).await,
+        Kind::Wipe => wipe(field, drawn).await,
+        Kind::FullDisk => full_disk(field, small.unwrap_or_default(), fault.lasts).await,
+        _ => kill_all(field, fault.lasts).await,
+    };
+    if let Err(error) = done {
+        // What the replicas were expected to do and did not.
+        let what = format!("{}: {error:#}", fault.kind);
+        field.say(&what);
+        field.violations.push(Violation::new(Invariant::Progress, what));
+    }
+    for replica in field.cell.replicas.values_mut() {
+        replica.start(&field.net)?;
+    }
+    field.expect_service(&format!("after a {}", fault.kind)).await;
+    field.troubles.end(place, clock::now());
+    Ok(())
+}
+
+async fn rolling(field: &mut Field, ids: &[u64]) -> anyhow::Result<()> {
+    for id in ids {
+        let Some(replica) = field.cell.replicas.get_mut(id) else { continue };
+        replica.stop(Signal::SIGTERM, STOPS).await?;
+        replica.start(&field.net)?;
+        field.cell.serving(&field.net, HEALS).await?;
+    }
+    Ok(())
+}
+
+async fn kill_all(field: &mut Field, lasts: Duration) -> anyhow::Result<()> {
+    field.cell.replicas.values().for_each(|replica| replica.signal(Signal::SIGKILL));
+    for replica in field.cell.replicas.values_mut() {
+        replica.stop(Signal::SIGKILL, STOPS).await?;
+    }
+    field.rest(lasts).await;
+    Ok(())
+}
+
+async fn wipe(field: &mut Field, id: u64) -> anyhow::Result<()> {
+    let Some(replica) = field.cell.replicas.get_mut(&id) else { return Ok(()) };
+    replica.stop(Signal::SIGKILL, STOPS).await?;
+    replica.wipe()?;
+    replica.start(&field.net)?;
+    let status = replica.ended(STOPS).await?.and_then(|status| status.code());
+    let words = replica.last_words();
+    anyhow::ensure!(status == Some(FINAL), "wiped replica {id} ended with {status:?}: {words}");
+    let new = field.cell.replace(&field.net, id, HEALS).await?;
+    field.say(&format!("replica {id} refused to come back, and is replaced by replica {new}"));
+    Ok(())
+}
+
+async fn full_disk(field: &mut Field, id: u64, lasts: Duration) -> anyhow::Result<()> {
+    let Some(replica) = field.cell.replicas.get_mut(&id) else { return Ok(()) };
+    let Some(disk) = &replica.disk else { return Ok(()) };
+    disk.fill()?;
+    let ended = replica.ended(STOPS).await;
+    field.rest(lasts).await;
+    let Some(replica) = field.cell.replicas.get_mut(&id) else { return Ok(()) };
+    replica.disk.as_ref().map(|disk| disk.free()).transpose()?;
+    use std::os::unix::process::ExitStatusExt;
+    let aborted = ended?.is_some_and(|status| status.signal() == Some(Signal::SIGABRT as i32));
+    anyhow::ensure!(aborted, "a replica with a full disk must abort: {}", replica.last_words());
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Locks: taken in both modes, given up while waiting, held for a while with orders to the resource, let go.
+
+use std::time::Duration;
+
+use holdfast::{Error, Lock, Mode, OpenOptions};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::{Stage, Work};
+use crate::torture::clock;
+use crate::torture::history::Event;
+
+/// How long nobody gets a lock that was lost.
+pub const LOCK_DELAY: Duration = Duration::from_millis(1500);
+
+impl Work {
+    /// Takes a lock over and over.
+    pub(super) async fn lock(&self, number: u32) {
+        let worked = self.take_and_let_go(&Self::path("lock", number)).await;
+        self.judge("locking", worked);
+    }
+
+    async fn take_and_let_go(&self, path: &str) -> Result<(), Error> {
+        let handle = self.session.open(path, OpenOptions::new().lock_delay(LOCK_DELAY)).await?;
+        while self.is(Stage::Working) {
+            self.pause(5..200).await;
+            let mode = if self.draw(0..4) == 0 { Mode::Shared } else { Mode::Exclusive };
+            let patience = Duration::from_millis(self.draw(200..8000));
+            // Whoever gives up leaves the queue.
+            let Ok(lock) = timeout(patience, handle.acquire(mode)).await else { continue };
+            self.hold(lock?, path).await?;
+        }
+        handle.close().await;
+        Ok(())
+    }
+
+    async fn hold(&self, lock: Lock, path: &str) -> Result<(), Error> {
+        let generation = lock.generation();
+        for _ in 0..self.draw(1..6) {
+            self.note_belief(&lock, path);
+            if lock.mode() == Mode::Exclusive {
+                self.order(path, generation).await;
+            }
+            self.pause(1..150).await;
+        }
+        self.note_belief(&lock, path);
+        self.recorder.note(Event::LetsGo { path: path.to_owned(), generation });
+        if self.draw(0..4) > 0 {
+            return lock.release().await;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    fn note_belief(&self, lock: &Lock, path: &str) {
+        let at = clock::now();
+        let until = clock::at(lock.valid_until());
+        if lock.is_held() {
+            let (path, generation, shared) =
+                (path.to_owned(), lock.generation(), lock.mode() == Mode::Shared);
+            self.recorder.note_at(at.max(clock::now()), Event::Believes { path, generation, shared, until });
+        }
+    }
+
+    /// Gives the resource an order, without asking the guard first, as a careless holder would.
+    async fn order(&self, path: &str, generation: u64) {
+        let given = async {
+            let mut resource = TcpStream::connect(&self.orders.resource).await?;
+            let order = format!("{path} {generation} {}\n", self.orders.name);
+            resource.write_all(order.as_bytes()).await
+        };
+        // What is lost on the way is lost: the resource records what arrives.
+        let _ = timeout(Duration::from_secs(1), given).await;
+    }
+}

@@ -1,0 +1,60 @@
+//! Files that are read, from the cache where possible, and written.
+
+use holdfast::{Contents, Error, Handle, OpenOptions};
+
+use super::{REGISTERS, Stage, Work};
+use crate::torture::clock;
+use crate::torture::history::Event;
+
+impl Work {
+    /// Reads and writes files.
+    pub(super) async fn read_and_write(&self) {
+        let worked = self.use_registers().await;
+        self.judge("reading and writing", worked);
+    }
+
+    async fn use_registers(&self) -> Result<(), Error> {
+        let mut handles = Vec::new();
+        for number in 0..REGISTERS {
+            handles.push(self.session.open(&Self::path("register", number), OpenOptions::new()).await?);
+        }
+        while self.is(Stage::Working) {
+            self.pause(2..40).await;
+            let which = self.draw(0..u64::from(REGISTERS));
+            let Some(handle) =
+                handles.iter().zip(0..).find_map(|(handle, at)| (at == which).then_some(handle))
+            else {
+                continue;
+            };
+            if self.draw(0..5) > 0 {
+                self.read(handle).await?;
+            } else {
+                self.write(handle, self.next_contents(), None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read(&self, handle: &Handle) -> Result<(), Error> {
+        let began = clock::now();
+        match handle.cached_contents() {
+            Some(contents) => self.note_read(handle, began, &contents, true),
+            None => {
+                let contents = handle.contents().await?;
+                self.note_read(handle, began, &contents, false);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_read(&self, handle: &Handle, began: u64, contents: &Contents, cached: bool) {
+        self.recorder.note(Event::Read {
+            path: handle.path().to_owned(),
+            instance: handle.instance(),
+            began,
+            contents: String::from_utf8_lossy(&contents.bytes).into_owned(),
+            generation: contents.stat.content_generation,
+            cached,
+        });
+    }
+}

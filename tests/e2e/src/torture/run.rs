@@ -1,0 +1,234 @@
+//! The scenario `torture`: all kinds of faults, drawn from the seed, while clients of all kinds work.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use holdfast::{NodeKind, WriteOptions};
+use holdfast_sim::{Invariant, Verdict, Violation};
+
+use super::attack::Field;
+use super::cell::{Cell, until};
+use super::client::{COUNTERS, LOCKS, Orders, REGISTERS, ROOT};
+use super::clock;
+use super::crowd::Crowd;
+use super::disk;
+use super::history::{Event, History, Record};
+use super::judge::{Evidence, RIG, judge};
+use super::net::Net;
+use super::report::{Seen, done, worst};
+use super::resource::Resource;
+use super::scenario::Options;
+use super::schedule::{Powers, schedule};
+
+/// The clients' lease: short, so that many faults outlast it.
+const LEASE: Duration = Duration::from_secs(4);
+const GRACE: Duration = Duration::from_secs(12);
+
+/// So often a replica can be replaced.
+const SPARES: u8 = 3;
+
+/// How long anything may take once all is well.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a watcher may take to be told of the last change, when nothing else is going on.
+const EVENTS_ARRIVE: Duration = Duration::from_secs(3);
+
+/// Runs it, and says the exit status.
+///
+/// # Errors
+///
+/// If it cannot be run: that says nothing about the cell.
+pub async fn run(options: &Options) -> anyhow::Result<u8> {
+    let seed = options.seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        now.as_secs() % 1_000_000
+    });
+    disk::remove_leftovers();
+    let dir = Directory::create(options)?;
+    println!("seed {seed}; files in {}", dir.path().display());
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let evidence = tokio::select! {
+        evidence = gather(options, seed, dir.path()) => evidence,
+        _ = &mut interrupted => anyhow::bail!("interrupted"),
+    };
+    let (evidence, mut violations) = match evidence {
+        Ok(gathered) => gathered,
+        Err(error) => {
+            println!("files are kept in {}", dir.keep().display());
+            return Err(error);
+        }
+    };
+    violations.extend(judge(&evidence));
+    println!("\n{}\n{}", done(&evidence), Seen::of(&evidence));
+    violations.iter().for_each(|violation| println!("WRONG: {violation}"));
+    let verdict = worst(violations);
+    println!("{verdict}");
+    if verdict != Verdict::Passed {
+        println!("logs and histories are kept in {}", dir.keep().display());
+    }
+    Ok(verdict.exit_status())
+}
+
+/// Everything but the judgement.
+async fn gather(options: &Options, seed: u64, dir: &Path) -> anyhow::Result<(Evidence, Vec<Violation>)> {
+    let mut net = network(options);
+    let mut cell = Cell::start(&mut net, dir, options.replicas, SPARES, true)?;
+    cell.serving(&net, LIMIT).await?;
+    plant(cell.admin()).await?;
+    let (resource, address) = Resource::start(&net).await?;
+    let orders = Orders {
+        addresses: cell.addresses(),
+        resource: address.to_string(),
+        history: PathBuf::new(),
+        name: String::new(),
+        seed,
+        lease: LEASE,
+        grace: GRACE,
+    };
+    let crowd = Crowd::start(&mut net, dir, options.clients, &orders)?;
+    let disk = cell.replicas.values_mut().any(|replica| replica.disk.is_some());
+    let powers = Powers { net: net.can_cut(), disk };
+    let length = Duration::from_secs_f64(options.minutes * 60.0);
+    let faults = schedule(seed, length, powers);
+    println!("{} replicas, {} clients, {} faults planned", options.replicas, options.clients, faults.len());
+    let mut field = Field::new(net, cell, crowd);
+    field.attack(&faults, length).await?;
+    field.say("all faults end");
+    field.heal().await?;
+    let last = settle(&mut field).await?;
+    let mut histories = field.crowd.histories()?;
+    histories.push(last);
+    let (lease, grace) = (LEASE, GRACE);
+    let troubles = std::mem::take(&mut field.troubles);
+    let evidence = Evidence { histories, arrivals: resource.arrivals(), troubles, lease, grace };
+    Ok((evidence, std::mem::take(&mut field.violations)))
+}
+
+fn network(options: &Options) -> Net {
+    if options.no_namespaces {
+        return Net::loopback();
+    }
+    match Net::namespaces() {
+        Ok(net) => net,
+        Err(error) => {
+            println!("no network namespaces ({error:#}): no partitions and no packet loss in this run");
+            Net::loopback()
+        }
+    }
+}
+
+/// Makes the files that clients work on.
+async fn plant(cell: &holdfast::Cell) -> anyhow::Result<()> {
+    let directory = || WriteOptions::new().create().kind(NodeKind::Directory);
+    let file = || WriteOptions::new().create();
+    for path in [ROOT.to_owned(), format!("{ROOT}/members")] {
+        cell.set_contents(&path, "", directory()).await.with_context(|| format!("cannot make {path}"))?;
+    }
+    for path in files().into_iter().chain((0..LOCKS).map(|number| format!("{ROOT}/lock-{number}"))) {
+        cell.set_contents(&path, "0", file()).await.with_context(|| format!("cannot make {path}"))?;
+    }
+    Ok(())
+}
+
+/// The files that are read and written.
+fn files() -> Vec<String> {
+    let registers = (0..REGISTERS).map(|number| format!("{ROOT}/register-{number}"));
+    registers.chain((0..COUNTERS).map(|number| format!("{ROOT}/counter-{number}"))).collect()
+}
+
+/// Brings everything to an end, once all is well: calls end, replicas agree, watchers are told, who is gone is no
+/// longer registered. What does not come to pass is noted. Returns what the rig reads itself at last.
+async fn settle(field: &mut Field) -> anyhow::Result<History> {
+    if let Err(error) = field.crowd.quiet(LIMIT).await {
+        stuck(field, format!("{error:#}"));
+    }
+    tokio::time::sleep(EVENTS_ARRIVE).await;
+    let last = final_reads(field.cell.admin()).await?;
+    for what in field.crowd.stop(LIMIT).await? {
+        stuck(field, what);
+    }
+    let admin = field.cell.admin();
+    let path = format!("{ROOT}/members");
+    let left = async || admin.read_dir(&path).await.ok().filter(Vec::is_empty).map(drop);
+    let gone = until(LIMIT, "nobody is registered who is gone", left).await;
+    let agreed = field.cell.agreed(&field.net, LIMIT).await;
+    match &agreed {
+        Ok(state) => field.say(&format!("all replicas agree: {state}")),
+        Err(error) => stuck(field, format!("{error:#}")),
+    }
+    if let Err(error) = gone {
+        stuck(field, format!("{error:#}"));
+    }
+    field.look_after()?;
+    for replica in field.cell.replicas.values_mut() {
+        if let Err(error) = replica.stop(nix::sys::signal::Signal::SIGTERM, LIMIT).await {
+            field.violations.push(Violation::new(Invariant::Survival, format!("{error:#}")));
+        }
+    }
+    Ok(last)
+}
+
+fn stuck(field: &mut Field, what: String) {
+    field.say(&what);
+    field.violations.push(Violation::new(Invariant::Progress, what));
+}
+
+/// What the files hold when nobody writes any more.
+async fn final_reads(cell: &holdfast::Cell) -> anyhow::Result<History> {
+    let name = cell.status().await?.cell;
+    let mut records = Vec::new();
+    for path in files() {
+        let began = clock::now();
+        let contents = cell.contents(&path).await.with_context(|| format!("cannot read {path}"))?;
+        let event = Event::Read {
+            path: format!("/ls/{name}{path}"),
+            instance: contents.stat.instance,
+            began,
+            contents: String::from_utf8_lossy(&contents.bytes).into_owned(),
+            generation: contents.stat.content_generation,
+            cached: false,
+        };
+        records.push(Record { at: clock::now(), event });
+    }
+    Ok(History { client: RIG.to_owned(), records })
+}
+
+/// Where a run keeps its files.
+enum Directory {
+    Temporary(tempfile::TempDir),
+    Kept(PathBuf),
+}
+
+impl Directory {
+    fn create(options: &Options) -> anyhow::Result<Self> {
+        match &options.dir {
+            Some(dir) => {
+                std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+                let dir = dir.canonicalize()?;
+                let empty = std::fs::read_dir(&dir)?.next().is_none();
+                anyhow::ensure!(
+                    empty,
+                    "{} is not empty: give each run a directory of its own",
+                    dir.display()
+                );
+                Ok(Self::Kept(dir))
+            }
+            None => Ok(Self::Temporary(tempfile::TempDir::with_prefix("holdfast-torture-")?)),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Kept(dir) => dir,
+        }
+    }
+
+    fn keep(self) -> PathBuf {
+        match self {
+            Self::Temporary(dir) => dir.keep(),
+            Self::Kept(dir) => dir,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What goes wrong and when, drawn from a seed.
+//!
+//! Faults are dealt like cards: each kind comes once before any comes again, so that a run of a few minutes has them
+//! all. Knows nothing of how they are done. Invariant: the same seed and powers give the same schedule.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A replica dies by SIGKILL, and is started again.
+    Kill,
+    /// The master does.
+    KillMaster,
+    /// A replica is stopped by SIGSTOP, and continued.
+    Pause,
+    /// The master is.
+    PauseMaster,
+    /// All replicas die at once, and are started again.
+    KillAll,
+    /// One replica after the other is stopped by SIGTERM, and started again.
+    Rolling,
+    /// A replica and everybody else hear nothing of each other.
+    Isolate,
+    /// The master and everybody else do.
+    IsolateMaster,
+    /// The master hears nothing, and is heard.
+    DeafMaster,
+    /// The master is not heard, and hears.
+    MuteMaster,
+    /// Each replica hears only its neighbours in a ring: majorities, no two of them the same.
+    Ring,
+    /// Packets are lost, everywhere.
+    Loss,
+    /// What goes to a replica and comes from it is late.
+    Delay,
+    /// It does not come at all, and connections stay.
+    Stall,
+    /// Connections to a replica are closed in one direction.
+    HalfClose,
+    /// A replica loses its data: it must not come back, and is replaced by another.
+    Wipe,
+    /// A replica's disk is full.
+    FullDisk,
+    /// A client dies by SIGKILL; another takes its place.
+    KillClient,
+    /// A client is stopped by SIGSTOP, and continued.
+    PauseClient,
+    /// A client reaches no replica.
+    CutClient,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 20] = [
+        Self::Kill,
+        Self::KillMaster,
+        Self::Pause,
+        Self::PauseMaster,
+        Self::KillAll,
+        Self::Rolling,
+        Self::Isolate,
+        Self::IsolateMaster,
+        Self::DeafMaster,
+        Self::MuteMaster,
+        Self::Ring,
+        Self::Loss,
+        Self::Delay,
+        Self::Stall,
+        Self::HalfClose,
+        Self::Wipe,
+        Self::FullDisk,
+        Self::KillClient,
+        Self::PauseClient,
+        Self::CutClient,
+    ];
+
+    /// Whether it needs a network in which packets can be dropped.
+    #[must_use]
+    pub fn needs_net(self) -> bool {
+        use Kind::{CutClient, DeafMaster, Isolate, IsolateMaster, Loss, MuteMaster, Ring};
+        matches!(self, Isolate | IsolateMaster | DeafMaster | MuteMaster | Ring | Loss | CutClient)
+    }
+
+    /// Whether it is done by itself, when nothing else is wrong, and takes as long as it takes.
+    #[must_use]
+    pub fn is_alone(self) -> bool {
+        matches!(self, Self::Rolling | Self::KillAll | Self::Wipe | Self::FullDisk)
+    }
+
+    /// The least and the most that it lasts, in milliseconds.
+    fn lasts_ms(self) -> [u64; 2] {
+        match self {
+            Self::Kill | Self::KillMaster | Self::KillAll => [300, 4_000],
+            Self::Pause | Self::PauseMaster => [500, 7_000],
+            Self::PauseClient => [500, 20_000],
+            Self::CutClient => [1_000, 20_000],
+            Self::KillClient | Self::Wipe | Self::FullDisk | Self::Rolling | Self::HalfClose => [500, 1_500],
+            _ => [1_500, 10_000],
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kill => "kill of a replica",
+            Self::KillMaster => "kill of the master",
+            Self::Pause => "pause of a replica",
+            Self::PauseMaster => "pause of the master",
+            Self::KillAll => "kill of all replicas",
+            Self::Rolling => "rolling restart",
+            Self::Isolate => "isolated replica",
+            Self::IsolateMaster => "isolated master",
+            Self::DeafMaster => "deaf master",
+            Self::MuteMaster => "mute master",
+            Self::Ring => "majority ring",
+            Self::Loss => "packet loss",
+            Self::Delay => "delayed connections",
+            Self::Stall => "stalled connections",
+            Self::HalfClose => "half-closed connections",
+            Self::Wipe => "wiped disk",
+            Self::FullDisk => "full disk",
+            Self::KillClient => "kill of a client",
+            Self::PauseClient => "pause of a client",
+            Self::CutClient => "isolated client",
+        })
+    }
+}
+
+/// A fault, as it is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What.
+    pub kind: Kind,
+    /// When, since the beginning of the run.
+    pub at: Duration,
+    /// For how long.
+    pub lasts: Duration,
+    /// Says which replica or client, and how much: whoever does it makes of it what he needs.
+    pub draw: u64,
+}
+
+/// What can be done in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Powers {
+    /// Packets can be dropped.
+    pub net: bool,
+    /// A replica has a small disk.
+    pub disk: bool,
+}
+
+/// The faults of a run, by their beginnings. They may overlap.
+#[must_use]
+pub fn schedule(seed: u64, length: Duration, powers: Powers) -> Vec<Fault> {
+    let mut chance = StdRng::seed_from_u64(seed);
+    let possible =
+        |kind: &Kind| (powers.net || !kind.needs_net()) && (powers.disk || *kind != Kind::FullDisk);
+    let (mut faults, mut deck) = (Vec::new(), Vec::new());
+    let mut at = Duration::from_secs(1);
+    while at < length {
+        if deck.is_empty() {
+            deck = Kind::ALL.into_iter().filter(possible).collect();
+            deck.shuffle(&mut chance);
+        }
+        let Some(kind) = deck.pop() else { break };
+        let [least, most] = kind.lasts_ms();
+        let lasts = Duration::from_millis(chance.random_range(least..=most));
+        faults.push(Fault { kind, at, lasts, draw: chance.random() });
+        at += Duration::from_millis(chance.random_range(1_000..8_000));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const ALL: Powers = Powers { net: true, disk: true };
+
+    fn kinds(faults: &[Fault]) -> BTreeSet<Kind> {
+        faults.iter().map(|fault| fault.kind).collect()
+    }
+
+    #[test]
+    fn a_seed_gives_one_schedule_and_another_seed_another() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(schedule(5, minute, ALL), schedule(5, minute, ALL));
+        assert_ne!(schedule(5, minute, ALL), schedule(6, minute, ALL));
+        assert_eq!(schedule(5, minute * 2, ALL)[..5], schedule(5, minute, ALL)[..5], "only the end differs");
+    }
+
+    #[test]
+    fn five_minutes_have_every_kind_of_fault() {
+        for seed in 0..20 {
+            let faults = schedule(seed, Duration::from_secs(300), ALL);
+            assert_eq!(kinds(&faults), Kind::ALL.into());
+            assert!(faults.iter().all(|fault| fault.at < Duration::from_secs(300)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_possible_is_not_planned() {
+        let faults = schedule(1, Duration::from_secs(600), Powers { net: false, disk: false });
+        let planned = kinds(&faults);
+        assert!(!planned.contains(&Kind::FullDisk) && !planned.iter().any(|kind| kind.needs_net()));
+        assert!(planned.contains(&Kind::Stall) && planned.contains(&Kind::KillAll));
+    }
+}
