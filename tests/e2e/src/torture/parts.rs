@@ -43,11 +43,21 @@ pub fn tie() -> anyhow::Result<std::convert::Infallible> {
     let mut arguments = std::env::args_os().skip(1);
     let parent: i32 = arguments.next().and_then(|id| id.to_str()?.parse().ok()).context("no parent's id")?;
     let name = arguments.next().context("no name")?;
+    tie_to(parent)?;
+    // Returns only if it fails; the wish outlives it.
+    Err(std::process::Command::new(program()?).arg0(name).args(arguments).exec().into())
+}
+
+/// Has this process, whatever program it becomes, be killed when its parent dies, however that dies.
+///
+/// # Errors
+///
+/// If the parent, by its id, is gone already.
+pub fn tie_to(parent: i32) -> anyhow::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the wish was known.
     anyhow::ensure!(getppid() == Pid::from_raw(parent), "the parent is gone");
-    // Returns only if it fails; the wish outlives it.
-    Err(std::process::Command::new(program()?).arg0(name).args(arguments).exec().into())
+    Ok(())
 }
 
 /// The file of this very program, also if it was replaced since.

@@ -1,5 +1,6 @@
 //! Faults that are done by themselves, from beginning to end.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use holdfast_sim::{Invariant, Violation};
@@ -77,8 +78,11 @@ async fn wipe(field: &mut Field, id: u64) -> anyhow::Result<()> {
     replica.wipe()?;
     replica.start(&field.net)?;
     let status = replica.ended(STOPS).await?.and_then(|status| status.code());
-    let words = replica.last_words();
-    anyhow::ensure!(status == Some(FINAL), "wiped replica {id} ended with {status:?}: {words}");
+    if status != Some(FINAL) {
+        let what = format!("wiped replica {id} ended with {status:?}: {}", replica.last_words());
+        field.violations.push(Violation::new(Invariant::Durability, what));
+        return Ok(());
+    }
     let new = field.cell.replace(&field.net, id, HEALS).await?;
     field.say(&format!("replica {id} refused to come back, and is replaced by replica {new}"));
     Ok(())
@@ -92,8 +96,10 @@ async fn full_disk(field: &mut Field, id: u64, lasts: Duration) -> anyhow::Resul
     field.rest(lasts).await;
     let Some(replica) = field.cell.replicas.get_mut(&id) else { return Ok(()) };
     replica.disk.as_ref().map(|disk| disk.free()).transpose()?;
-    use std::os::unix::process::ExitStatusExt;
-    let aborted = ended?.is_some_and(|status| status.signal() == Some(Signal::SIGABRT as i32));
-    anyhow::ensure!(aborted, "a replica with a full disk must abort: {}", replica.last_words());
+    let status = ended?;
+    if status.is_none_or(|status| status.signal() != Some(Signal::SIGABRT as i32)) {
+        let what = format!("replica {id} on a full disk ended, {status:?}: {}", replica.last_words());
+        field.violations.push(Violation::new(Invariant::Survival, what));
+    }
     Ok(())
 }

@@ -37,9 +37,10 @@ impl Work {
 
     async fn hold(&self, lock: Lock, path: &str) -> Result<(), Error> {
         let generation = lock.generation();
+        let exclusive = lock.mode() == Mode::Exclusive;
         for _ in 0..self.draw(1..6) {
             self.note_belief(&lock, path);
-            if lock.mode() == Mode::Exclusive {
+            if exclusive {
                 self.order(path, generation).await;
             }
             self.pause(1..150).await;
@@ -47,9 +48,15 @@ impl Work {
         self.note_belief(&lock, path);
         self.recorder.note(Event::LetsGo { path: path.to_owned(), generation });
         if self.draw(0..4) > 0 {
-            return lock.release().await;
+            lock.release().await?;
+        } else {
+            drop(lock);
         }
-        drop(lock);
+        if exclusive && self.draw(0..6) == 0 {
+            // An order that was long on its way: the lock may have passed on, and then it must do no harm.
+            self.pause(1..400).await;
+            self.order(path, generation).await;
+        }
         Ok(())
     }
 
