@@ -13,10 +13,13 @@
 //! - *Office* (`office`): a [`Master`] exists from the commit of the term's first entry until the term ends.
 //! - *Chance* is raft's election time-out alone, and comes from the seed (`election`).
 //!
-//! Caveats: raft-rs panics on impossible input from a peer that it trusts, so peers are checked before they are
-//! let in (daemon, `peers`). A snapshot's contents travel outside raft: the message only says where it stands.
+//! Caveats: raft-rs panics on impossible input from a peer that it trusts. So peers are checked before they are let in
+//! (daemon, `peers`), and what they say before raft hears it (`hearsay`): bytes that are no message, and messages that
+//! nobody sends, are dropped; one that contradicts the log here is a [`Fault`]. A snapshot's contents travel outside
+//! raft: the message only says where it stands.
 
 mod election;
+mod hearsay;
 mod interface;
 mod log;
 mod membership;
@@ -42,6 +45,7 @@ pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
 pub use raft::eraftpb as raftpb;
 
 use election::{Election, timeout_ticks};
+use hearsay::{Doubt, Known};
 use log::Log;
 use ready::Unpersisted;
 
@@ -301,7 +305,7 @@ impl Replica {
 
     fn handle_peer(&mut self, from: ReplicaId, messages: &[Bytes]) -> Result<(), Fault> {
         for bytes in messages {
-            let Some(message) = self.decode(from, bytes) else { continue };
+            let Some(message) = self.decode(from, bytes)? else { continue };
             if message.get_msg_type() == raftpb::MessageType::MsgSnapshot {
                 debug!(self.logger, "a snapshot's message came without the snapshot"; "from" => from.0);
                 continue;
@@ -311,20 +315,25 @@ impl Replica {
         Ok(())
     }
 
-    /// A message of raft's, unless it is none, or one that no other replica may send.
-    fn decode(&self, from: ReplicaId, bytes: &Bytes) -> Option<raftpb::Message> {
-        use raftpb::MessageType::{MsgPropose, MsgReadIndex};
+    /// A message of raft's that can be; `None` if it is none, or cannot.
+    fn decode(&self, from: ReplicaId, bytes: &Bytes) -> Result<Option<raftpb::Message>, Fault> {
         let message = match raftpb::Message::parse_from_bytes(bytes) {
             Ok(message) => message,
             Err(error) => {
                 warn!(self.logger, "a peer's message is not raft's"; "from" => from.0, "error" => %error);
-                return None;
+                return Ok(None);
             }
         };
-        // raft-rs forwards proposals and read-index requests to the leader. Were they taken, a deposed master
-        // could have its decisions committed, and its reads confirmed, by its successor (design.md §3).
-        let forwarded = matches!(message.get_msg_type(), MsgPropose | MsgReadIndex);
-        (message.from == from.0 && !forwarded).then_some(message)
+        let raft = &self.raw.raft;
+        let known = Known { role: raft.state, term: raft.term, last: raft.raft_log.last_index() };
+        match hearsay::check(&message, known) {
+            Ok(()) => Ok((message.from == from.0).then_some(message)),
+            Err(Doubt::Malformed(why)) => {
+                warn!(self.logger, "a peer's message cannot be: {why}"; "from" => from.0);
+                Ok(None)
+            }
+            Err(Doubt::Contradiction(why)) => Err(Fault::new(format!("{from} {why}"))),
+        }
     }
 
     fn step(&mut self, message: raftpb::Message) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use raft::{GetEntriesContext, RaftState, StorageError};
 
-use crate::interface::{Boot, Fault};
+use crate::interface::{Boot, Fault, StateAt};
 use crate::raftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 
 /// Where in the log something stands.
@@ -44,6 +44,7 @@ impl Log {
             conf_state: ConfState::default(),
         };
         if let Some(at) = &boot.state {
+            check_place(at).map_err(|what| Fault::new(format!("the snapshot cannot be: {what}")))?;
             log.applied = Position { index: at.index, term: at.term.0 };
             log.conf_state = conf_state(&at.voters, &at.learners);
             log.hard_state.commit = log.hard_state.commit.max(at.index);
@@ -229,6 +230,28 @@ impl raft::Storage for Log {
     }
 }
 
+/// So far from the end of all numbers that no cell ever counts on to it.
+pub(crate) const COUNT_MAX: u64 = u64::MAX / 2;
+
+/// Whether a state can stand where it says that it does, with such a membership; or why not. raft-rs panics on a
+/// membership that contradicts itself.
+pub(crate) fn check_place(at: &StateAt) -> Result<(), String> {
+    if at.index > COUNT_MAX || at.term.0 > COUNT_MAX {
+        return Err(format!("no log is so long that it stands at entry {} of term {}", at.index, at.term.0));
+    }
+    check_membership(&at.voters, &at.learners)
+}
+
+/// Whether these can be a cell's replicas, each once; or why not.
+pub(crate) fn check_membership(voters: &[u64], learners: &[u64]) -> Result<(), String> {
+    let mut ids: Vec<u64> = voters.iter().chain(learners).copied().collect();
+    ids.sort_unstable();
+    if voters.is_empty() || ids.first() == Some(&0) || ids.windows(2).any(|two| two[0] == two[1]) {
+        return Err(format!("{voters:?} cannot vote in a cell in which {learners:?} learn"));
+    }
+    Ok(())
+}
+
 /// A membership in raft's form.
 pub(crate) fn conf_state(voters: &[u64], learners: &[u64]) -> ConfState {
     let mut conf_state = ConfState::default();
@@ -247,7 +270,6 @@ pub(crate) fn entry_bytes(entry: &Entry) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interface::StateAt;
     use holdfast_state::{Genesis, State};
     use holdfast_types::Term;
     use raft::Storage;
@@ -300,6 +322,26 @@ mod tests {
             let log = log((3, 2), entries, 1).unwrap();
             assert_eq!((log.first_index().unwrap(), log.last_index().unwrap()), (4, 3));
             assert_eq!(log.initial_state().unwrap().hard_state.commit, 3);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_is_a_fault() {
+        let with = |voters: &[u64], learners: &[u64], index| {
+            let mut boot = boot((index, 1), &[], 0);
+            let at = boot.state.as_mut().unwrap();
+            (at.voters, at.learners) = (voters.to_vec(), learners.to_vec());
+            Log::new(&mut boot).map(|_| ())
+        };
+        assert!(with(&[1, 2], &[3], 3).is_ok());
+        for (voters, learners, index) in [
+            (&[][..], &[3][..], 3),
+            (&[0, 1][..], &[][..], 3),
+            (&[1, 1][..], &[][..], 3),
+            (&[1, 2][..], &[2][..], 3),
+            (&[1][..], &[][..], u64::MAX),
+        ] {
+            assert!(with(voters, learners, index).is_err(), "{voters:?} {learners:?} at {index}");
         }
     }
 

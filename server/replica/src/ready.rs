@@ -11,7 +11,7 @@ use protobuf::Message as _;
 use raft::{Ready, StateRole};
 use slog::info;
 
-use crate::log::{Position, conf_state, entry_bytes};
+use crate::log::{Position, check_place, conf_state, entry_bytes};
 use crate::raftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use crate::{Fault, Output, Persist, Replica, StateAt};
 
@@ -153,12 +153,20 @@ impl Replica {
         message: &Bytes,
         state: Box<StateAt>,
     ) -> Result<(), Fault> {
-        let Some(message) = self.decode(from, message) else { return Ok(()) };
+        let Some(message) = self.decode(from, message)? else { return Ok(()) };
         let metadata = message.get_snapshot().get_metadata();
         let agrees = message.get_msg_type() == MessageType::MsgSnapshot
             && (metadata.index, metadata.term) == (state.index, state.term.0);
         if !agrees {
             slog::warn!(self.logger, "a snapshot and its message do not agree"; "from" => from.0);
+            return Ok(());
+        }
+        let told = metadata.get_conf_state();
+        let agrees = told.voters == state.voters && told.learners == state.learners;
+        if let Err(why) =
+            check_place(&state).and_then(|()| agrees.then_some(()).ok_or("its members differ".into()))
+        {
+            slog::warn!(self.logger, "a snapshot that came cannot be: {}", why; "from" => from.0);
             return Ok(());
         }
         self.incoming = Some(state);

@@ -1,0 +1,5 @@
+//! `boots` for cargo-fuzz.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| holdfast_fuzz::targets::log::boots(data));

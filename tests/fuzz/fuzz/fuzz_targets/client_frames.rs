@@ -1,0 +1,5 @@
+//! `client_frames` for cargo-fuzz.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| holdfast_fuzz::targets::clients::client_frames(data));

@@ -1,0 +1,5 @@
+//! `log_entries` for cargo-fuzz.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| holdfast_fuzz::targets::log::log_entries(data));

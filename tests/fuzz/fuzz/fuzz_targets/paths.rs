@@ -1,0 +1,5 @@
+//! `paths` for cargo-fuzz.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| holdfast_fuzz::targets::names::paths(data));
