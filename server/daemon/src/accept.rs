@@ -4,7 +4,8 @@
 //! speaks TLS where there is none, or the other way round, is told so in words before the connection is closed.
 //!
 //! Invariant: the connections that are open through a [`Door`], those in their handshakes among them, are never more
-//! than it allows; what is beyond is closed at once, so that the log never lacks a file descriptor.
+//! than its [`Places`], so that the log never lacks a file descriptor. Who makes room is decided in
+//! [`guests`](crate::guests).
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,11 +18,10 @@ use holdfast_types::Duration;
 use slog::{Logger, debug, warn};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_stream::Stream;
 
-use crate::socket::Socket;
+use crate::guests::{Full, Guests, Places, Seat};
+use crate::socket::{Socket, Stream};
 use crate::tls::{Presented, Side, Tls};
 
 /// How long to wait when nothing can be accepted, such as for want of file descriptors.
@@ -45,41 +45,43 @@ const HAS_NO_TLS: &str =
 pub(crate) struct Door {
     side: Side,
     tls: Option<Arc<Tls>>,
-    sockets: Arc<Semaphore>,
-    sockets_max: usize,
-    /// Of connections beyond `sockets_max`.
-    overflows: Throttle,
+    guests: Arc<Guests>,
+    /// Of connections that others had to make room for, and of those that found none.
+    crowds: Throttle,
     /// Of connections that did not get through.
     failures: Throttle,
     logger: Logger,
 }
 
 impl Door {
-    /// A door that lets `sockets_max` connections be open at a time; with `tls`, only those that prove themselves.
-    pub(crate) fn new(side: Side, tls: Option<Arc<Tls>>, sockets_max: usize, logger: Logger) -> Arc<Self> {
+    /// A door with so many places; with `tls`, only those that prove themselves come in.
+    pub(crate) fn new(side: Side, tls: Option<Arc<Tls>>, places: Places, logger: Logger) -> Arc<Self> {
         Arc::new(Self {
             side,
             tls,
-            sockets: Arc::new(Semaphore::new(sockets_max)),
-            sockets_max,
-            overflows: Throttle::default(),
+            guests: Guests::new(places),
+            crowds: Throttle::default(),
             failures: Throttle::default(),
             logger,
         })
     }
 
-    /// Takes a connection up, unless there are too many.
-    async fn next(&self, listener: &TcpListener) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    /// Takes a connection up.
+    async fn next(&self, listener: &TcpListener) -> (TcpStream, SocketAddr, Seat) {
         loop {
+            self.guests.room().await;
             match listener.accept().await {
-                Ok((stream, from)) => match Arc::clone(&self.sockets).try_acquire_owned() {
-                    Ok(permit) => return (stream, from, permit),
-                    // Dropping the stream closes it.
-                    Err(_) => self.overflows.pass(|more| {
-                        warn!(self.logger, "closed the connection of {}: {} are open, the most there may be",
-                            self.side, self.sockets_max; "from" => from, "unsaid" => more);
-                    }),
-                },
+                Ok((stream, from)) => {
+                    let (seat, gone) = self.guests.arrive(from);
+                    if let Some(gone) = gone {
+                        self.crowds.pass(|more| {
+                            warn!(self.logger, "{} arrive and say nothing: closed the oldest such connection of {}, \
+                                the most there may be", self.side, self.guests.places().arriving;
+                                "from" => gone, "unsaid" => more);
+                        });
+                    }
+                    return (stream, from, seat);
+                }
                 Err(error) => {
                     warn!(self.logger, "cannot accept a connection: {error}");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -88,17 +90,39 @@ impl Door {
         }
     }
 
+    /// A connection has begun to speak HTTP/2. `Err`: there is no room for it.
+    pub(crate) fn settle(&self, seat: &Seat) -> Result<(), Full> {
+        let most = self.guests.places().settled;
+        let settled = seat.settle();
+        match &settled {
+            Ok(None) => {}
+            Ok(Some(gone)) => self.crowds.pass(|more| {
+                warn!(self.logger, "closed the connection of {} that had been idle for longest: {most} are open, the \
+                    most there may be", self.side; "from" => gone, "unsaid" => more);
+            }),
+            Err(Full) => self.crowds.pass(|more| {
+                warn!(self.logger, "turned away {}: {most} connections are open and in use, the most there may be",
+                    self.side; "unsaid" => more);
+            }),
+        }
+        settled.map(drop)
+    }
+
     /// Takes one connection through its handshake; `None` if it does not get through.
-    async fn admit(
-        self: Arc<Self>,
-        stream: TcpStream,
-        from: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> Option<Socket> {
+    async fn admit(self: Arc<Self>, stream: TcpStream, from: SocketAddr, seat: Seat) -> Option<Socket> {
         // A connection that died since is noticed soon enough.
         let _ = stream.set_nodelay(true);
-        let why = match tokio::time::timeout(HANDSHAKE_MAX, self.handshake(stream, permit)).await {
-            Ok(Ok(socket)) => return Some(socket),
+        let handshake = tokio::time::timeout(HANDSHAKE_MAX, self.handshake(stream));
+        let admitted = tokio::select! {
+            biased;
+            // It is said already.
+            () = std::future::poll_fn(|context| seat.poll_sent_away(context)) => return None,
+            admitted = handshake => admitted,
+        };
+        let why = match admitted {
+            Ok(Ok((stream, presented))) => {
+                return Some(Socket::new(stream, presented, Arc::clone(&self), seat));
+            }
             Ok(Err(Some(why))) => why,
             Ok(Err(None)) => {
                 debug!(self.logger, "{} connected and said nothing", self.side; "from" => from);
@@ -113,17 +137,13 @@ impl Door {
     }
 
     /// `Err` says why it failed; without words, if there is nothing to say of it.
-    async fn handshake(
-        &self,
-        stream: TcpStream,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Socket, Option<String>> {
+    async fn handshake(&self, stream: TcpStream) -> Result<(Stream, Presented), Option<String>> {
         let mut first = [0];
         if !matches!(stream.peek(&mut first).await, Ok(1)) {
             return Err(None);
         }
         match (&self.tls, first[0] == TLS_HANDSHAKE) {
-            (None, false) => Ok(Socket::plain(stream, permit)),
+            (None, false) => Ok((stream.into(), Presented::Open)),
             (None, true) => {
                 turn_away(stream, HAS_NO_TLS.as_bytes()).await;
                 Err(Some(
@@ -138,7 +158,7 @@ impl Door {
                 Ok(stream) => {
                     let presented = Presented::of(stream.get_ref().1.peer_certificates());
                     match tls.check_side(self.side, &presented) {
-                        Ok(()) => Ok(Socket::tls(stream, presented, permit)),
+                        Ok(()) => Ok((stream.into(), presented)),
                         Err(why) => {
                             turn_away(stream, &go_away(&format!("this port is for replicas: {why}"))).await;
                             Err(Some(why))
@@ -205,15 +225,15 @@ impl Throttle {
 pub(crate) fn connections(
     listener: TcpListener,
     door: Arc<Door>,
-) -> Pin<Box<dyn Stream<Item = io::Result<Socket>> + Send>> {
+) -> Pin<Box<dyn tokio_stream::Stream<Item = io::Result<Socket>> + Send>> {
     let handshakes = FuturesUnordered::new();
     Box::pin(futures::stream::unfold(
         (listener, door, handshakes),
         |(listener, door, mut handshakes)| async move {
             loop {
                 tokio::select! {
-                    (stream, from, permit) = door.next(&listener) => {
-                        handshakes.push(Arc::clone(&door).admit(stream, from, permit));
+                    (stream, from, seat) = door.next(&listener) => {
+                        handshakes.push(Arc::clone(&door).admit(stream, from, seat));
                     }
                     Some(admitted) = handshakes.next(), if !handshakes.is_empty() => {
                         if let Some(socket) = admitted {
@@ -233,43 +253,65 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    async fn listening(door: Arc<Door>) -> (SocketAddr, impl Stream<Item = io::Result<Socket>> + Unpin) {
+    async fn listening(
+        door: Arc<Door>,
+    ) -> (SocketAddr, impl tokio_stream::Stream<Item = io::Result<Socket>> + Unpin) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         (listener.local_addr().unwrap(), connections(listener, door))
     }
 
-    #[tokio::test]
-    async fn a_connection_beyond_the_cap_is_closed_at_once_and_one_that_leaves_makes_room() {
-        let lines = Lines::default();
-        let door = Door::new(Side::Clients, None, 2, lines.logger());
-        let (address, mut sockets) = listening(door).await;
-        let mut open = Vec::new();
-        for _ in 0..2 {
-            let mut client = TcpStream::connect(address).await.unwrap();
-            client.write_all(b"P").await.unwrap();
-            open.push((client, sockets.next().await.unwrap().unwrap()));
-        }
-        for _ in 0..2 {
-            let mut beyond = TcpStream::connect(address).await.unwrap();
-            let closed = async {
-                tokio::select! {
-                    read = beyond.read_u8() => assert!(read.is_err(), "it is closed"),
-                    _ = sockets.next() => panic!("it is beyond the cap"),
-                }
-            };
-            tokio::time::timeout(LIMIT, closed).await.expect("it is closed at once");
-        }
-        assert_eq!(lines.containing("2 are open, the most there may be"), 1, "not once for each");
+    const PLACES: Places = Places { arriving: 2, settled: 2 };
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-        open.pop();
+    /// A connection that speaks HTTP/2, from both its ends.
+    async fn settled(
+        address: SocketAddr,
+        sockets: &mut (impl tokio_stream::Stream<Item = io::Result<Socket>> + Unpin),
+    ) -> (TcpStream, Socket) {
         let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_all(b"P").await.unwrap();
-        tokio::time::timeout(LIMIT, sockets.next()).await.expect("there is room again");
+        client.write_all(PREFACE).await.unwrap();
+        let mut socket = sockets.next().await.unwrap().unwrap();
+        let mut preface = [0; PREFACE.len()];
+        socket.read_exact(&mut preface).await.unwrap();
+        (client, socket)
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_keep_nobody_out() {
+        let lines = Lines::default();
+        let (address, mut sockets) = listening(Door::new(Side::Clients, None, PLACES, lines.logger())).await;
+        let mut silent = Vec::new();
+        for _ in 0..5 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let spoken = settled(address, &mut sockets);
+        tokio::time::timeout(LIMIT, spoken).await.expect("there is room");
+        let first = silent[0].read_u8();
+        tokio::select! {
+            closed = first => assert!(closed.is_err(), "it was there for longest"),
+            _ = sockets.next() => panic!("nobody else speaks"),
+        }
+        assert_eq!(lines.containing("arrive and say nothing"), 1, "not once for each");
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_is_idle_for_longest_makes_room_and_one_in_use_does_not() {
+        let lines = Lines::default();
+        let (address, mut sockets) = listening(Door::new(Side::Clients, None, PLACES, lines.logger())).await;
+        let (_, used) = &mut settled(address, &mut sockets).await;
+        let _session = tonic::transport::server::Connected::connect_info(used).visit.begin();
+        let (_idle_client, mut idle) = settled(address, &mut sockets).await;
+        let _third = settled(address, &mut sockets).await;
+        let mut scratch = [0; 8];
+        let error = idle.read(&mut scratch).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(futures::poll!(std::pin::pin!(used.read(&mut scratch))).is_pending());
+        assert_eq!(lines.containing("had been idle for longest: 2 are open"), 1);
     }
 
     #[tokio::test]
     async fn a_connection_that_says_nothing_more_breaks() {
-        let door = Door::new(Side::Clients, None, 8, Lines::default().logger());
+        let door = Door::new(Side::Clients, None, PLACES, Lines::default().logger());
         let (address, mut sockets) = listening(door).await;
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"P").await.unwrap();
@@ -294,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn tls_where_there_is_none_is_answered_in_words() {
         let lines = Lines::default();
-        let (address, mut sockets) = listening(Door::new(Side::Peers, None, 8, lines.logger())).await;
+        let (address, mut sockets) = listening(Door::new(Side::Peers, None, PLACES, lines.logger())).await;
         let client = async {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(&[TLS_HANDSHAKE, 3, 1]).await.unwrap();

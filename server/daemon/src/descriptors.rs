@@ -4,12 +4,18 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use slog::{Logger, warn};
-use tokio::sync::Semaphore;
+
+use crate::guests::Places;
 
 /// Clients leave so many file descriptors to the log, the snapshots, the other replicas and the program itself.
-const DESCRIPTORS_RESERVED: u64 = 128;
+const DESCRIPTORS_RESERVED: u64 = 320;
 /// And so many clients are let in however few descriptors there are.
-const CLIENT_SOCKETS_MIN: u64 = 16;
+const CLIENT_SOCKETS_MIN: u64 = 32;
+/// Of all connections, one in so many may be one that arrives, up to the greatest number of those.
+const ARRIVING_ONE_IN: usize = 4;
+const ARRIVING_MAX: usize = 1_024;
+/// Replicas need a few connections each; and those that arrive may be anybody's.
+pub(crate) const PEER_PLACES: Places = Places { arriving: 64, settled: 96 };
 
 /// Takes as many file descriptors as the system allows. By habit it allows 1,024 until asked, which some hundred
 /// clients use up, and then the log cannot begin its next file, which ends the process.
@@ -23,11 +29,13 @@ pub(crate) fn allow_many_files(logger: &Logger) {
 }
 
 /// How many connections of clients may be open at a time: as many as there are file descriptors, but for those that
-/// the replica itself needs.
-pub(crate) fn client_sockets_max() -> usize {
+/// the replica itself needs; or fewer, if `wanted` says so.
+pub(crate) fn client_places(wanted: Option<u64>) -> Places {
     let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
-    let sockets = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(CLIENT_SOCKETS_MIN);
-    usize::try_from(sockets).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)
+    let possible = descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(CLIENT_SOCKETS_MIN);
+    let all = usize::try_from(wanted.unwrap_or(u64::MAX).min(possible)).unwrap_or(usize::MAX);
+    let arriving = (all / ARRIVING_ONE_IN).clamp(1, ARRIVING_MAX);
+    Places { arriving, settled: all - arriving }
 }
 
 #[cfg(test)]
@@ -37,8 +45,11 @@ mod tests {
     #[test]
     fn clients_leave_descriptors_to_the_replica() {
         let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let sockets = client_sockets_max() as u64;
-        assert!(sockets >= CLIENT_SOCKETS_MIN);
-        assert!(sockets <= soft.saturating_sub(DESCRIPTORS_RESERVED).max(CLIENT_SOCKETS_MIN));
+        let Places { arriving, settled } = client_places(None);
+        let all = (arriving + settled) as u64;
+        assert!(all >= CLIENT_SOCKETS_MIN);
+        assert!(all <= soft.saturating_sub(DESCRIPTORS_RESERVED).max(CLIENT_SOCKETS_MIN));
+        let Places { arriving, settled } = client_places(Some(20));
+        assert_eq!((arriving, settled), (5, 15));
     }
 }

@@ -7,7 +7,7 @@
 //! - `founding`: how a replica comes to a cell
 //! - [`storage`]: the log and the snapshots; [`identity`]: whose data directory it is
 //! - `tls`: who is at the other end of a connection; [`certs`]: certificates for development
-//! - `listen`, `accept`, `socket`, `descriptors`: connections from their listener to gRPC
+//! - `listen`, `accept`, `guests`, `socket`, `descriptors`: connections from their listener to gRPC
 //! - [`config`], [`logging`], `signals`, `clock`: what a process needs besides
 //!
 //! Never here: a decision. Who holds a lock, who is master and what is durable enough is decided in the crates
@@ -22,6 +22,7 @@ pub mod dev;
 mod driver;
 mod founding;
 mod front;
+mod guests;
 pub mod identity;
 mod listen;
 pub mod logging;

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accept::{Door, connections};
 use crate::config::Config;
-use crate::descriptors::{allow_many_files, client_sockets_max};
+use crate::descriptors::{PEER_PLACES, allow_many_files, client_places};
 use crate::driver::{CoreInput, Driver, Ended, INPUTS_WAITING_MAX, Parts};
 use crate::founding::{FoundingError, come_to_cell, founding_of};
 use crate::front::{Front, Phase};
@@ -43,8 +43,6 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Background work gets so long to end; only a snapshot that is being written needs it, and it is not lost.
 const BACKGROUND_MAX: Duration = Duration::from_secs(1);
-/// Replicas need a few connections each.
-const PEER_SOCKETS_MAX: usize = 96;
 
 /// Why a replica cannot run, or cannot run on.
 #[derive(Debug, thiserror::Error)]
@@ -344,12 +342,13 @@ impl Life {
         let client = tokio::net::TcpListener::from_std(listeners.client)?;
         info!(logger, "listening"; "clients" => client.local_addr()?, "peers" => peer.local_addr()?);
         let peers = PeerService::new(Arc::clone(book), core.clone(), logger.clone()).router();
-        let door = Door::new(Side::Peers, tls.cloned(), PEER_SOCKETS_MAX, logger.clone());
+        let door = Door::new(Side::Peers, tls.cloned(), PEER_PLACES, logger.clone());
         let from_peers = connections(peer, door);
         tokio::spawn(async move { peers.serve_with_incoming(from_peers).await });
         let (phase, phases) = watch::channel(Phase::Starting("it is starting".to_owned()));
         let front = Front::new(phases, Arc::new(Greeter(Arc::clone(book))), logger.clone()).router();
-        let door = Door::new(Side::Clients, tls.cloned(), client_sockets_max(), logger.clone());
+        let places = client_places(self.config.client_connections_max);
+        let door = Door::new(Side::Clients, tls.cloned(), places, logger.clone());
         let from_clients = connections(client, door);
         let (end, ended) = oneshot::channel();
         let logger = logger.clone();

@@ -1,21 +1,24 @@
 //! A connection that came, through its handshake, with who is at its other end.
 //!
 //! Invariant: one whose other end does not begin to speak HTTP/2 in time breaks. HTTP/2 itself waits for its first
-//! bytes for ever, and its pings begin only after them: so whoever says nothing could hold a place for nothing.
+//! bytes for ever, and its pings begin only after them: so whoever says nothing could hold a place for nothing. One that
+//! is sent away ([`guests`](crate::guests)) breaks too.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use holdfast_types::Duration;
 
+use crate::accept::Door;
+use crate::guests::{Seat, Visit};
 use crate::tls::Presented;
 
 /// The length of what a client of HTTP/2 says first (RFC 9113 §3.4).
@@ -24,14 +27,23 @@ const PREFACE_BYTES: usize = 24;
 const PREFACE_MAX: Duration = Duration::from_secs(10);
 
 /// The connection. What its other end has proved is an extension of every request that comes by it.
-#[derive(Debug)]
 pub(crate) struct Socket {
     stream: Stream,
     presented: Presented,
     /// Until HTTP/2 has begun.
     preface: Option<Preface>,
-    /// Counts the connection for as long as it is open.
-    _permit: OwnedSemaphorePermit,
+    door: Arc<Door>,
+    /// Its place, for as long as it is open.
+    seat: Seat,
+}
+
+/// Whom a request comes from: an extension of every request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    /// What it has proved.
+    pub(crate) presented: Presented,
+    /// Its connection.
+    pub(crate) visit: Visit,
 }
 
 /// How far the beginning of HTTP/2 has come.
@@ -41,42 +53,48 @@ struct Preface {
     limit: Pin<Box<Sleep>>,
 }
 
-impl Preface {
-    fn new() -> Option<Self> {
-        Some(Self { heard: 0, limit: Box::pin(tokio::time::sleep(PREFACE_MAX)) })
-    }
-}
-
+/// The bytes.
 #[derive(Debug)]
-enum Stream {
+pub(crate) enum Stream {
+    /// As they are.
     Plain(TcpStream),
-    /// Boxed, because it is many times larger.
+    /// Encrypted. Boxed, because it is many times larger.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self::Plain(stream)
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Stream {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(stream))
+    }
+}
+
 impl Socket {
-    /// A connection without TLS.
-    pub(crate) fn plain(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
-        let (stream, presented) = (Stream::Plain(stream), Presented::Open);
-        Self { stream, presented, preface: Preface::new(), _permit: permit }
+    /// A connection after its handshake, which has proved so much.
+    pub(crate) fn new(stream: Stream, presented: Presented, door: Arc<Door>, seat: Seat) -> Self {
+        let preface = Some(Preface { heard: 0, limit: Box::pin(tokio::time::sleep(PREFACE_MAX)) });
+        Self { stream, presented, preface, door, seat }
     }
 
-    /// A connection after its handshake, which has proved so much.
-    pub(crate) fn tls(
-        stream: TlsStream<TcpStream>,
-        presented: Presented,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        let stream = Stream::Tls(Box::new(stream));
-        Self { stream, presented, preface: Preface::new(), _permit: permit }
+    /// Fails once the connection was sent away.
+    fn check_welcome(&self, context: &Context<'_>) -> io::Result<()> {
+        match self.seat.poll_sent_away(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
     }
 }
 
 impl Connected for Socket {
-    type ConnectInfo = Presented;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Presented {
-        self.presented.clone()
+    fn connect_info(&self) -> Caller {
+        Caller { presented: self.presented.clone(), visit: self.seat.visit() }
     }
 }
 
@@ -87,6 +105,7 @@ impl AsyncRead for Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.check_welcome(context)?;
         let before = buffer.filled().len();
         let read = match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
@@ -96,6 +115,9 @@ impl AsyncRead for Socket {
         preface.heard += buffer.filled().len() - before;
         if preface.heard >= PREFACE_BYTES {
             this.preface = None;
+            if this.door.settle(&this.seat).is_err() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
         } else if read.is_pending() && preface.limit.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -105,7 +127,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        this.check_welcome(context)?;
+        match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
@@ -116,7 +140,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().stream {
+        let this = self.get_mut();
+        this.check_welcome(context)?;
+        match &mut this.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }

@@ -6,7 +6,7 @@
 //! - [`Holder`]: another, which holds a lock, and gives orders to a [`Resource`] as a careless one would
 //! - [`Resource`]: a server that is fenced by sequencers
 //! - [`Proxy`]: a network between a client and a replica that can be cut
-//! - [`wire`]: a client that says what the library never would
+//! - [`wire`]: a client that says what the library never would; [`raw`]: one that does not even speak gRPC
 //! - [`torture`]: the torture rig, the program `holdfast-torture`
 //! - [`eventually`] and [`within`]: waiting for a condition, with a limit; nothing here sleeps for a fixed time
 //!
@@ -20,6 +20,7 @@ mod holder;
 mod ports;
 mod process;
 mod proxy;
+pub mod raw;
 mod replica;
 mod resource;
 mod talk;

@@ -65,6 +65,15 @@ impl Process {
         kill(Pid::from_raw(id), signal).expect("the process is ours");
     }
 
+    /// How many bytes of memory it has, as the system counts them.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let id = self.0.id().expect("the process has not been waited for");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process is ours");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = kib.and_then(|kib| kib.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("the system counts memory") << 10
+    }
+
     /// Waits for its end.
     pub(crate) async fn end(&mut self) -> ExitStatus {
         within("the process ends", self.0.wait()).await.expect("the process is ours")

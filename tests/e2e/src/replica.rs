@@ -143,6 +143,16 @@ impl Replica {
         self.process.as_mut().is_some_and(|process| !process.has_ended())
     }
 
+    /// How many bytes of memory it has, as the system counts them.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.process.as_ref().expect("the replica was started").memory_bytes()
+    }
+
     /// What it has said.
     #[must_use]
     pub fn log(&self) -> String {

@@ -70,10 +70,18 @@ pub(super) fn config(mut sources: Sources) -> Result<Config, ConfigError> {
             |given| given.bytes(0..=LOG_BYTES_MAX),
             32 << 20,
         )?,
+        client_connections_max: sources
+            .take("client_connections_max")
+            .map(|given| given.number(CLIENT_CONNECTIONS_MIN..=CLIENT_CONNECTIONS_MAX))
+            .transpose()?,
         log_format: sources.take("log_format").map_or(Ok(LogFormat::Auto), |given| given.log_format())?,
         log_level: sources.take("log_level").map_or(Ok(LogLevel::Info), |given| given.log_level())?,
     })
 }
+
+/// Fewer connections than these nobody can work with; more no system has.
+const CLIENT_CONNECTIONS_MIN: u64 = 8;
+const CLIENT_CONNECTIONS_MAX: u64 = 1 << 20;
 
 /// Ids are signed numbers in TOML.
 const ID_MAX: u64 = i64::MAX as u64;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 /// Every key. Those that begin with `tls_` stand in the file without that, in the table `[tls]`.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 23] = [
     "cell",
     "replica",
     "data_dir",
@@ -25,6 +25,7 @@ pub(super) const KEYS: [&str; 22] = [
     "lease_floor_ms",
     "snapshot_every_bytes",
     "log_tail_bytes",
+    "client_connections_max",
     "log_format",
     "log_level",
 ];
@@ -99,6 +100,9 @@ pub struct ConfigFlags {
     /// Keep so many bytes of log behind a snapshot [default: 32MiB].
     #[arg(long, value_name = "BYTES")]
     pub log_tail_bytes: Option<String>,
+    /// Let so many connections of clients be open [default: as many as the limit of open files allows].
+    #[arg(long, value_name = "NUMBER")]
+    pub client_connections_max: Option<String>,
     /// What the program's log looks like: auto, text or json [default: auto].
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
@@ -131,6 +135,7 @@ impl ConfigFlags {
             &self.lease_floor_ms,
             &self.snapshot_every_bytes,
             &self.log_tail_bytes,
+            &self.client_connections_max,
             &self.log_format,
             &self.log_level,
         ]

@@ -80,6 +80,8 @@ pub struct Config {
     pub snapshot_every_bytes: u64,
     /// So many bytes of log are kept behind the last snapshot.
     pub log_tail_bytes: u64,
+    /// So many connections of clients may be open; `None`: as many as the limit of open files allows.
+    pub client_connections_max: Option<u64>,
     /// What the program's log looks like.
     pub log_format: LogFormat,
     /// How much the program's log says.
@@ -200,6 +202,7 @@ impl Config {
             lease_floor_ms: 5_000,
             snapshot_every_bytes: 64 << 20,
             log_tail_bytes: 32 << 20,
+            client_connections_max: None,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,
         }

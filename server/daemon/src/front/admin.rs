@@ -12,7 +12,7 @@ use holdfast_types::{Principal, ReplicaId};
 use tonic::{Request, Response, Status};
 
 use super::Front;
-use super::calls::{forward, mismatched, principal};
+use super::calls::{caller, forward, mismatched, principal};
 use super::refusal::refused;
 
 impl Front {

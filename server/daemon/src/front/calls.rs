@@ -14,7 +14,7 @@ use super::refusal::{refused, status_of};
 use super::session::SessionFrames;
 use super::{CALLS_MAX, Front, overloaded, stopping};
 use crate::driver::{Call, CoreInput};
-use crate::tls::Presented;
+use crate::socket::Caller;
 
 impl Front {
     /// Has the core answer a call. Dropping the future does not withdraw the call.
@@ -35,12 +35,17 @@ impl Front {
     }
 }
 
+/// Whom a request comes from.
+pub(super) fn caller<M>(request: &Request<M>) -> Result<&Caller, Status> {
+    // Every connection that comes by a door has the extension.
+    let caller = request.extensions().get::<Caller>();
+    caller.ok_or_else(|| Status::internal("the connection does not say who made it"))
+}
+
 /// Who has made a request, as far as the connection that it came by proves.
 pub(super) fn principal<M>(request: &Request<M>) -> Result<Principal, Status> {
-    // Every connection that comes by a door has the extension.
-    let presented = request.extensions().get::<Presented>();
-    let presented = presented.ok_or_else(|| Status::internal("the connection does not say who made it"))?;
-    presented.principal().map_err(|why| refused(RefusalCode::PermissionDenied, why))
+    let caller = caller(request)?;
+    caller.presented.principal().map_err(|why| refused(RefusalCode::PermissionDenied, why))
 }
 
 /// The core answers a call with its own kind of answer, or there is a defect.
@@ -50,12 +55,14 @@ pub(super) fn mismatched(answer: &CallAnswer) -> Status {
 
 /// Forwards one unary call, and takes the answer of its kind.
 macro_rules! forward {
-    ($front:expr, $request:expr, $kind:ident) => {
+    ($front:expr, $request:expr, $kind:ident) => {{
+        // While it waits for the core, its connection is in use.
+        let _under_way = caller(&$request)?.visit.begin();
         match $front.call(principal(&$request)?, CallRequest::$kind($request.into_inner())).await? {
             CallAnswer::$kind(response) => Ok(Response::new(response)),
             other => Err(mismatched(&other)),
         }
-    };
+    }};
 }
 pub(super) use forward;
 
@@ -67,7 +74,8 @@ impl Cell for Front {
         &self,
         request: Request<Streaming<client::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        self.begin_session(principal(&request)?, request.into_inner()).await
+        let under_way = caller(&request)?.visit.begin();
+        self.begin_session(principal(&request)?, under_way, request.into_inner()).await
     }
 
     async fn status(

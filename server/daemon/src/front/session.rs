@@ -18,6 +18,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
 use crate::driver::CoreInput;
+use crate::guests::UnderWay;
 use crate::outbox::{Outbox, OutboxLimits, Popped};
 
 /// A stream must say hello within this time.
@@ -30,6 +31,7 @@ impl Front {
     pub(super) async fn begin_session(
         &self,
         principal: Principal,
+        under_way: UnderWay,
         frames: Streaming<ClientFrame>,
     ) -> Result<Response<SessionFrames>, Status> {
         let core = self.core()?;
@@ -39,8 +41,15 @@ impl Front {
         let outbox = Outbox::new(OUTBOX_LIMITS);
         let connected = CoreInput::Connected { connection, outbox: Arc::clone(&outbox) };
         core.send(connected).await.map_err(|_| super::stopping())?;
-        let reader =
-            Reader { connection, principal, frames, core, outbox: Arc::clone(&outbox), _permit: permit };
+        let reader = Reader {
+            connection,
+            principal,
+            frames,
+            core,
+            outbox: Arc::clone(&outbox),
+            _permit: permit,
+            _under_way: under_way,
+        };
         tokio::spawn(reader.run(self.logger.clone()));
         Ok(Response::new(SessionFrames { outbox }))
     }
@@ -56,6 +65,8 @@ struct Reader {
     outbox: Arc<Outbox<ServerFrame>>,
     /// Held for as long as the stream counts.
     _permit: OwnedSemaphorePermit,
+    /// So that the connection is not taken for an idle one.
+    _under_way: UnderWay,
 }
 
 impl Reader {

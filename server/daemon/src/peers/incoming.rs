@@ -24,6 +24,8 @@ use super::admission::Denial;
 use super::dial::MESSAGE_BYTES_MAX;
 use super::snapshot::receive;
 use crate::driver::CoreInput;
+use crate::guests::UnderWay;
+use crate::socket::Caller;
 use crate::tls::Presented;
 
 /// A stream must say who sends within this time.
@@ -87,7 +89,7 @@ impl PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
-        let (presented, hello) = parts(request)?;
+        let (presented, _under_way, hello) = parts(request)?;
         self.check_certificate(&presented, &hello.from.clone().unwrap_or_default())?;
         let answer = self.book.answer(&hello);
         if !answer.refused.is_empty() {
@@ -100,7 +102,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<PeerFrame>>,
     ) -> Result<Response<MessagesResponse>, Status> {
-        let (presented, mut frames) = parts(request)?;
+        let (presented, _under_way, mut frames) = parts(request)?;
         let first = first(frames.message()).await?;
         let from = first.from.unwrap_or_default();
         self.check_certificate(&presented, &from)?;
@@ -133,7 +135,7 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotResponse>, Status> {
-        let (presented, mut chunks) = parts(request)?;
+        let (presented, _under_way, mut chunks) = parts(request)?;
         let first = first(chunks.message()).await?;
         let from = first.from.unwrap_or_default();
         self.check_certificate(&presented, &from)?;
@@ -216,12 +218,13 @@ impl Reader {
     }
 }
 
-/// What whoever made the connection has proved, and what came by it.
-fn parts<M>(request: Request<M>) -> Result<(Presented, M), Status> {
+/// What whoever made the connection has proved, that it is in use, and what came by it.
+fn parts<M>(request: Request<M>) -> Result<(Presented, UnderWay, M), Status> {
     // Every connection that comes by a door has the extension.
-    let presented = request.extensions().get::<Presented>().cloned();
-    let presented = presented.ok_or_else(|| Status::internal("the connection does not say who made it"))?;
-    Ok((presented, request.into_inner()))
+    let caller = request.extensions().get::<Caller>().cloned();
+    let Caller { presented, visit } =
+        caller.ok_or_else(|| Status::internal("the connection does not say who made it"))?;
+    Ok((presented, visit.begin(), request.into_inner()))
 }
 
 /// The first message of a stream, which says who sends.

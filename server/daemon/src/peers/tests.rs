@@ -59,7 +59,7 @@ impl End {
         listener.set_nonblocking(true).unwrap();
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            let door = Door::new(Side::Peers, None, 64, logger());
+            let door = Door::new(Side::Peers, None, crate::descriptors::PEER_PLACES, logger());
             service.serve_with_incoming(connections(listener, door)).await
         });
         let peers = Peers::new(Arc::clone(&book), sender, logger());

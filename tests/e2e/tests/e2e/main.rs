@@ -14,6 +14,7 @@ mod membership;
 mod misconfigured;
 mod misuse;
 mod operators;
+mod raw_sockets;
 mod stop;
 mod tls;
 mod torture;
