@@ -109,7 +109,7 @@ impl<'d> Source<'d> {
 
     /// There, or not.
     pub fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        (self.byte() % 4 != 0).then(|| make(self))
+        (!self.byte().is_multiple_of(4)).then(|| make(self))
     }
 
     /// Up to `length_max` of them.

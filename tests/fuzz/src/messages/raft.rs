@@ -76,8 +76,7 @@ fn change(source: &mut Source<'_>) -> Bytes {
     if source.one_in(5) {
         return source.bytes();
     }
-    let mut change = ConfChange::default();
-    change.node_id = source.number();
+    let mut change = ConfChange { node_id: source.number(), ..ConfChange::default() };
     change.set_change_type(source.pick(&[
         ConfChangeType::AddNode,
         ConfChangeType::RemoveNode,

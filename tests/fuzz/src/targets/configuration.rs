@@ -92,7 +92,8 @@ pub fn configurations(data: &[u8]) {
         0 => on_disk.write_all(source.rest()).expect("there is room for a file"),
         1 => on_disk.write_all(&file(source)).expect("there is room for a file"),
         _ => {
-            let given = KEYS.map(|(key, right)| (key, source.byte() % 4 != 0, value(source, right)));
+            let given =
+                KEYS.map(|(key, right)| (key, !source.byte().is_multiple_of(4), value(source, right)));
             for (key, is_given, value) in given {
                 match (key, is_given) {
                     ("cell", true) => flags.cell = Some(value),
