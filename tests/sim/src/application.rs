@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, Creation, HandleEvent, Open, RefusalCode, outcome};
-use holdfast_session::{CallError, Completion, Input, Slot, Token};
+use holdfast_session::{CallError, Completion, Ended, Input, Slot, Token};
 use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
 
 use crate::checker::answers::{self, Opening, Read};
 use crate::checker::register::Op;
 use crate::checker::{is_read, is_valid};
 use crate::clock::TrueTime;
+use crate::coverage::Situation;
 use crate::event::Event;
 use crate::streams::Life;
 use crate::trace::Kind;
@@ -108,11 +109,15 @@ impl World {
         let is_read = is_read(&call.operation);
         self.checkers.reads.told(*revision, call.floor, is_read)?;
         self.checkers.exactly_once.told(session, *number, &call.operation, result)?;
+        if let outcome::Result::Sequencer(text) = result {
+            self.sequencer = text.sequencer.as_str().into();
+        }
         if let outcome::Result::Granted(_) = result {
             self.stats.granted += 1;
             self.stats.queued += u64::from(*revision == Revision(0));
             self.sights.told_granted(session, number.0);
         }
+        self.note_durable(index, call, result);
         if let Some((path, instance)) = &call.node {
             if let Some(op) = op_of(&call.operation, result) {
                 self.checkers.histories.add(path, *instance, call.began, op);
@@ -127,6 +132,29 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// An application was told something of a node: no state may have forgotten it from now on.
+    fn note_durable(&mut self, index: usize, call: &Call, result: &outcome::Result) {
+        use outcome::Result::{AclSet, Contents, Deleted, Granted, Opened, Stat, Written};
+        if let (Operation::Open(open), Opened(opened)) = (&call.operation, result) {
+            if let (Some(path), Some(stat)) = (self.absolute(index, open), &opened.stat) {
+                self.checkers.durability.told(&path, stat);
+            }
+            return;
+        }
+        let Some((path, instance)) = &call.node else { return };
+        let node = wire::Stat { instance: *instance, ..wire::Stat::default() };
+        let stat = match result {
+            Deleted(_) => return self.checkers.durability.deleted(path, *instance),
+            Stat(stat) => (**stat).clone(),
+            Contents(read) => read.stat.clone().unwrap_or_default(),
+            Written(told) => wire::Stat { content_generation: told.content_generation, ..node },
+            Granted(told) => wire::Stat { lock_generation: told.lock_generation, ..node },
+            AclSet(told) => wire::Stat { acl_generation: told.acl_generation, ..node },
+            _ => return,
+        };
+        self.checkers.durability.told(path, &stat);
     }
 
     /// What was read through a handle that depends on a sequencer was read while that was valid.
@@ -159,6 +187,9 @@ impl World {
 
     fn check_refused(&mut self, index: usize, call: &Call, error: &CallError) -> Result<(), Violation> {
         let CallError::Refused(refusal) = error else {
+            if matches!(error, CallError::Ended { ended: Ended::Idle, .. }) {
+                self.sights.reach(Situation::IdleEndTaken);
+            }
             if matches!(error, CallError::Ended { maybe_applied: true, .. }) {
                 self.abandon(call);
             }
@@ -231,6 +262,8 @@ impl World {
         let draining = self.phase == Phase::Draining;
         let mut app = App::new(&mut client.rng, draining, &mut client.last_token, &name);
         app.is_keeper = index == 0;
+        app.sequencer = self.sequencer.clone();
+        app.age_ms = (self.now.as_nanos() - client.opened_at.as_nanos()) / 1_000_000;
         act(&mut client.workload, &mut app);
         let mut inputs = Vec::new();
         for action in app.into_actions() {
@@ -257,6 +290,7 @@ impl World {
             Action::KeepLocks(handle) => return Ok(Some(Input::KeepLocks { handle: HandleId(handle) })),
             _ => {}
         }
+        let life = self.client_life(index);
         let client = &mut self.clients[index];
         match action {
             Action::Guard { path, mode, generation } => client.guard = Some((path, mode, generation)),
@@ -267,6 +301,14 @@ impl World {
                 return Ok(Some(Input::Close));
             }
             Action::Wake(nanos) => client.wake_at = Some(self.now.after_nanos(nanos)),
+            Action::Busy(nanos) => client.starved_until = self.now.after_nanos(nanos),
+            Action::Die => self.queue.push(self.now.after_nanos(1_000), Event::Die(life)),
+            Action::Order { generation, nanos } => {
+                self.queue.push(self.now.after_nanos(nanos), Event::Order { from: life, generation });
+            }
+            Action::CallByName { token, instance, request } => {
+                self.call_by_name(index, token, instance, *request);
+            }
             Action::Call(..) | Action::Cancel(_) | Action::KeepLocks(_) => {}
         }
         Ok(None)
@@ -387,6 +429,9 @@ fn handle_of(operation: &Operation) -> Option<u64> {
         Operation::GetStat(read) => Some(read.handle),
         Operation::ReadDir(read) => Some(read.handle),
         Operation::SetContents(write) => Some(write.handle),
+        Operation::Acquire(acquire) => Some(acquire.handle),
+        Operation::Delete(delete) => Some(delete.handle),
+        Operation::SetAcl(change) => Some(change.handle),
         _ => None,
     }
 }

@@ -62,6 +62,8 @@ pub(crate) struct Client {
     was_jeopardy: bool,
     /// It has asked to be attached anew, and not been answered.
     pub(crate) greets: bool,
+    /// When its session was begun.
+    pub(crate) opened_at: TrueTime,
     pub(crate) rng: Rng,
 }
 
@@ -88,6 +90,7 @@ impl Client {
             closing: false,
             was_jeopardy: false,
             greets: false,
+            opened_at: TrueTime::ZERO,
             rng,
         }
     }
@@ -103,7 +106,8 @@ impl Client {
         }
     }
 
-    fn guard(&self) -> Option<Guard> {
+    /// What its application acts as the holder of.
+    pub(crate) fn guard(&self) -> Option<Guard> {
         let (path, mode, generation) = self.guard.clone()?;
         Some(Guard { client: self.index, path, mode, generation, until: self.believes_until() })
     }
@@ -137,7 +141,7 @@ impl Client {
 impl World {
     /// A client will open a session soon.
     pub(crate) fn plan_session(&mut self, index: usize) {
-        let nanos = self.clients[index].rng.between(1, 500) * MILLI;
+        let nanos = self.clients[index].rng.between(1, self.plan.theme.gap_ms_max()) * MILLI;
         self.plan_run(Process::Client(index), self.now.after_nanos(nanos));
     }
 
@@ -173,7 +177,8 @@ impl World {
         let client = &mut self.clients[index];
         client.closing = false;
         client.was_jeopardy = false;
-        client.workload = Workload::draw(&mut client.rng);
+        client.opened_at = self.now;
+        client.workload = self.plan.theme.workload(&mut client.rng);
         let config = Config {
             addresses: (0..self.plan.replicas).map(address).collect(),
             cell: CELL.to_owned(),
@@ -201,7 +206,10 @@ impl World {
         self.trace.event(self.now, Kind::ClientWake, index as u64, inputs.len() as u64, &[]);
         if client.wake_at.is_some_and(|at| at <= self.now) {
             client.wake_at = None;
-            inputs.extend(self.let_act(index, |workload, app| workload.wake(app))?);
+            let wanted = self.let_act(index, |workload, app| workload.wake(app))?;
+            // Whatever came for the library meanwhile is taken in before it, or behind it.
+            let place = if self.clients[index].rng.per_mille(500) { inputs.len() } else { 0 };
+            inputs.splice(place..place, wanted);
         }
         if session.poll_timeout().is_some_and(|timeout| timeout <= now) {
             session.handle(now, Input::TimePassed);

@@ -1,7 +1,8 @@
 //! What can happen in the world: one closed enum, which the queue holds and the world's loop takes apart.
 
 use bytes::Bytes;
-use holdfast_replica::StateAt;
+use holdfast_proto::client::v1::Refusal;
+use holdfast_replica::{CallAnswer, CallId, StateAt};
 use holdfast_types::ConnectionId;
 
 use crate::fault::Ending;
@@ -63,6 +64,21 @@ pub enum Event {
     Arrival(ConnectionId, Direction),
     /// An application looks into its cache.
     Peek(Life),
+    /// An order of an application's arrives at the resource outside the cell.
+    Order {
+        /// Who gave it.
+        from: Life,
+        /// The generation that it carries.
+        generation: u64,
+    },
+    /// A client's process dies of itself.
+    Die(Life),
+    /// A call by name may reach its replica.
+    NamedArrives(CallId),
+    /// The answer to a call by name reaches the caller, with the master's address.
+    NamedTold(CallId, Box<(Result<CallAnswer, Refusal>, String)>),
+    /// A call by name has not been answered in time.
+    NamedGivesUp(CallId),
     /// Time for another fault.
     Fault,
     /// A fault ends.

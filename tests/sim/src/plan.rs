@@ -11,6 +11,7 @@ use holdfast_types::Planted;
 use crate::calm::Condition;
 use crate::rng::Rng;
 use crate::verdict::Invariant;
+use crate::workload::Theme;
 
 const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
@@ -62,6 +63,8 @@ pub struct Plan {
     pub faults_nanos: u64,
     /// The mean time from one fault to the next, in nanoseconds.
     pub fault_every_nanos: u64,
+    /// What most applications do.
+    pub theme: Theme,
     /// What the network does to everybody while faults are on.
     pub network: NetworkConditions,
     /// How long a sync takes at the most while faults are on, in nanoseconds.
@@ -148,6 +151,7 @@ impl Plan {
             replicas: options.replicas.unwrap_or(replicas),
             clients: options.clients.unwrap_or(clients),
             faults_nanos: options.seconds * 1_000 * MILLI,
+            theme: Theme::draw(&mut Rng::fork(seed, "theme")),
             fault_every_nanos: rng.between(500, 6_000) * MILLI,
             network: NetworkConditions::draw(&mut rng),
             sync_nanos_max: [Self::CALM_SYNC_NANOS, 2 * MILLI, 30 * MILLI][rng.index(3)],
@@ -166,10 +170,11 @@ impl fmt::Display for Plan {
         let network = &self.network;
         write!(
             f,
-            "{} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms; a \
+            "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms; a \
              fault every {} ms for {} s; \
              flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled; syncs up to {} us; \
              a snapshot every {} KiB, {} KiB of log behind it",
+            self.theme,
             self.replicas,
             self.clients,
             self.lease_ms,

@@ -13,7 +13,7 @@ use holdfast_state::{SnapshotReader, State};
 use holdfast_types::{ReplicaId, Time};
 use prost::Message;
 
-use crate::checker::determinism;
+use crate::checker::{determinism, onlooker};
 use crate::clock::{Clock, TrueTime};
 use crate::coverage::Situation;
 use crate::disk::Disk;
@@ -235,8 +235,10 @@ impl World {
                     format!("replica {}: the master is {master}, {term}", index + 1)
                 }),
                 Output::HandedOver | Output::Removed => stopped = true,
-                Output::Answer { call, answer, .. } => {
-                    self.operator_told(call, answer.as_ref().ok(), replica);
+                Output::Answer { call, answer, master_address } => {
+                    if let Some((answer, _)) = self.named_answered(call, (answer, master_address)) {
+                        self.operator_told(call, answer.as_ref().ok(), replica);
+                    }
                 }
                 // No run changes the membership yet.
                 Output::Members(_) => {}
@@ -372,6 +374,7 @@ impl World {
             self.stats.overlaps += u64::from(replica.is_master() && others > 0);
             if replica.is_master() {
                 self.sight_office(replica.term().0);
+                self.check_durable(replica.state())?;
             }
             let verb = if replica.is_master() { "takes office" } else { "leaves office" };
             self.trace.say(self.now, || format!("replica {} {verb}, {}", index + 1, replica.term()));
@@ -423,9 +426,19 @@ impl World {
         Ok(())
     }
 
+    /// A state that is in office, or is the last one, has all that clients were told of.
+    pub(crate) fn check_durable(&self, state: &State) -> Result<(), Violation> {
+        const MAY_VANISH: [&str; 4] = ["/tree/", "/registry/", "/named/", "/queue/"];
+        self.checkers.durability.check(
+            |path| state.read_stat(&onlooker(), path).ok(),
+            |path| MAY_VANISH.iter().any(|directory| path.starts_with(directory)),
+        )
+    }
+
     /// Compares the whole state of a replica that has caught up.
     pub(crate) fn compare_state(&mut self, index: usize) -> Result<(), Violation> {
         let Some(replica) = &self.servers[index].replica else { return Ok(()) };
+        self.check_durable(replica.state())?;
         let (reached, hash) = (replica.applied_index(), replica.state().hash());
         self.compare(index, reached, hash)
     }

@@ -104,6 +104,14 @@ stats! {
     kept_locks: "kept locks taken again",
     /// Names that an application was told do not exist.
     absent: "absent",
+    /// Calls by name.
+    named: "calls by name",
+    /// Of those, tries at another replica.
+    named_again: "tried elsewhere",
+    /// Orders that arrived at the resource which an elected client may give orders to.
+    orders: "orders",
+    /// Of those, refused because somebody later had been elected.
+    orders_refused: "refused as too late",
     /// Events that an application was told of.
     events_told: "events",
     /// Times when a session went over to another master.

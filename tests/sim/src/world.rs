@@ -5,6 +5,7 @@
 //! `client` and `wire`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::log::v1::Member;
@@ -15,10 +16,12 @@ use holdfast_types::{SessionId, Term};
 use crate::canon::Canon;
 use crate::checker::Checkers;
 use crate::checker::progress::Leftovers;
+use crate::checker::resource::Resource;
 use crate::client::{Client, principal};
 use crate::clock::TrueTime;
 use crate::coverage::{Coverage, Sights};
 use crate::event::Event;
+use crate::named::Named;
 use crate::network::{Network, Process};
 use crate::plan::{NetworkConditions, Options, Plan};
 use crate::queue::Queue;
@@ -86,6 +89,12 @@ pub struct World {
     pub(crate) last_call: u64,
     /// The calls for the end of a session.
     pub(crate) kills: BTreeMap<CallId, SessionId>,
+    /// The calls by name that are under way.
+    pub(crate) named: BTreeMap<CallId, Named>,
+    /// What the election's office protects.
+    pub(crate) resource: Resource,
+    /// The last sequencer that an application was given.
+    pub(crate) sequencer: Rc<str>,
     /// Found broken where there was no way to say so.
     pub(crate) broken: Option<Violation>,
     /// When the draining must have come to its end.
@@ -123,6 +132,9 @@ impl World {
             stats: Stats::default(),
             last_call: 0,
             kills: BTreeMap::new(),
+            named: BTreeMap::new(),
+            resource: Resource::default(),
+            sequencer: Rc::from(""),
             broken: None,
             deadline: TrueTime::ZERO,
             plan,
@@ -205,6 +217,12 @@ impl World {
             Event::GaveUp(connection) => self.give_up(connection),
             Event::Arrival(connection, direction) => self.arrive(connection, direction)?,
             Event::Peek(life) => self.peek(life)?,
+            Event::Order { from, generation } => self.order_arrives(from, generation)?,
+            Event::Die(life) if self.client_life(life.index) == life => self.client_dies(life.index),
+            Event::Die(_) => {}
+            Event::NamedArrives(call) => self.named_arrives(call)?,
+            Event::NamedTold(call, answer) => self.named_told(call, *answer)?,
+            Event::NamedGivesUp(call) => self.named_gives_up(call)?,
             Event::Fault => self.begin_fault()?,
             Event::FaultEnds(ending) => self.end_fault(ending)?,
             Event::Heal => self.heal()?,

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use holdfast_sim::coverage::Table;
 use holdfast_sim::{Options, Report, Verdict, replay, run, sum};
 
 /// Seeds of every test run. Whoever wants others runs the program.
@@ -35,8 +36,14 @@ fn run_all(seeds: &[u64], options: &Options) -> Vec<Report> {
 #[test]
 fn every_seed_passes_and_every_fault_happens() {
     let options = Options { seconds: 15, ..Options::default() };
-    let stats = sum(&run_all(&SEEDS.collect::<Vec<_>>(), &options));
+    let reports = run_all(&SEEDS.collect::<Vec<_>>(), &options);
+    let stats = sum(&reports);
     assert_eq!(stats.missing(), Vec::<&str>::new(), "{stats}");
+    let mut coverage = Table::default();
+    reports.iter().for_each(|report| coverage.add(&report.coverage));
+    let missed: Vec<&str> =
+        coverage.never().into_iter().filter(|one| one.is_common()).map(|one| one.label()).collect();
+    assert_eq!(missed, Vec::<&str>::new(), "{coverage}");
 }
 
 #[test]

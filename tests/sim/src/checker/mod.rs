@@ -5,13 +5,14 @@
 //! history that breaks it.
 //!
 //! Some know nothing of the log, and judge what any clients recorded, real ones too: [`beliefs`] and [`guards`] (I1),
-//! [`resource`] (I2), [`histories`] with [`linear`] and [`register`] (I5), [`counters`] (I6), [`changes`] (I8).
+//! [`resource`] (I2), [`histories`] with [`linear`] and [`register`] (I5), [`counters`] (I6), [`durability`] (I7), [`changes`] (I8).
 
 pub mod answers;
 pub mod beliefs;
 pub mod changes;
 pub mod counters;
 pub mod determinism;
+pub mod durability;
 pub mod exactly_once;
 pub mod fencing;
 pub mod guards;
@@ -118,6 +119,8 @@ pub struct Checkers {
     pub histories: histories::Histories,
     /// I6.
     pub exactly_once: exactly_once::ExactlyOnce,
+    /// I7.
+    pub durability: durability::Durability,
     /// I8.
     pub watches: watch::Watches,
 }

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{Contents, outcome};
+use holdfast_proto::client::v1::{Contents, SetContentsRequest, outcome};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::Effect;
 use holdfast_types::{HandleId, Revision, SessionId};
 
+use super::onlooker;
 use crate::canon::Step;
 use crate::verdict::{Invariant, Violation};
 
@@ -33,6 +34,9 @@ impl Reads {
     /// Takes in a step of the canonical log.
     pub fn see(&mut self, step: &Step<'_>) {
         self.newest = step.state.revision();
+        if let Some(Kind::SetContents(write)) = &step.command.kind {
+            return self.see_named(step, write);
+        }
         let Some(Kind::Request(request)) = &step.command.kind else { return };
         let Some(operation) = request.request.as_ref().and_then(|request| request.operation.as_ref()) else {
             return;
@@ -45,6 +49,20 @@ impl Reads {
                 // An Open may name its node relative to another.
                 let opened = step.state.session(*session).and_then(|session| session.handle_path(handle));
                 self.see_result(*session, handle, opened.map(ToString::to_string), operation, result);
+            }
+        }
+    }
+
+    /// A file was written by name, or was not.
+    fn see_named(&mut self, step: &Step<'_>, write: &SetContentsRequest) {
+        for effect in step.effects {
+            if let Effect::Decided { outcome, .. } = effect
+                && let Some(outcome::Result::Written(written)) = &outcome.result
+                && let Ok(stat) = step.state.read_stat(&onlooker(), &write.path)
+            {
+                let file = (write.path.clone(), stat.instance);
+                let revision = Revision(written.content_generation);
+                self.contents.entry(file).or_default().insert(revision, write.contents.clone());
             }
         }
     }

@@ -91,13 +91,11 @@ impl World {
             };
             let jeopardy = client.session.as_ref().is_some_and(|open| *open.state() == Belief::Jeopardy);
             let stopped = client.paused_until > self.now && client.guard.is_some();
-            let calls = !client.calls.is_empty();
             let expired = reason == EndReason::Expired;
             let reached = [
                 (expired && stopped, Situation::ExpiredWithGuard),
                 (expired && client.greets, Situation::ExpiryRacedAttachment),
                 (reason == EndReason::Killed && jeopardy, Situation::KilledInJeopardy),
-                (reason == EndReason::Idle && calls, Situation::IdleEndTaken),
             ];
             reached.into_iter().filter(|(so, _)| *so).for_each(|(_, situation)| self.sights.reach(situation));
         }

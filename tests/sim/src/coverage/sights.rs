@@ -39,6 +39,8 @@ pub(crate) struct Sights {
     names: BTreeSet<String>,
     /// Names that each session has had open.
     opened: BTreeMap<SessionId, BTreeSet<String>>,
+    /// The sessions that were told that they are idle, and that their end is wanted.
+    ending: BTreeSet<SessionId>,
     /// The sessions that the last entry ended.
     pub(crate) ended: Vec<(SessionId, EndReason)>,
     /// The last term that had a master.
@@ -83,6 +85,8 @@ impl Sights {
                         self.see_outcome(step.state, *session, number.0, operation, outcome);
                     }
                     self.decided.entry((*session, number.0)).or_insert(Term(term));
+                    let lives_on = self.ending.remove(session);
+                    self.reach_if(lives_on, Situation::IdleEndVoid);
                 }
                 Effect::LockGranted { session, grant } => {
                     let owner = (*session, HandleId(grant.handle));
@@ -111,16 +115,10 @@ impl Sights {
     ) {
         use Situation::*;
         let Some(result) = &outcome.result else { return };
-        let owner = |handle| (session, HandleId(handle));
         if let outcome::Result::Refusal(refusal) = result {
-            return match (operation, refusal.code()) {
-                (Operation::Delete(_), RefusalCode::Locked) => self.reach(DeleteMeetsLock),
-                (Operation::SetContents(_), RefusalCode::GenerationMismatch) => self.reach(LostCompareAndSet),
-                (_, RefusalCode::SequencerInvalid) => self.reach(SequencerOutlived),
-                (_, RefusalCode::NodeGone) => self.reach(HandleOutlivedNode),
-                _ => {}
-            };
+            return self.see_refusal(operation, refusal.code());
         }
+        let owner = |handle| (session, HandleId(handle));
         match (operation, result) {
             (Operation::Open(_), outcome::Result::Opened(opened)) => {
                 if let Some(path) = path_of(state, owner(number)) {
@@ -130,13 +128,7 @@ impl Sights {
                 }
             }
             (Operation::Acquire(acquire), outcome::Result::Queued(_)) => {
-                self.waiting.insert(owner(acquire.handle), number);
-                let lock = path_of(state, owner(acquire.handle)).and_then(|path| lock_of(state, &path));
-                let lock = lock.unwrap_or_default();
-                let shared = LockMode::Shared;
-                self.reach_if(acquire.mode() == shared && lock.mode() == shared, WriterBarsReaders);
-                let delayed = lock.holder_count == 0 && lock.delayed > 0 && lock.waiting == 1;
-                self.reach_if(delayed, AcquireMeetsDelay);
+                self.queue(state, owner(acquire.handle), number, acquire.mode());
             }
             (Operation::Acquire(acquire), outcome::Result::Granted(_)) => {
                 self.grant(state, owner(acquire.handle), number, acquire.mode());
@@ -158,6 +150,27 @@ impl Sights {
             }
             _ => {}
         }
+    }
+
+    fn see_refusal(&mut self, operation: &Operation, code: RefusalCode) {
+        use Situation::{DeleteMeetsLock, HandleOutlivedNode, LostCompareAndSet, SequencerOutlived};
+        match (operation, code) {
+            (Operation::Delete(_), RefusalCode::Locked) => self.reach(DeleteMeetsLock),
+            (Operation::SetContents(_), RefusalCode::GenerationMismatch) => self.reach(LostCompareAndSet),
+            (_, RefusalCode::SequencerInvalid) => self.reach(SequencerOutlived),
+            (_, RefusalCode::NodeGone) => self.reach(HandleOutlivedNode),
+            _ => {}
+        }
+    }
+
+    /// An Acquire waits.
+    fn queue(&mut self, state: &State, owner: Owner, number: u64, mode: LockMode) {
+        self.waiting.insert(owner, number);
+        let lock = path_of(state, owner).and_then(|path| lock_of(state, &path)).unwrap_or_default();
+        let shared = mode == LockMode::Shared && lock.mode() == LockMode::Shared;
+        self.reach_if(shared, Situation::WriterBarsReaders);
+        let delayed = lock.holder_count == 0 && lock.delayed > 0 && lock.waiting == 1;
+        self.reach_if(delayed, Situation::AcquireMeetsDelay);
     }
 
     fn grant(&mut self, state: &State, owner: Owner, number: u64, mode: LockMode) {
@@ -190,6 +203,7 @@ impl Sights {
         self.holding.retain(|(of, _), _| *of != session);
         self.untold.retain(|(of, _)| *of != session);
         self.attached.remove(&session);
+        self.ending.remove(&session);
         self.opened.remove(&session);
         self.ended.push((session, reason));
     }
@@ -217,6 +231,9 @@ impl Sights {
         };
         let found = frame.replies.iter().any(found);
         self.reach_if(found, AnsweredFromRecord);
+        if frame.ending.as_ref().is_some_and(|ending| ending.reason() == EndReason::Idle) {
+            self.ending.insert(session);
+        }
         let events = frame.notices.iter().any(|notice| !notice.events.is_empty());
         match &frame.hello {
             Some(server_frame::Hello::Attached(attached)) => {

@@ -30,14 +30,21 @@ pub(super) fn client(world: &mut World, index: usize) {
         return;
     }
     world.stats.client_crashes += 1;
-    world.sight_client_crash(index);
-    let life = world.client_life(index);
-    for connection in world.streams.select(|stream| stream.client == life) {
-        world.reset(connection, Direction::Up);
-        world.streams.close(connection, Direction::Down);
+    world.client_dies(index);
+}
+
+impl World {
+    /// A client's process is gone, whatever it was of.
+    pub(crate) fn client_dies(&mut self, index: usize) {
+        self.sight_client_crash(index);
+        let life = self.client_life(index);
+        for connection in self.streams.select(|stream| stream.client == life) {
+            self.reset(connection, Direction::Up);
+            self.streams.close(connection, Direction::Down);
+        }
+        self.forget_session(index);
+        self.plan_session(index);
     }
-    world.forget_session(index);
-    world.plan_session(index);
 }
 
 /// A replica is stopped in the normal way, and hands over first if it is master.

@@ -5,24 +5,40 @@
 //! gives back what it holds.
 
 mod access;
+mod by_name;
+mod churn;
 mod counter;
+mod election;
 mod fenced;
+mod hot;
 mod idler;
 mod locks;
+mod queue;
 mod reader;
+mod registry;
+mod theme;
 mod tree;
 mod watcher;
 mod writer;
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{self as wire, Creation, HandleEvent, LockMode, NodeKind};
+use holdfast_proto::client::v1::{self as wire, Creation, HandleEvent, LockMode, NodeKind, Refusal};
+use holdfast_replica::{CallAnswer, CallRequest};
 use holdfast_session::{CallError, Completion, Token};
 
 use crate::rng::Rng;
 
+pub(crate) use election::OFFICE;
+pub use theme::Theme;
+
 /// What came of a call.
 pub type CallResult = Result<Completion, CallError>;
+
+/// What came of a call by name; without a refusal if that is not known.
+pub type NamedResult = Result<CallAnswer, Option<Refusal>>;
 
 /// What an application wants done.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +62,26 @@ pub enum Action {
     Unguard,
     /// It is done with its session.
     Close,
+    /// Make a call by name.
+    CallByName {
+        /// Finds the caller again.
+        token: Token,
+        /// The instance of the node, if the caller knows it.
+        instance: Option<u64>,
+        /// The call.
+        request: Box<CallRequest>,
+    },
+    /// Send an order to the resource that the office protects.
+    Order {
+        /// The generation that it carries.
+        generation: u64,
+        /// How long it takes.
+        nanos: u64,
+    },
+    /// The process dies.
+    Die,
+    /// The application keeps its process so busy that the library gets nothing done, for so many nanoseconds.
+    Busy(u64),
     /// Wake it after so many nanoseconds. The last such wish counts.
     Wake(u64),
 }
@@ -59,6 +95,10 @@ pub struct App<'a> {
     pub draining: bool,
     /// The client is the one who may write access control lists.
     pub is_keeper: bool,
+    /// A sequencer that somebody was given; empty if there is none yet.
+    pub sequencer: Rc<str>,
+    /// How long the session has been there, in milliseconds.
+    pub age_ms: u64,
     /// The last token given in this session.
     last_token: &'a mut u64,
     /// Begins every content that this session writes, so that no two writes of a run are alike.
@@ -69,7 +109,8 @@ pub struct App<'a> {
 impl<'a> App<'a> {
     /// For a session whose writes begin with `name`.
     pub fn new(rng: &'a mut Rng, draining: bool, last_token: &'a mut u64, name: &'a str) -> Self {
-        Self { rng, draining, is_keeper: false, last_token, name, actions: Vec::new() }
+        let (sequencer, actions) = (Rc::from(""), Vec::new());
+        Self { rng, draining, is_keeper: false, sequencer, age_ms: 0, last_token, name, actions }
     }
 
     /// What is wanted, in order.
@@ -78,9 +119,13 @@ impl<'a> App<'a> {
         self.actions
     }
 
-    fn call(&mut self, operation: Operation) -> Token {
+    fn token(&mut self) -> Token {
         *self.last_token += 1;
-        let token = Token(*self.last_token);
+        Token(*self.last_token)
+    }
+
+    fn call(&mut self, operation: Operation) -> Token {
+        let token = self.token();
         self.actions.push(Action::Call(token, operation));
         token
     }
@@ -158,12 +203,24 @@ pub enum Workload {
     Fenced(fenced::Fenced),
     /// Does nothing.
     Idler(idler::Idler),
+    /// Waits for a lock with many others.
+    Queue(queue::Queue),
+    /// Reads and writes one file with everybody else.
+    Hot(hot::Hot),
+    /// Wants to be elected.
+    Election(election::Election),
+    /// Registers itself, or watches who does.
+    Registry(registry::Registry),
+    /// Is soon over.
+    Churn(churn::Churn),
+    /// Calls by name.
+    ByName(by_name::ByName),
 }
 
 impl Workload {
     /// One of chance. Many of them take locks.
     pub fn draw(rng: &mut Rng) -> Self {
-        match rng.below(46) / 2 {
+        match rng.below(58) / 2 {
             0..=5 => Self::Locks(locks::Locks::draw(rng)),
             6 => Self::Counter(counter::Counter::default()),
             7..=9 => Self::Writer(writer::Writer::draw(rng)),
@@ -172,6 +229,12 @@ impl Workload {
             14 | 15 => Self::Watcher(watcher::Watcher::draw(rng)),
             16 | 17 => Self::Access(access::Access::default()),
             18 | 19 => Self::Fenced(fenced::Fenced::draw(rng)),
+            23 => Self::Queue(queue::Queue::draw(rng)),
+            24 => Self::Hot(hot::Hot::draw(rng)),
+            25 => Self::Election(election::Election::draw(rng)),
+            26 => Self::Registry(registry::Registry::draw(rng)),
+            27 => Self::Churn(churn::Churn::draw(rng)),
+            28 => Self::ByName(by_name::ByName::draw(rng)),
             _ => Self::Idler(idler::Idler::default()),
         }
     }
@@ -193,7 +256,13 @@ impl Workload {
             Self::Watcher(watcher) => watcher.start(app),
             Self::Access(access) => access.start(app),
             Self::Fenced(fenced) => fenced.start(app),
-            Self::Idler(_) => {}
+            Self::Idler(idler) => idler.start(app),
+            Self::Queue(queue) => queue.start(app),
+            Self::Hot(hot) => hot.start(app),
+            Self::Election(election) => election.start(app),
+            Self::Registry(registry) => registry.start(app),
+            Self::Churn(churn) => churn.start(app),
+            Self::ByName(caller) => caller.start(app),
         }
     }
 
@@ -209,6 +278,12 @@ impl Workload {
             Self::Access(access) => access.wake(app),
             Self::Fenced(fenced) => fenced.wake(app),
             Self::Idler(idler) => idler.wake(app),
+            Self::Queue(queue) => queue.wake(app),
+            Self::Hot(hot) => hot.wake(app),
+            Self::Election(election) => election.wake(app),
+            Self::Registry(registry) => registry.wake(app),
+            Self::Churn(churn) => churn.wake(app),
+            Self::ByName(caller) => caller.wake(app),
         }
     }
 
@@ -217,6 +292,7 @@ impl Workload {
         match self {
             Self::Watcher(watcher) => watcher.hear(app, event),
             Self::Locks(locks) => locks.hear(app, event),
+            Self::Registry(registry) => registry.hear(app, event),
             _ => {}
         }
     }
@@ -232,7 +308,19 @@ impl Workload {
             Self::Watcher(watcher) => watcher.completed(app, token, result),
             Self::Access(access) => access.completed(app, token, result),
             Self::Fenced(fenced) => fenced.completed(app, token, result),
-            Self::Idler(_) => {}
+            Self::Queue(queue) => queue.completed(app, token, result),
+            Self::Hot(hot) => hot.completed(app, token, result),
+            Self::Election(election) => election.completed(app, token, result),
+            Self::Registry(registry) => registry.completed(app, token, result),
+            Self::Churn(churn) => churn.completed(app, token, result),
+            Self::Idler(_) | Self::ByName(_) => {}
+        }
+    }
+
+    /// A call by name ended.
+    pub fn answered(&mut self, app: &mut App<'_>, token: Token, result: &NamedResult) {
+        if let Self::ByName(caller) = self {
+            caller.answered(app, token, result);
         }
     }
 }

@@ -39,7 +39,7 @@ enum Stage {
 impl Reader {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         Self {
-            directory: ["/files", "/files", "/tree"][rng.index(3)],
+            directory: ["/files", "/files", "/tree", "/named"][rng.index(4)],
             pause_ms_max: [5, 30, 300][rng.index(3)],
             caching: rng.per_mille(600),
             settles: rng.per_mille(600),
