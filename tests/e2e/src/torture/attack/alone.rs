@@ -19,8 +19,10 @@ const FINAL: i32 = 3;
 /// Does such a fault. The cell serves before it, and must afterwards.
 pub(super) async fn perform(field: &mut Field, fault: &Fault) -> anyhow::Result<()> {
     let ids: Vec<u64> = field.cell.replicas.keys().copied().collect();
-    let drawn = ids[usize::try_from(fault.draw % ids.len().max(1) as u64).unwrap_or(0)];
     let small = field.cell.replicas.values().find(|replica| replica.disk.is_some()).map(|replica| replica.id);
+    // Who has the small disk keeps it: whoever came in its place would have none that can be filled.
+    let large: Vec<u64> = ids.iter().copied().filter(|id| Some(*id) != small).collect();
+    let drawn = large[usize::try_from(fault.draw % large.len().max(1) as u64).unwrap_or(0)];
     let whom = match fault.kind {
         Kind::Wipe if !field.cell.has_spare() => return Ok(()),
         Kind::Wipe => Some(drawn),
