@@ -20,8 +20,9 @@ use tempfile::TempDir;
 
 use crate::certs::{self, CertsError, CertsOptions};
 use crate::config::{BOOTSTRAP_WITH_TLS, ClientCertificates, Config, TlsConfig};
+use crate::in_process::Server;
 use crate::listen::{ListenError, Listeners};
-use crate::server::{Server, ServerError};
+use crate::server::ServerError;
 use crate::storage::sync_dir;
 
 const RECORD_NAME: &str = "cell.toml";

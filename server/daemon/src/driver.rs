@@ -14,7 +14,7 @@ use std::sync::Arc;
 use holdfast_proto::client::v1::{Refusal, ServerFrame, StatusResponse};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Fault, Input, Output, Persist, Replica, StateAt};
-use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, Time};
 use prost::Message;
 use slog::{Logger, info, warn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use crate::logging::AbortOnPanic;
 use crate::outbox::{Outbox, PushError};
 use crate::peers::Peers;
+use crate::server::Leadership;
 use crate::storage::StorageError;
 use crate::storage::snapshot_files::SnapshotFiles;
 use crate::storage::writer::LogWriter;
@@ -111,7 +112,7 @@ pub(crate) struct Driver {
     snapshots: Arc<SnapshotFiles>,
     peers: Peers,
     /// Who is master, for whoever waits for one.
-    masters: watch::Sender<Option<ReplicaId>>,
+    masters: watch::Sender<Leadership>,
     connections: HashMap<ConnectionId, Arc<Outbox<ServerFrame>>>,
     calls: HashMap<CallId, PendingCall>,
     next_call: u64,
@@ -135,7 +136,7 @@ pub(crate) struct Parts {
     /// The other replicas.
     pub(crate) peers: Peers,
     /// Told who is master.
-    pub(crate) masters: watch::Sender<Option<ReplicaId>>,
+    pub(crate) masters: watch::Sender<Leadership>,
     /// The program's log.
     pub(crate) logger: Logger,
 }
@@ -308,7 +309,7 @@ impl Driver {
                     Some(master) => info!(self.logger, "{master} is the master"; "term" => %term),
                     None => info!(self.logger, "no master is known"; "term" => %term),
                 }
-                self.masters.send_replace(master);
+                self.masters.send_replace(Leadership { master, term });
             }
             Output::HandedOver => return Some(Ended::HandedOver),
             Output::Removed => return Some(Ended::Removed),

@@ -1,6 +1,7 @@
 //! A replica as a process: it performs what the pure machine in `holdfast-replica` asks for.
 //!
-//! - [`server`]: one replica put together; [`Server`] and [`run_replica_blocking`]
+//! - [`server`]: one replica put together; [`run_replica_blocking`]
+//! - `in_process`: [`Server`], a replica within this process, and what can be done to it there
 //! - [`dev`]: a cell of several replicas in one process
 //! - `driver`: the loop around the core
 //! - `front`: the gRPC services for clients; `peers`: the transport between replicas
@@ -24,6 +25,7 @@ mod founding;
 mod front;
 mod guests;
 pub mod identity;
+mod in_process;
 mod listen;
 pub mod logging;
 mod outbox;
@@ -35,7 +37,8 @@ pub mod storage;
 mod tls;
 
 pub use founding::FoundingError;
+pub use in_process::{Server, Standstill};
 pub use listen::{ListenError, Listeners};
-pub use server::{Server, ServerError, run_replica_blocking};
+pub use server::{Leadership, ServerError, run_replica_blocking};
 pub use signals::StopSignals;
 pub use tls::TlsError;

@@ -1,21 +1,19 @@
 //! One replica, put together: sockets, data directory, founding, core, and back again.
 //!
 //! A replica runs on one thread with a single-threaded runtime of its own (design.md §10): [`run_replica_blocking`]
-//! takes the calling thread, [`Server::start`] starts one. The order of a life is in `Life::live`: bind, open the
+//! takes the calling thread, [`Server::start`](crate::Server::start) starts one. The order of a life is in `Life::live`: bind, open the
 //! data directory, answer Hellos, come to a cell, recover, serve, hand over, close.
 //!
 //! Invariant: the replica serves nobody before its data directory is found whole, and what it acknowledged is
 //! durable when it ends, however it ends.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::thread;
 
 use holdfast_proto::peer::v1::Identity;
 use holdfast_replica::{Input, Replica};
-use holdfast_types::{Duration, Principal, ReplicaId};
+use holdfast_types::{Duration, Principal, ReplicaId, Term};
 use slog::{Logger, error, info, warn};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,7 +40,7 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 /// Clients get so long to read what was sent to them.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Background work gets so long to end; only a snapshot that is being written needs it, and it is not lost.
-const BACKGROUND_MAX: Duration = Duration::from_secs(1);
+pub(crate) const BACKGROUND_MAX: Duration = Duration::from_secs(1);
 
 /// Why a replica cannot run, or cannot run on.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +99,17 @@ pub(crate) enum Stop {
     Gracefully,
     /// At once.
     Now,
+    /// As a process that gets SIGKILL: nothing more is said, and nothing more written.
+    Killed,
+}
+
+/// What a replica knows of who leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, if it knows one. It serves as soon as it has applied everything of its predecessors.
+    pub master: Option<ReplicaId>,
+    /// The replica's term: of two that disagree, the one with the greater term knows better.
+    pub term: Term,
 }
 
 /// Runs one replica on this thread until SIGTERM or SIGINT, and then stops it gracefully; a second signal stops it
@@ -115,11 +124,12 @@ pub fn run_replica_blocking(config: Config, logger: Logger) -> Result<(), Server
     let runtime = runtime()?;
     let (stop, stops) = watch::channel(Stop::No);
     let (ready, _) = oneshot::channel();
-    let (masters, _) = watch::channel(None);
+    let (masters, _) = watch::channel(Leadership::default());
     let lived = runtime.block_on(async {
         let signals = tokio::spawn(StopSignals::listen()?.stop_replica(stop, logger.clone()));
         let hangups = Some(signal(SignalKind::hangup())?);
-        let lived = Life { config, logger, stops, masters, hangups }.live(listeners, ready).await;
+        let life = Life { config, logger, stops, masters, hangups };
+        let lived = life.live(listeners, core_queue(), ready).await;
         signals.abort();
         lived
     });
@@ -127,126 +137,26 @@ pub fn run_replica_blocking(config: Config, logger: Logger) -> Result<(), Server
     lived
 }
 
-/// A replica within this process, on a thread of its own. Dropping it stops the replica at once, without handing
-/// over; [`Server::stop`] is the better way.
-#[derive(Debug)]
-pub struct Server {
-    replica: ReplicaId,
-    peer_address: SocketAddr,
-    client_address: SocketAddr,
-    stop: watch::Sender<Stop>,
-    master: watch::Receiver<Option<ReplicaId>>,
-    ended: oneshot::Receiver<Result<(), ServerError>>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Server {
-    /// Starts a replica that listens where `config` says. Returns once it listens and its data directory is found
-    /// fit; it may then still have to found its cell. Dropping the future stops the replica.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot run.
-    pub async fn start(config: Config, logger: Logger) -> Result<Self, ServerError> {
-        let listeners = Listeners::bind(&config.peer_listen, &config.client_listen)?;
-        Self::start_on(listeners, config, logger).await
-    }
-
-    /// Like [`Server::start`], on sockets that are bound already.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot run.
-    pub async fn start_on(listeners: Listeners, config: Config, logger: Logger) -> Result<Self, ServerError> {
-        let replica = config.replica;
-        let (peer_address, client_address) = listeners.addresses()?;
-        let (stop, stops) = watch::channel(Stop::No);
-        let (masters, master) = watch::channel(None);
-        let (ready, is_ready) = oneshot::channel();
-        let (end, mut ended) = oneshot::channel();
-        let life = Life { config, logger, stops, masters, hangups: None };
-        let thread = thread::Builder::new().name(format!("replica-{}", replica.0)).spawn(move || {
-            // Nobody is left to tell if the owner has dropped the server.
-            let _ = end.send(life.live_on_this_thread(listeners, ready));
-        })?;
-        tokio::select! {
-            biased;
-            Ok(()) = is_ready => {}
-            lived = &mut ended => lived.unwrap_or_else(|_| Err(panicked()))?,
-        }
-        Ok(Self { replica, peer_address, client_address, stop, master, ended, thread })
-    }
-
-    /// The replica's id.
-    #[must_use]
-    pub fn replica(&self) -> ReplicaId {
-        self.replica
-    }
-
-    /// Where it listens for other replicas.
-    #[must_use]
-    pub fn peer_address(&self) -> SocketAddr {
-        self.peer_address
-    }
-
-    /// Where it listens for clients.
-    #[must_use]
-    pub fn client_address(&self) -> SocketAddr {
-        self.client_address
-    }
-
-    /// Waits until the replica knows a master, and says which; `None` if it ends before. Dropping the future loses
-    /// nothing.
-    pub async fn master(&mut self) -> Option<ReplicaId> {
-        let master = self.master.wait_for(Option::is_some).await;
-        master.ok().and_then(|master| *master)
-    }
-
-    /// Stops the replica: hands over what it leads, says goodbye to its clients, and makes everything durable.
-    /// Returns when its thread has ended. Dropping the future does not take the wish back.
-    ///
-    /// # Errors
-    ///
-    /// Why it had ended before, if it had.
-    pub async fn stop(self) -> Result<(), ServerError> {
-        self.stop.send_replace(Stop::Gracefully);
-        self.ended.await.unwrap_or_else(|_| Err(panicked()))
-    }
-
-    /// Stops the replica at once, without handing over, and blocks until its thread has ended.
-    pub(crate) fn halt(self) {
-        self.stop.send_replace(Stop::Now);
-        // A panic of the thread is in the log.
-        let _ = self.thread.join();
-    }
-
-    /// Waits until the replica ends by itself. Dropping the future loses nothing.
-    ///
-    /// # Errors
-    ///
-    /// Why it has ended.
-    pub async fn ended(&mut self) -> Result<(), ServerError> {
-        (&mut self.ended).await.unwrap_or_else(|_| Err(panicked()))
-    }
-}
-
-/// The thread's panic is in the log.
-fn panicked() -> ServerError {
-    ServerError::System(io::Error::other("the replica's thread has panicked"))
-}
-
-fn runtime() -> io::Result<Runtime> {
+pub(crate) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
+/// The core's queue, from both ends.
+pub(crate) type CoreQueue = (mpsc::Sender<CoreInput>, mpsc::Receiver<CoreInput>);
+
+/// A queue for a replica's core.
+pub(crate) fn core_queue() -> CoreQueue {
+    mpsc::channel(INPUTS_WAITING_MAX)
+}
+
 /// What a replica needs from its beginning to its end.
-struct Life {
-    config: Config,
-    logger: Logger,
-    stops: watch::Receiver<Stop>,
-    masters: watch::Sender<Option<ReplicaId>>,
+pub(crate) struct Life {
+    pub(crate) config: Config,
+    pub(crate) logger: Logger,
+    pub(crate) stops: watch::Receiver<Stop>,
+    pub(crate) masters: watch::Sender<Leadership>,
     /// SIGHUPs, where the process is the replica's: each has the files of TLS read again.
-    hangups: Option<Signal>,
+    pub(crate) hangups: Option<Signal>,
 }
 
 /// What serves the sockets: they are up before the cell is, and down after the core is.
@@ -260,27 +170,21 @@ struct Fronts {
 }
 
 impl Life {
-    fn live_on_this_thread(
-        self,
+    /// From the first socket to the last. Dropping the future leaves the replica as if its process had been killed.
+    pub(crate) async fn live(
+        mut self,
         listeners: Listeners,
+        (core, inputs): CoreQueue,
         ready: oneshot::Sender<()>,
     ) -> Result<(), ServerError> {
-        let runtime = runtime()?;
-        let lived = runtime.block_on(self.live(listeners, ready));
-        runtime.shutdown_timeout(BACKGROUND_MAX);
-        lived
-    }
-
-    async fn live(mut self, listeners: Listeners, ready: oneshot::Sender<()>) -> Result<(), ServerError> {
         let tls = self.begin_tls()?;
         let mut dir = DataDir::open(&self.config)?;
         if dir.identity().stage == Stage::Fresh {
             // Makes an empty log, so that one that is missing later is known to be lost.
             drop(recovery::boot(&dir, &self.config, &self.logger)?);
         }
-        let book =
-            Arc::new(PeerBook::new(self.introduction(&dir), founding_of(&dir, &self.config), tls.clone()));
-        let (core, inputs) = mpsc::channel(INPUTS_WAITING_MAX);
+        let book = PeerBook::new(self.introduction(&dir), founding_of(&dir, &self.config), tls.clone());
+        let book = Arc::new(book.with_routes(self.config.peer_routes.clone()));
         let fronts = self.open_fronts(listeners, &book, &core, tls.as_ref())?;
         // Nobody need be waiting for it.
         let _ = ready.send(());

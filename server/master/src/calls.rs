@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome};
+use holdfast_proto::client::v1::{self as client, EndReason, Outcome, RefusalCode, outcome};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::State;
 use holdfast_types::{Principal, SessionId};
@@ -119,9 +119,12 @@ impl Master {
                 .and_then(|()| state.list_handles(list))
                 .map(CallAnswer::ListHandles),
             CallRequest::KillSession(kill) => match state.may_administer(principal) {
-                Ok(()) => return self.kill(state, call, SessionId(kill.session)),
+                Ok(()) => return self.ask_to_end(state, call, SessionId(kill.session), EndReason::Killed),
                 Err(refusal) => Err(refusal),
             },
+            CallRequest::ExpireSession(session) => {
+                return self.ask_to_end(state, call, *session, EndReason::Expired);
+            }
             change => Err(refusal(RefusalCode::Protocol, format!("{change:?} is no read"))),
         };
         self.answer(call, answer);

@@ -100,8 +100,8 @@ impl Master {
         self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
     }
 
-    /// An operator wants a session to end. A round has confirmed that this is the master.
-    pub(crate) fn kill(&mut self, state: &State, call: CallId, session: SessionId) {
+    /// An operator wants a session to end, or a test wants it to expire. A round has confirmed that this is the master.
+    pub(crate) fn ask_to_end(&mut self, state: &State, call: CallId, session: SessionId, reason: EndReason) {
         if state.session(session).is_none() {
             let message = format!("there is no session {}: it has ended, or never was", session.0);
             return self.answer(call, Err(refusal(RefusalCode::UnknownSession, message)));
@@ -109,7 +109,7 @@ impl Master {
         self.kills.calls.entry(session).or_default().push(call);
         let entry = self.sessions.entry(session);
         if entry.end != End::Proposed {
-            entry.end = End::Asked(EndReason::Killed);
+            entry.end = End::Asked(reason);
             self.say_ending(session);
         }
     }

@@ -3,7 +3,7 @@
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::Effect;
-use holdfast_types::{ConnectionId, Principal, ReplicaId};
+use holdfast_types::{ConnectionId, Principal, ReplicaId, SessionId};
 
 /// One unary call, so that its answer finds its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +101,9 @@ pub enum CallRequest {
     ListSessions(client::ListSessionsRequest),
     /// Ends a session.
     KillSession(client::KillSessionRequest),
+    /// Ends a session as if its lease had run out. No call of a client becomes this: it is for the owner of a replica in
+    /// his own process, who tests with it.
+    ExpireSession(SessionId),
     /// Lists open handles.
     ListHandles(client::ListHandlesRequest),
     /// Adds a replica as a learner.
@@ -132,7 +135,7 @@ pub enum CallAnswer {
     Settings(client::Settings),
     /// To [`CallRequest::ListSessions`].
     ListSessions(client::ListSessionsResponse),
-    /// To [`CallRequest::KillSession`].
+    /// To [`CallRequest::KillSession`] and [`CallRequest::ExpireSession`].
     KillSession(client::KillSessionResponse),
     /// To [`CallRequest::ListHandles`].
     ListHandles(client::ListHandlesResponse),

@@ -189,6 +189,13 @@ impl Session {
         }
         match reason {
             EndReason::Killed => self.agree_to_end(Ended::Killed),
+            // The lease is to be taken for run out: what comes with that, comes.
+            EndReason::Expired => {
+                if self.state == State::Safe {
+                    self.change_state(State::Jeopardy);
+                }
+                self.agree_to_end(Ended::Expired);
+            }
             EndReason::Idle => {
                 // Handles that only the cache keeps do not count. They are gone at the cell first: ending an idle
                 // session must not be what closes a handle.

@@ -195,7 +195,11 @@ fn fill(frame: &mut wire::ServerFrame, part: &str, line: &mut ArgumentConsumer<'
             frame.ended = Some(wire::SessionEnded { reason: reason.into() });
         }
         "ending" => {
-            let reason = if rest == "idle" { wire::EndReason::Idle } else { wire::EndReason::Killed };
+            let reason = match rest {
+                "idle" => wire::EndReason::Idle,
+                "expired" => wire::EndReason::Expired,
+                _ => wire::EndReason::Killed,
+            };
             frame.ending = Some(wire::SessionEnding { reason: reason.into() });
         }
         "void" => {

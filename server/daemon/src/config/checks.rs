@@ -54,6 +54,7 @@ pub(super) fn config(mut sources: Sources) -> Result<Config, ConfigError> {
         client_advertise: client.advertise,
         join: members.join,
         members: members.list,
+        peer_routes: BTreeMap::new(),
         settings,
         tls,
         tick_ms: timing.tick_ms,

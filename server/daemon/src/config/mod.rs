@@ -17,6 +17,7 @@ mod flags;
 mod source;
 mod value;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -64,6 +65,9 @@ pub struct Config {
     pub members: Vec<FoundingMember>,
     /// The replica joins a cell that exists instead of founding one.
     pub join: bool,
+    /// Where this replica dials others instead of their addresses in the cell. No source sets it: it is for programs that
+    /// run replicas themselves and put something between them.
+    pub peer_routes: BTreeMap<ReplicaId, String>,
     /// The settings that the cell begins with; complete.
     pub settings: Settings,
     /// Who speaks for the replica, and whom it believes; `None`: it runs without TLS, and believes everybody.
@@ -194,6 +198,7 @@ impl Config {
             client_advertise: own.client_address,
             members,
             join: false,
+            peer_routes: BTreeMap::new(),
             settings: holdfast_state::settings::defaults(),
             tls: None,
             tick_ms: 50,

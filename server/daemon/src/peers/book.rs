@@ -21,6 +21,8 @@ pub(crate) struct PeerBook {
     inner: Mutex<Book>,
     /// How to connect to others; `None`: without TLS.
     tls: Option<Arc<Tls>>,
+    /// Where to dial others instead of their addresses: see [`Config`](crate::config::Config).
+    routes: BTreeMap<ReplicaId, String>,
     /// The id of the cell that has made contact, if this replica is waiting for one.
     contacted: watch::Sender<Option<u64>>,
     /// Changes when the members do: whoever was admitted before may not be any more.
@@ -45,10 +47,21 @@ impl PeerBook {
         Self {
             inner: Mutex::new(Book { roster, founding, streams: BTreeMap::new() }),
             tls,
+            routes: BTreeMap::new(),
             contacted: watch::Sender::new(None),
             members: watch::Sender::new(()),
             stop: watch::Sender::new(None),
         }
+    }
+
+    /// The same, but others are dialled where `routes` says.
+    pub(crate) fn with_routes(self, routes: BTreeMap<ReplicaId, String>) -> Self {
+        Self { routes, ..self }
+    }
+
+    /// Where to dial the replica whose address in the cell is `address`.
+    pub(super) fn route<'a>(&'a self, id: ReplicaId, address: &'a str) -> &'a str {
+        self.routes.get(&id).map_or(address, String::as_str)
     }
 
     /// This replica.

@@ -46,6 +46,7 @@ pub(crate) async fn greet(
 }
 
 async fn connect(book: &PeerBook, id: ReplicaId, address: &str) -> Result<Connection, String> {
+    let address = book.route(id, address);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| format!("{address:?} is not an address: it must be host:port"))?
         .connect_timeout(HELLO_TIMEOUT)

@@ -9,10 +9,12 @@
 //! A snapshot's file is durable before the log that it replaces is gone; a crash between the two leaves both, and
 //! `recovery` sorts that out. The log is never trimmed beyond the newest complete snapshot. After the first
 //! failure nothing is written, reported or tried again: the owner is told, and ends the process (design.md §8).
+//! A writer that is dropped and not closed leaves the disk as a process that was killed does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -38,8 +40,16 @@ const TRIMS_WAITING_MAX: usize = 16;
 #[error("the log can no longer be written")]
 pub struct LogStopped;
 
-/// Owns the threads that write and trim the log.
+/// Owns the threads that write and trim the log. Dropping it discards what is queued, and blocks until the threads have
+/// ended: nothing touches the disk afterwards.
 pub struct LogWriter {
+    /// `None` once the writer is closed.
+    running: Option<Running>,
+    /// What is queued is not to be written any more.
+    abandoned: Arc<AtomicBool>,
+}
+
+struct Running {
     queue: SyncSender<Persist>,
     writer: JoinHandle<Option<LogStore>>,
     trimmer: JoinHandle<Option<()>>,
@@ -71,7 +81,9 @@ impl LogWriter {
         let log = store.trimmer();
         let trimming =
             Trimming { log, snapshots: Arc::clone(&snapshots), trims_wanted, logger: logger.clone() };
-        let writing = Writing { store, snapshots, persists, trims, logger, on_persisted };
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let give_up = Arc::clone(&abandoned);
+        let writing = Writing { store, snapshots, persists, trims, give_up, logger, on_persisted };
         let (on_trim_failure, trim_dir) = (Arc::clone(&on_failure), dir.clone());
         let spawned = thread::Builder::new()
             .name("log-trimmer".to_owned())
@@ -83,7 +95,7 @@ impl LogWriter {
                 Ok((writer, trimmer))
             });
         let (writer, trimmer) = spawned.map_err(no_thread)?;
-        Ok(Self { queue, writer, trimmer })
+        Ok(Self { running: Some(Running { queue, writer, trimmer }), abandoned })
     }
 
     /// Queues what must be made durable. Blocks while the queue is full.
@@ -92,7 +104,8 @@ impl LogWriter {
     ///
     /// If the thread has failed, which its owner knows already.
     pub fn submit(&self, persist: Persist) -> Result<(), LogStopped> {
-        self.queue.send(persist).map_err(|_| LogStopped)
+        let running = self.running.as_ref().ok_or(LogStopped)?;
+        running.queue.send(persist).map_err(|_| LogStopped)
     }
 
     /// Writes what is queued, ends the threads, and marks the log as closed in the normal way.
@@ -100,8 +113,8 @@ impl LogWriter {
     /// # Errors
     ///
     /// If the disk fails now. What failed before was reported before, and is no error here.
-    pub fn close(self) -> Result<(), StorageError> {
-        let Self { queue, writer, trimmer } = self;
+    pub fn close(mut self) -> Result<(), StorageError> {
+        let Some(Running { queue, writer, trimmer }) = self.running.take() else { return Ok(()) };
         drop(queue);
         // The writer holds the trimmer's queue, so they end in this order. Their panics are caught inside.
         let store = writer.join().ok().flatten();
@@ -113,12 +126,25 @@ impl LogWriter {
     }
 }
 
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        let Some(Running { queue, writer, trimmer }) = self.running.take() else { return };
+        self.abandoned.store(true, Ordering::Relaxed);
+        drop(queue);
+        // Their panics are caught inside.
+        let _ = writer.join();
+        let _ = trimmer.join();
+    }
+}
+
 /// The writer's thread.
 struct Writing<F> {
     store: LogStore,
     snapshots: Arc<SnapshotFiles>,
     persists: Receiver<Persist>,
     trims: SyncSender<u64>,
+    /// Set when nothing more is to be written.
+    give_up: Arc<AtomicBool>,
     logger: Logger,
     on_persisted: F,
 }
@@ -127,6 +153,9 @@ impl<F: FnMut(u64)> Writing<F> {
     fn run(mut self) -> Result<LogStore, StorageError> {
         let mut next = self.persists.recv().ok();
         while let Some(first) = next.take() {
+            if self.give_up.load(Ordering::Relaxed) {
+                break;
+            }
             if first.snapshot.is_some() {
                 self.replace(first)?;
             } else {

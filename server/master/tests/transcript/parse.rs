@@ -5,6 +5,7 @@ use std::error::Error;
 use goldenscript::ArgumentConsumer;
 use holdfast_master::CallRequest;
 use holdfast_proto::client::v1::{self as client, EventKind, request::Operation};
+use holdfast_types::SessionId;
 
 pub(super) fn number(text: &str) -> Result<u64, Box<dyn Error>> {
     text.trim_start_matches(['c', 's']).parse().map_err(|_| format!("{text:?} is no number").into())
@@ -149,6 +150,7 @@ pub(super) fn parse_call(kind: &str, argument: &str) -> Result<CallRequest, Box<
         }),
         "sessions" => CallRequest::ListSessions(client::ListSessionsRequest { after: 0, limit: 1 }),
         "handles" => CallRequest::ListHandles(client::ListHandlesRequest::default()),
+        "expire" => CallRequest::ExpireSession(SessionId(number(argument)?)),
         "kill" => CallRequest::KillSession(client::KillSessionRequest { session: number(argument)? }),
         other => return Err(format!("unknown call {other:?}").into()),
     })

@@ -69,6 +69,20 @@ fn everything_reported_is_there_after_a_crash_and_in_order() {
 }
 
 #[test]
+fn a_writer_that_is_dropped_keeps_what_it_reported_and_ends_its_threads() {
+    let running = start();
+    for number in 1..=50 {
+        running.writer.submit(persist(number, entries(number..=number, 2))).unwrap();
+    }
+    let first = running.persisted.recv_timeout(WAIT).unwrap();
+    drop(running.writer);
+    let last = running.persisted.iter().last().unwrap_or(first);
+    let kept = read(running.dir.path()).entries;
+    assert_eq!(kept.len() as u64, last, "what was reported, and nothing after it");
+    assert_eq!(kept, entries(1..=last, 2));
+}
+
+#[test]
 fn what_is_queued_when_the_writer_is_closed_is_written() {
     let running = start();
     for number in 1..=50 {
