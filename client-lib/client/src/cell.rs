@@ -4,12 +4,13 @@ use crate::address;
 use crate::channels::Channels;
 use crate::error::{ConnectError, Error};
 use crate::options::WriteOptions;
-use crate::session::SessionBuilder;
+use crate::session::{GRACE_DEFAULT, LEASE_DEFAULT, SessionBuilder};
 use crate::tls::{Credentials, Tls};
 use crate::unary::{Repeat, Unary};
 use crate::values::{AclNames, Contents, DirPage, Entry, NodeStat, SequencerCheck, Written};
 use bytes::Bytes;
 use holdfast_proto::client::v1 as wire;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub struct Cell {
     name: Arc<str>,
     channels: Channels,
     pub(crate) unary: Unary,
+    /// What sessions have that ask for nothing else.
+    pub(crate) lease: Duration,
+    pub(crate) grace: Duration,
 }
 
 /// Makes a [`Cell`].
@@ -38,7 +42,10 @@ pub struct CellBuilder {
     addresses: Vec<String>,
     name: String,
     timeout: Duration,
+    lease: Duration,
+    grace: Duration,
     tls: Option<Tls>,
+    routes: BTreeMap<String, String>,
 }
 
 impl CellBuilder {
@@ -67,6 +74,33 @@ impl CellBuilder {
         self
     }
 
+    /// The length of the lease of sessions that ask for no other: see
+    /// [`SessionBuilder::lease`](crate::SessionBuilder::lease). 12 s by default.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// The grace period of sessions that ask for no other: see
+    /// [`SessionBuilder::grace`](crate::SessionBuilder::grace). 45 s by default.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Where to connect to instead of an address that the cell gives, by that address: both `host:port`. For clients
+    /// that reach replicas by other addresses than those that the cell knows, such as forwarded ports. Several calls add
+    /// up.
+    pub fn routes<I, A, B>(mut self, routes: I) -> Self
+    where
+        I: IntoIterator<Item = (A, B)>,
+        A: Into<String>,
+        B: Into<String>,
+    {
+        self.routes.extend(routes.into_iter().map(|(address, to)| (address.into(), to.into())));
+        self
+    }
+
     /// Talks TLS to every replica, and with these certificates. By default nothing is encrypted, and the cell knows
     /// this client as `anonymous`.
     pub fn tls(mut self, tls: Tls) -> Self {
@@ -80,10 +114,11 @@ impl CellBuilder {
     ///
     /// A [`ConnectError`] that says which address is malformed, or which certificate cannot be used, and why.
     pub fn connect(self) -> Result<Cell, ConnectError> {
-        let channels = Channels::new(self.tls.map(Credentials::load).transpose()?);
+        let channels = Channels::new(self.tls.map(Credentials::load).transpose()?, self.routes);
         let addresses: Arc<[String]> = address::parse_all(&self.addresses, channels.scheme())?.into();
         let unary = Unary::new(Arc::clone(&addresses), channels.clone(), self.timeout);
-        Ok(Cell { addresses, name: self.name.into(), channels, unary })
+        let (lease, grace) = (self.lease, self.grace);
+        Ok(Cell { addresses, name: self.name.into(), channels, unary, lease, grace })
     }
 }
 
@@ -118,7 +153,15 @@ impl Cell {
 
     /// A cell with more to say than its addresses.
     pub fn builder() -> CellBuilder {
-        CellBuilder { addresses: Vec::new(), name: String::new(), timeout: TIMEOUT_DEFAULT, tls: None }
+        CellBuilder {
+            addresses: Vec::new(),
+            name: String::new(),
+            timeout: TIMEOUT_DEFAULT,
+            lease: LEASE_DEFAULT,
+            grace: GRACE_DEFAULT,
+            tls: None,
+            routes: BTreeMap::new(),
+        }
     }
 
     /// The addresses that the cell was made with, as `host:port`.

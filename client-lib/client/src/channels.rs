@@ -38,11 +38,13 @@ pub(crate) struct Channels {
     by_address: Arc<Mutex<BTreeMap<String, Replica>>>,
     /// `None`: plain text.
     credentials: Option<Arc<Credentials>>,
+    /// Where to connect to instead, by address.
+    routes: Arc<BTreeMap<String, String>>,
 }
 
 impl Channels {
-    pub(crate) fn new(credentials: Option<Credentials>) -> Self {
-        Self { by_address: Arc::default(), credentials: credentials.map(Arc::new) }
+    pub(crate) fn new(credentials: Option<Credentials>, routes: BTreeMap<String, String>) -> Self {
+        Self { by_address: Arc::default(), credentials: credentials.map(Arc::new), routes: Arc::new(routes) }
     }
 
     /// How addresses may be written.
@@ -57,7 +59,8 @@ impl Channels {
             return Ok(replica.channel.clone());
         }
         let problem = Problem::default();
-        let (place, credentials, noted) = (address.to_owned(), self.credentials.clone(), problem.clone());
+        let place = self.routes.get(address).map_or(address, String::as_str).to_owned();
+        let (credentials, noted) = (self.credentials.clone(), problem.clone());
         let connector =
             tower::service_fn(move |_| tls::connect(place.clone(), credentials.clone(), noted.clone()));
         let channel = endpoint(address)?.connect_with_connector_lazy(connector);

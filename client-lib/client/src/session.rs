@@ -53,9 +53,9 @@ pub struct SessionBuilder {
 impl SessionBuilder {
     pub(crate) fn new(cell: Cell) -> Self {
         Self {
+            lease: cell.lease,
+            grace: cell.grace,
             cell,
-            lease: LEASE_DEFAULT,
-            grace: GRACE_DEFAULT,
             client_name: client_name_default(),
             cache_bytes_max: CACHE_BYTES_DEFAULT,
         }
