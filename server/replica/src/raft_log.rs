@@ -18,6 +18,10 @@ impl Drain for Demoted {
     type Err = Never;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        // Raft says much that nobody hears.
+        if !self.is_enabled(record.level()) {
+            return Ok(());
+        }
         let level = if record.level() == Level::Info { Level::Debug } else { record.level() };
         let demoted = RecordStatic { location: record.location(), tag: record.tag(), level };
         Drain::log(&self.0, &Record::new(&demoted, record.msg(), record.kv()), values)

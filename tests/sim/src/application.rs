@@ -10,6 +10,7 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, Creation, HandleEvent, Open, RefusalCode, outcome};
 use holdfast_session::{CallError, Completion, Ended, Input, Slot, Token};
 use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
+use prost::Message;
 
 use crate::checker::answers::{self, Opening, Read};
 use crate::checker::register::Op;
@@ -62,13 +63,12 @@ impl World {
         token: Token,
         result: &CallResult,
     ) -> Result<Vec<Input>, Violation> {
-        let told = format!("{result:?}");
-        self.trace.event(self.now, Kind::Told, index as u64, token.0, told.as_bytes());
+        self.trace.event(self.now, Kind::Told, index as u64, token.0, &bytes_of(result));
         let Some(call) = self.clients[index].calls.remove(&token) else {
             let what = format!("client {} was told of {token:?} twice, or after it was withdrawn", index + 1);
             return Err(Violation::new(Invariant::ExactlyOnce, what));
         };
-        self.trace.say(self.now, || format!("client {}: {:?} -> {told}", index + 1, call.operation));
+        self.trace.say(self.now, || format!("client {}: {:?} -> {result:?}", index + 1, call.operation));
         match result {
             Ok(completion) => {
                 self.stats.ok += 1;
@@ -86,7 +86,7 @@ impl World {
     /// An application hears of an event. Returns what it does next.
     pub(crate) fn hear(&mut self, index: usize, event: &HandleEvent) -> Result<Vec<Input>, Violation> {
         self.trace.say(self.now, || format!("client {} hears {event:?}", index + 1));
-        self.trace.event(self.now, Kind::Told, index as u64, 0, format!("{event:?}").as_bytes());
+        self.trace.event(self.now, Kind::Told, index as u64, 0, &event.encode_to_vec());
         self.stats.events_told += 1;
         self.sights.heard(event.kinds());
         if let Some(session) = self.clients[index].session_id {
@@ -300,7 +300,12 @@ impl World {
                 client.closing = true;
                 return Ok(Some(Input::Close));
             }
-            Action::Wake(nanos) => client.wake_at = Some(self.now.after_nanos(nanos)),
+            Action::Wake(nanos) => {
+                let wanted = self.now.after_nanos(nanos);
+                let draining = self.phase == Phase::Draining;
+                let at = if draining { wanted } else { self.plan.rhythm.next(index, wanted) };
+                client.wake_at = Some(at);
+            }
             Action::Busy(nanos) => client.starved_until = self.now.after_nanos(nanos),
             Action::Die => self.queue.push(self.now.after_nanos(1_000), Event::Die(life)),
             Action::Order { generation, nanos } => {
@@ -377,7 +382,9 @@ impl World {
     fn plan_peek(&mut self, index: usize) {
         let life = self.client_life(index);
         let nanos = self.clients[index].rng.between(1, PEEK_NANOS_MAX);
-        self.queue.push(self.now.after_nanos(nanos), Event::Peek(life));
+        // What was stale after a burst is so in the next one too.
+        let at = self.plan.rhythm.stir(self.now.after_nanos(nanos));
+        self.queue.push(at, Event::Peek(life));
     }
 
     /// Another thread of the application looks into the cache, whatever the library's does meanwhile.
@@ -434,6 +441,22 @@ fn handle_of(operation: &Operation) -> Option<u64> {
         Operation::SetAcl(change) => Some(change.handle),
         _ => None,
     }
+}
+
+/// All that an application was told, for the trace.
+fn bytes_of(result: &CallResult) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(128);
+    match result {
+        Ok(Completion { number, handle, revision, result, from_cache, slot }) => {
+            bytes.extend([u8::from(*from_cache), u8::from(slot.is_some())]);
+            for number in [number.0, handle.0, revision.0] {
+                bytes.extend(number.to_le_bytes());
+            }
+            result.encode(&mut bytes);
+        }
+        Err(error) => bytes.extend(format!("{error:?}").as_bytes()),
+    }
+    bytes
 }
 
 /// What a call did to a file, for the histories.

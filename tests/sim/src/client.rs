@@ -34,7 +34,8 @@ pub(crate) struct Client {
     index: usize,
     /// How many sessions it has had, this one included.
     pub(crate) life: u64,
-    pub(crate) session: Option<Session>,
+    /// Boxed, because each turn takes it out and puts it back.
+    pub(crate) session: Option<Box<Session>>,
     /// Known once the cell has said it.
     pub(crate) session_id: Option<SessionId>,
     /// When it runs next.
@@ -165,7 +166,7 @@ impl World {
         }
         let mut session = match client.session.take() {
             Some(session) => session,
-            None if self.phase < Phase::Draining => self.open_session(index)?,
+            None if self.phase < Phase::Draining => Box::new(self.open_session(index)?),
             None => return Ok(()),
         };
         self.drive_client(index, &mut session)?;
@@ -238,7 +239,7 @@ impl World {
     }
 
     /// After a turn: plans the next, lets go of a session that is over, and checks what the client believes.
-    fn end_turn(&mut self, index: usize, session: Session) -> Result<(), Violation> {
+    fn end_turn(&mut self, index: usize, session: Box<Session>) -> Result<(), Violation> {
         let timeout = session.poll_timeout();
         let over = matches!(session.state(), State::Ended(_));
         let client = &mut self.clients[index];

@@ -33,6 +33,7 @@ mod outside;
 pub mod plan;
 pub mod queue;
 pub mod replay;
+pub mod rhythm;
 pub mod rng;
 pub mod run;
 mod server;

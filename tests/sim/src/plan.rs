@@ -9,6 +9,7 @@ use std::fmt;
 use holdfast_types::Planted;
 
 use crate::calm::Condition;
+use crate::rhythm::Rhythm;
 use crate::rng::Rng;
 use crate::verdict::Invariant;
 use crate::workload::Theme;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub replicas: usize,
     /// How many client processes.
     pub clients: usize,
+    /// When their applications are busy.
+    pub rhythm: Rhythm,
     /// How long the phase of faults is, in nanoseconds.
     pub faults_nanos: u64,
     /// The mean time from one fault to the next, in nanoseconds.
@@ -146,10 +149,15 @@ impl Plan {
     fn draw_all(seed: u64, options: &Options) -> Self {
         let mut rng = Rng::fork(seed, "plan");
         let replicas = if rng.per_mille(250) { 5 } else { 3 };
-        let clients = rng.between(3, 8) as usize;
+        let crowded = rng.per_mille(100);
+        let clients = if crowded { rng.between(9, 30) } else { rng.between(3, 8) } as usize;
+        let clients = options.clients.unwrap_or(clients);
+        // Many sessions with the shortest leases would do little but keep them.
+        let shortest_lease_ms = if clients > 8 { 2_000 } else { 400 };
         Self {
             replicas: options.replicas.unwrap_or(replicas),
-            clients: options.clients.unwrap_or(clients),
+            clients,
+            rhythm: Rhythm::draw(&mut Rng::fork(seed, "rhythm"), clients),
             faults_nanos: options.seconds * 1_000 * MILLI,
             theme: Theme::draw(&mut Rng::fork(seed, "theme")),
             fault_every_nanos: rng.between(500, 6_000) * MILLI,
@@ -157,7 +165,7 @@ impl Plan {
             sync_nanos_max: [Self::CALM_SYNC_NANOS, 2 * MILLI, 30 * MILLI][rng.index(3)],
             snapshot_every_bytes: rng.between(2, 64) << 10,
             log_tail_bytes: rng.between(0, 16) << 10,
-            lease_ms: [400, 1_000, 3_000, 5_000, 12_000][rng.index(5)],
+            lease_ms: [shortest_lease_ms, 1_000, 3_000, 5_000, 12_000][rng.index(5)],
             grace_ms: rng.between(2, 20) * 1_000,
             lease_ms_max: [100, 100, 3_000, 15_000][rng.index(4)],
             keep_alives_per_s: [20_000, 20_000, 4, 1][rng.index(4)],
@@ -170,8 +178,8 @@ impl fmt::Display for Plan {
         let network = &self.network;
         write!(
             f,
-            "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms; a \
-             fault every {} ms for {} s; \
+            "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms, \
+             {}; a fault every {} ms for {} s; \
              flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled; syncs up to {} us; \
              a snapshot every {} KiB, {} KiB of log behind it",
             self.theme,
@@ -181,6 +189,7 @@ impl fmt::Display for Plan {
             self.keep_alives_per_s,
             self.lease_ms_max,
             self.grace_ms,
+            self.rhythm,
             self.fault_every_nanos / MILLI,
             self.faults_nanos / MILLI / 1_000,
             network.flight_nanos_max / MICRO,

@@ -2,42 +2,55 @@
 //!
 //! That order is total and depends on nothing but the run itself, which is what makes a run repeatable.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::clock::TrueTime;
 
 /// Events that wait for their moment.
+///
+/// The heap moves small keys about, and the events, which are large, stay where they were put.
 #[derive(Debug)]
 pub struct Queue<E> {
-    waiting: BinaryHeap<Waiting<E>>,
+    waiting: BinaryHeap<Reverse<Key>>,
+    /// By [`Key::place`].
+    events: Vec<Option<E>>,
+    /// The places that hold no event.
+    free: Vec<u32>,
     /// How many were ever put in; breaks ties.
     count: u64,
 }
 
-#[derive(Debug)]
-struct Waiting<E> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
     at: TrueTime,
     order: u64,
-    event: E,
+    place: u32,
 }
 
 impl<E> Queue<E> {
     /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
-        Self { waiting: BinaryHeap::new(), count: 0 }
+        Self { waiting: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), count: 0 }
     }
 
     /// Lets `event` happen at `at`.
     pub fn push(&mut self, at: TrueTime, event: E) {
         self.count += 1;
-        self.waiting.push(Waiting { at, order: self.count, event });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            u32::try_from(self.events.len() - 1).expect("fewer events than that wait")
+        });
+        self.events[place as usize] = Some(event);
+        self.waiting.push(Reverse(Key { at, order: self.count, place }));
     }
 
     /// Takes the next event and its moment.
     pub fn pop(&mut self) -> Option<(TrueTime, E)> {
-        self.waiting.pop().map(|waiting| (waiting.at, waiting.event))
+        let Reverse(Key { at, place, .. }) = self.waiting.pop()?;
+        self.free.push(place);
+        self.events[place as usize].take().map(|event| (at, event))
     }
 }
 
@@ -46,27 +59,6 @@ impl<E> Default for Queue<E> {
         Self::new()
     }
 }
-
-impl<E> Ord for Waiting<E> {
-    /// The heap gives the greatest first, and the earliest is to come first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
-impl<E> PartialOrd for Waiting<E> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<E> PartialEq for Waiting<E> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<E> Eq for Waiting<E> {}
 
 #[cfg(test)]
 mod tests {
@@ -80,5 +72,18 @@ mod tests {
         }
         let order: String = std::iter::from_fn(|| queue.pop()).map(|(_, name)| name).collect();
         assert_eq!(order, "abcd");
+    }
+
+    #[test]
+    fn a_place_that_was_left_is_taken_again() {
+        let mut queue = Queue::new();
+        for number in 0..100 {
+            queue.push(TrueTime::from_nanos(number), number);
+            queue.push(TrueTime::from_nanos(1_000), number);
+            assert_eq!(queue.pop().map(|(_, event)| event), Some(number));
+        }
+        assert_eq!(queue.events.len(), 101);
+        let rest: Vec<u64> = std::iter::from_fn(|| queue.pop()).map(|(_, number)| number).collect();
+        assert_eq!(rest, (0..100).collect::<Vec<_>>());
     }
 }

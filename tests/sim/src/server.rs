@@ -35,7 +35,8 @@ const COMPARE_ONE_IN: u64 = 500;
 /// A replica's process, its machine and its disk.
 pub(crate) struct Server {
     /// Absent while the process is down.
-    pub(crate) replica: Option<Replica>,
+    /// Boxed, because each turn takes it out and puts it back.
+    pub(crate) replica: Option<Box<Replica>>,
     /// How many times it was started.
     pub(crate) life: u64,
     pub(crate) disk: Disk,
@@ -117,7 +118,7 @@ impl World {
         let replica = Replica::new(server.clock.local(self.now), config, boot, logger);
         let replica = replica.map_err(|error| fault(format_args!("replica {}", index + 1), error))?;
         server.applied = replica.applied_index();
-        server.replica = Some(replica);
+        server.replica = Some(Box::new(replica));
         let silent = std::mem::take(&mut server.silent);
         self.trace.event(self.now, Kind::Fault, index as u64, 0, b"start");
         self.trace.say(self.now, || format!("replica {} starts", index + 1));

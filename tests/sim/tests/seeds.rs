@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use holdfast_sim::coverage::Table;
+use holdfast_sim::plan::Plan;
 use holdfast_sim::{Options, Report, Verdict, replay, run, sum};
 
 /// Seeds of every test run. Whoever wants others runs the program.
-const SEEDS: std::ops::Range<u64> = 0..32;
+const SEEDS: std::ops::Range<u64> = 0..100;
 /// Seeds that once failed; see the ledger in the README.
 const ONCE_FAILED: [u64; 5] = [91, 129, 263, 2179, 2881];
 
@@ -35,8 +36,7 @@ fn run_all(seeds: &[u64], options: &Options) -> Vec<Report> {
 
 #[test]
 fn every_seed_passes_and_every_fault_happens() {
-    let options = Options { seconds: 15, ..Options::default() };
-    let reports = run_all(&SEEDS.collect::<Vec<_>>(), &options);
+    let reports = run_all(&SEEDS.collect::<Vec<_>>(), &Options::default());
     let stats = sum(&reports);
     assert_eq!(stats.missing(), Vec::<&str>::new(), "{stats}");
     let mut coverage = Table::default();
@@ -44,6 +44,15 @@ fn every_seed_passes_and_every_fault_happens() {
     let missed: Vec<&str> =
         coverage.never().into_iter().filter(|one| one.is_common()).map(|one| one.label()).collect();
     assert_eq!(missed, Vec::<&str>::new(), "{coverage}");
+}
+
+#[test]
+fn the_seeds_have_cells_of_all_sizes() {
+    let plans: Vec<Plan> = SEEDS.map(|seed| Plan::draw(seed, &Options::default())).collect();
+    let with = |wanted: fn(&Plan) -> bool| plans.iter().filter(|plan| wanted(plan)).count();
+    assert!(with(|plan| plan.replicas == 5) >= 10 && with(|plan| plan.replicas == 3) >= 10);
+    assert!(with(|plan| plan.clients >= 25) >= 1 && with(|plan| plan.clients <= 8) >= 60);
+    assert!(with(|plan| plan.replicas == 5 && plan.clients > 8) >= 1);
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub mod register;
 pub mod resource;
 pub mod watch;
 
+use std::sync::{Arc, LazyLock};
+
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{EndReason, Granted, NodeKind, Outcome, outcome};
 use holdfast_proto::log::v1::command::Kind;
@@ -255,7 +257,9 @@ fn fact(effect: &Effect) -> Option<Fact<'_>> {
 pub const ONLOOKER: &str = "onlooker";
 
 pub(crate) fn onlooker() -> Principal {
-    Principal::parse(ONLOOKER).expect("a principal's name")
+    static PARSED: LazyLock<Principal> =
+        LazyLock::new(|| Principal::parse(ONLOOKER).expect("a principal's name"));
+    PARSED.clone()
 }
 
 /// Whether an operation changes nothing, and so is in no log.
@@ -276,11 +280,12 @@ fn view_of(state: &State, path: &str, before: Option<&watch::View>) -> Option<wa
         (view.stat.instance, view.stat.children_generation) == (stat.instance, stat.children_generation)
     };
     let children = match before.filter(same) {
-        Some(view) => view.children.clone(),
+        Some(view) => Arc::clone(&view.children),
         None if stat.kind() == NodeKind::Directory => {
-            state.read_dir(&onlooker(), path, "", 0).map(|directory| directory.entries).unwrap_or_default()
+            let directory = state.read_dir(&onlooker(), path, "", 0);
+            Arc::new(directory.map(|directory| directory.entries).unwrap_or_default())
         }
-        None => Vec::new(),
+        None => Arc::default(),
     };
     Some(watch::View { stat, children })
 }

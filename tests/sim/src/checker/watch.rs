@@ -5,6 +5,7 @@
 //! wanted told. Invariant: of each kind, the newest change is known, and the newest that was told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use holdfast_proto::client::v1::{DirectoryEntry, EventKind, HandleEvent, Open, Stat};
 use holdfast_types::{HandleId, Revision, SessionId};
@@ -17,7 +18,7 @@ pub struct View {
     /// Its metadata.
     pub stat: Stat,
     /// If it is a directory: its children.
-    pub children: Vec<DirectoryEntry>,
+    pub children: Arc<Vec<DirectoryEntry>>,
 }
 
 /// The checker.
@@ -170,7 +171,7 @@ fn changes(before: &View, after: &View) -> Vec<(EventKind, Revision)> {
     let at = Revision(after.stat.children_generation);
     if at > Revision(before.stat.children_generation) {
         let find = |view: &View, name: &str| view.children.iter().find(|child| child.name == name).cloned();
-        for child in &after.children {
+        for child in after.children.iter() {
             let stat = child.stat.clone().unwrap_or_default();
             match find(before, &child.name).and_then(|old| old.stat) {
                 Some(old) if old.instance == stat.instance => {
@@ -220,7 +221,7 @@ mod tests {
     const HANDLE: HandleId = HandleId(2);
 
     fn file(content_generation: u64) -> View {
-        View { stat: Stat { instance: 1, content_generation, ..Stat::default() }, children: Vec::new() }
+        View { stat: Stat { instance: 1, content_generation, ..Stat::default() }, children: Arc::default() }
     }
 
     fn directory(children_generation: u64, children: &[(&str, u64, u64)]) -> View {
@@ -233,7 +234,7 @@ mod tests {
             }),
         };
         let stat = Stat { instance: 1, children_generation, ..Stat::default() };
-        View { stat, children: children.iter().map(child).collect() }
+        View { stat, children: Arc::new(children.iter().map(child).collect()) }
     }
 
     /// A checker of one handle with events of all kinds, on `before`, after a change to `after` at revision 9.
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn of_a_node_that_is_gone_one_learns_that() {
         for after in
-            [None, Some(View { stat: Stat { instance: 9, ..Stat::default() }, children: Vec::new() })]
+            [None, Some(View { stat: Stat { instance: 9, ..Stat::default() }, children: Arc::default() })]
         {
             let mut watches = changed(file(5), after);
             assert!(watches.check().is_err());
