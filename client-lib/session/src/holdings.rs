@@ -18,7 +18,7 @@ use holdfast_proto::client::v1::{
     self as wire, EventKind, HandleEvent, Invalidation, LockGrant, RefusalCode, Reply, outcome,
     request::Operation,
 };
-use holdfast_types::{HandleId, NodePath, RequestNumber, Time};
+use holdfast_types::{HandleId, NodePath, RequestNumber, Time, planted};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -137,7 +137,8 @@ impl Holdings {
         match (operation, result) {
             // Unwanted, it is being closed already.
             (Operation::Open(open), outcome::Result::Opened(opened)) if wanted => {
-                return self.opened(HandleId(reply.number), open, opened, !resent);
+                let proven = !resent || planted!(RecordProvesOpen);
+                return self.opened(HandleId(reply.number), open, opened, proven);
             }
             (Operation::Open(open), outcome::Result::Refusal(refusal)) if cacheable => {
                 self.absent(open, refusal);
@@ -245,8 +246,10 @@ impl Holdings {
                 for id in self.handles.caching_at(&path).collect::<Vec<_>>() {
                     self.cache.drop_node(id);
                 }
-                self.cache.drop_absences_in(&path);
-                self.cache.drop_absence(&path);
+                if !planted!(AbsenceKept) {
+                    self.cache.drop_absences_in(&path);
+                    self.cache.drop_absence(&path);
+                }
                 if invalidation.opens {
                     self.disprove(Some(&path));
                 }
@@ -260,7 +263,7 @@ impl Holdings {
     /// Something happened to a watched node. Returns what the application is to be told.
     pub(crate) fn event(&mut self, mut event: HandleEvent) -> Option<HandleEvent> {
         let id = HandleId(event.handle);
-        if event.kinds().any(|kind| kind == EventKind::ConflictingRequest) {
+        if event.kinds().any(|kind| kind == EventKind::ConflictingRequest) && !planted!(WantedLockKept) {
             if self.kept.is_released(id) {
                 // The application does not hold it: nothing to tell, and nothing to wait for.
                 self.give_up(id);

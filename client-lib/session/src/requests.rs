@@ -14,7 +14,7 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
     Acknowledged, Cancel, ClientFrame, LockGrant, NumberRange, Outcome, Refusal, RefusalCode, outcome,
 };
-use holdfast_types::{HandleId, RequestNumber, Revision, Time};
+use holdfast_types::{HandleId, RequestNumber, Revision, Time, planted};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -155,7 +155,7 @@ impl Requests {
                 }
             }
             Place::Waiting(number) => {
-                if let Some(waiting) = self.waiting.remove(&number) {
+                if let Some(waiting) = self.waiting.remove(&number).filter(|_| !planted!(NotWithdrawn)) {
                     self.withdraw(number, waiting.handle);
                 }
             }

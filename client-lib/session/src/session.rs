@@ -18,7 +18,7 @@ use frames::Notices;
 use holdfast_proto::client::v1::{
     AttachSession, CellInfo, ClientFrame, CloseSession, OpenSession, client_frame, request::Operation,
 };
-use holdfast_types::{Duration, HandleId, SessionId, Time};
+use holdfast_types::{Duration, HandleId, SessionId, Time, planted};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -199,7 +199,9 @@ impl Session {
         if self.state == State::Safe && self.now >= self.lease.valid_until() {
             self.change_state(State::Jeopardy);
             // P§2.8: the cell may count the lease as over too, and wait for nobody's acknowledgement.
-            self.holdings.void();
+            if !planted!(CacheAfterLease) {
+                self.holdings.void();
+            }
         }
         if matches!(self.state, State::Opening | State::Jeopardy) && self.now >= self.grace_end() {
             self.end(self.grace_over());
@@ -284,6 +286,9 @@ impl Session {
 
     /// The stream is gone: to the named master, or the next replica, now or after a pause.
     fn leave(&mut self, master: Option<String>) {
+        if planted!(LeaseFromDisconnect) && self.state == State::Safe {
+            self.lease.renew(self.now);
+        }
         self.lease.detached();
         let mut pause = self.route.failed(master);
         // Only a crowd that was attached comes back together.
@@ -305,7 +310,9 @@ impl Session {
         }
         self.attachment += 1;
         // The hello tells the cell that nothing is cached here.
-        self.holdings.void();
+        if !planted!(CacheKeptOnAttach) {
+            self.holdings.void();
+        }
         let hello = match self.id {
             None => client_frame::Hello::Open(OpenSession {
                 cell: self.config.cell.clone(),
@@ -336,7 +343,7 @@ impl Session {
         let unanswered_since = self.requests.unanswered_since();
         let mut frame = ClientFrame {
             keep_alive: self.lease.keep_alive(self.now, unanswered_since),
-            notices_through: self.notices.take(),
+            notices_through: if planted!(NeverAcknowledged) { 0 } else { self.notices.take() },
             ..ClientFrame::default()
         };
         if self.requests.has_to_send() {

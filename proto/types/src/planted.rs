@@ -4,32 +4,13 @@
 //! what it guards is not even compiled in. Only with `RUSTFLAGS="--cfg holdfast_planted"` does it ask which fault the
 //! thread has chosen. Invariant: without that flag no fault can be chosen, whoever asks.
 //!
-//! To plant another: add it to the list below, and guard the wrong behaviour with the macro where the right one is.
+//! To plant another: add it to `list`, and guard the wrong behaviour with the macro where the right one is.
 
-/// A fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Planted {
-    /// The master proposes a change while copies that it makes stale may still be cached. The invalidations go out,
-    /// and nobody waits for them.
-    CommitBeforeInvalidation,
-    /// The master extends a lease without having confirmed its leadership.
-    LeaseWithoutRound,
-    /// The master answers a read without having confirmed its leadership.
-    ReadWithoutRound,
-    /// The client counts its lease from the reply and not from when it asked.
-    LeaseFromReply,
-}
+mod list;
+
+pub use list::Planted;
 
 impl Planted {
-    /// All faults, with their names on the command line.
-    pub const ALL: &[(&str, Self)] = &[
-        ("commit-before-invalidation", Self::CommitBeforeInvalidation),
-        ("lease-without-round", Self::LeaseWithoutRound),
-        ("read-without-round", Self::ReadWithoutRound),
-        ("lease-from-reply", Self::LeaseFromReply),
-    ];
-
     /// Whether this build can plant faults at all.
     pub const POSSIBLE: bool = cfg!(holdfast_planted);
 
@@ -37,6 +18,12 @@ impl Planted {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, fault)| *fault)
+    }
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, fault)| *fault == self).map_or("", |(name, _)| *name)
     }
 }
 
@@ -95,6 +82,8 @@ mod tests {
     fn every_fault_is_found_by_its_name() {
         for (name, fault) in Planted::ALL {
             assert_eq!(Planted::named(name), Some(*fault));
+            assert_eq!(fault.name(), *name);
+            assert!(fault.what().ends_with('.') && !fault.origin().is_empty(), "{name}");
         }
         assert_eq!(Planted::named("none"), None);
     }

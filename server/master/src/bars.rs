@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_state::{Opens, TouchedNodes};
-use holdfast_types::NodePath;
+use holdfast_types::{NodePath, planted};
 
 /// All bars.
 #[derive(Debug, Default)]
@@ -91,6 +91,10 @@ impl Bars {
 }
 
 fn lower(counts: &mut BTreeMap<NodePath, u32>, path: &NodePath) {
+    if planted!(SharedBar) {
+        counts.remove(path);
+        return;
+    }
     let count = counts.get_mut(path).expect("a bar is lowered once for each time that it was raised");
     *count -= 1;
     if *count == 0 {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::log::v1::{Command, SessionRequest, command::Kind};
 use holdfast_state::TouchedNodes;
-use holdfast_types::SessionId;
+use holdfast_types::{SessionId, planted};
 use prost::Message as _;
 
 use crate::interface::CallId;
@@ -128,7 +128,7 @@ impl Change {
     fn follows(&self, earlier: &Self) -> bool {
         let handle = self.handle();
         let needs = handle != 0 && (earlier.opens() == handle || earlier.gives_back_handle(handle));
-        needs || self.gives_back()
+        needs || self.gives_back() && !planted!(ReleaseOvertakes)
     }
 
     fn gives_back_handle(&self, handle: u64) -> bool {

@@ -7,7 +7,7 @@
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, server_frame};
 use holdfast_proto::log::v1::{OpenSession, command::Kind};
 use holdfast_state::State;
-use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, Principal, SessionId};
+use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, Principal, SessionId, planted};
 
 use crate::connections::Stage;
 use crate::{Master, Waiter, load, refusal};
@@ -150,7 +150,7 @@ impl Master {
         }
         let opened = client::SessionOpened {
             session: session.0,
-            lease_ms: if repeated { 0 } else { lease_ms },
+            lease_ms: if repeated && !planted!(RepeatedOpeningLease) { 0 } else { lease_ms },
             lease_length_ms: lease_ms,
             cell: Some(self.cell_info(state)),
             principal: principal.as_str().to_owned(),
@@ -200,6 +200,9 @@ impl Master {
             cell: Some(self.cell_info(state)),
         };
         self.attach(state, connection, id, attach.attachment, server_frame::Hello::Attached(attached));
+        if planted!(EventsLostAtFailOver) {
+            return;
+        }
         for event in state.changes_since(id, &attach.seen) {
             self.push_event(id, event);
         }

@@ -6,7 +6,7 @@
 
 use holdfast_proto::client::v1::{EndReason, LeaseGranted, RefusalCode};
 use holdfast_state::State;
-use holdfast_types::{ConnectionId, Duration, SessionId};
+use holdfast_types::{ConnectionId, Duration, SessionId, planted};
 use prost::Message;
 
 use crate::sessions::End;
@@ -25,10 +25,14 @@ impl Master {
         let Some(entry) = self.sessions.get(session) else { return };
         entry.keep_alives = entry.keep_alives.saturating_sub(1);
         // Only the newest attachment is granted anything, and nothing once the end is proposed.
-        if entry.connection != Some(connection) || entry.end == End::Proposed {
+        let is_over = entry.end == End::Proposed && !planted!(LeaseAfterEnd);
+        if entry.connection != Some(connection) || is_over {
             return;
         }
-        let (end, is_overdue) = (entry.end, entry.notices.is_overdue());
+        let (end, is_overdue) = (entry.end, entry.notices.is_overdue() && !planted!(NeverAcknowledged));
+        if planted!(LeaseAfterEnd) && end == End::Proposed {
+            return self.extend_lease(state, session, connection, number);
+        }
         if end == End::Open && self.is_idle(state, session) {
             self.sessions.entry(session).end = End::Asked(EndReason::Idle);
         } else if end == End::Open && !is_overdue {
@@ -41,7 +45,8 @@ impl Master {
         let Some(own_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else { return };
         let (attached, lease_ms_max) = (self.sessions.attached(), state.settings().lease_ms_max);
         let lease_ms = load::lease_ms(own_ms, attached, self.config.keep_alives_per_s, lease_ms_max);
-        if self.leases.extend(self.now, session, Duration::from_millis(u64::from(lease_ms))) {
+        let extended = self.leases.extend(self.now, session, Duration::from_millis(u64::from(lease_ms)));
+        if extended || planted!(LeaseAfterEnd) {
             self.sessions.entry(session).notices.lease_granted();
             let lease = LeaseGranted { number, lease_ms };
             self.connections.say(connection, 16, &mut self.outputs, |frame| frame.lease = Some(lease));

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_types::{Duration, SessionId, Time};
+use holdfast_types::{Duration, SessionId, Time, planted};
 
 /// While sessions keep re-attaching to a new master, those that have not yet done so are given so much longer:
 /// a crowd that comes back in turn must not lose its last ones.
@@ -45,6 +45,7 @@ impl Leases {
 
     /// Takes over a session from an earlier master, which may have extended its lease until just now.
     pub(crate) fn inherit(&mut self, session: SessionId, length: Duration) {
+        let length = if planted!(HalfLeases) { length / 2 } else { length };
         let end = self.began + self.with_drift(length);
         self.put(session, Lease { end, inherited: true });
     }
@@ -143,6 +144,9 @@ impl Leases {
     }
 
     fn with_drift(&self, length: Duration) -> Duration {
+        if planted!(NoDrift) {
+            return length;
+        }
         length + length * self.drift_per_mille / 1000
     }
 }

@@ -43,7 +43,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::{Command, EndLockDelay, LowerLeasePromise, ReapNode, command::Kind};
 use holdfast_state::State;
-use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, SessionId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, SessionId, Term, Time, planted};
 
 pub use interface::{CallAnswer, CallId, CallRequest, Input, Output, RoundId};
 
@@ -167,14 +167,17 @@ impl Master {
         master.set_promise_timer(state);
         for (id, session) in state.sessions() {
             // No earlier master can have granted more.
-            let length_ms =
-                session.lease_ms().max(state.lease_promised_ms()).max(master.config.lease_floor_ms);
+            let promised_ms = if planted!(PromiseForgotten) { 0 } else { state.lease_promised_ms() };
+            let length_ms = session.lease_ms().max(promised_ms).max(master.config.lease_floor_ms);
             master.leases.inherit(id, Duration::from_millis(u64::from(length_ms)));
             if session.caches() {
                 master.caches.inherit(id);
             }
         }
-        for delay in state.delays() {
+        for mut delay in state.delays() {
+            if planted!(DelayRestartsAtZero) {
+                delay.delay_ms = 0;
+            }
             master.delays.start(now, delay);
         }
         for (path, instance) in state.orphans() {
@@ -261,7 +264,7 @@ impl Master {
     fn notice_gap(&mut self, now: Time) {
         let gap = now.since(self.now);
         self.now = self.now.max(now);
-        if gap > Duration::from_millis(u64::from(self.config.gap_ms)) {
+        if gap > Duration::from_millis(u64::from(self.config.gap_ms)) && !planted!(StalledMasterEnds) {
             self.leases.extend_all(gap);
         }
     }

@@ -83,6 +83,11 @@ impl Master {
             return self.refuse_request(state, session, number, gone);
         };
         match replicated.recorded(RequestNumber(number)) {
+            Recorded::Outcome(Outcome { result: Some(outcome::Result::Written(_)), .. })
+                if planted!(RetryDecidedAgain) =>
+            {
+                self.handle_change(state, session, request);
+            }
             Recorded::Outcome(outcome) => {
                 let outcome = outcome.clone();
                 self.repeat_reply(state, session, number, outcome);
@@ -237,7 +242,7 @@ impl Master {
         if let Some(outcome::Result::Opened(opened)) = &outcome.result
             && let Some(stat) = &opened.stat
         {
-            void = state.cacheable(session, handle);
+            void = state.cacheable(session, handle).filter(|_| !planted!(RecordProvesOpen));
             event = state.change_since_open(session, handle, stat);
         }
         self.reply(session, client::Reply { number, outcome: Some(outcome), cacheable: false }, void);

@@ -8,6 +8,7 @@
 use raft::StateRole;
 
 use crate::log::COUNT_MAX;
+use crate::propose;
 use crate::raftpb::{Message, MessageType};
 
 /// What is wrong with a message.
@@ -42,6 +43,7 @@ pub(crate) fn check(message: &Message, known: Known) -> Result<(), Doubt> {
         | T::MsgTimeoutNow
         | T::MsgRequestPreVote
         | T::MsgRequestPreVoteResponse => {}
+        T::MsgPropose if propose::outlives_office() => return Ok(()),
         // Those that a replica sends to itself, and those that would be forwarded. Were proposals and read-index requests
         // taken, a deposed master could have its decisions committed, and its reads confirmed, by its successor
         // (design.md §3).

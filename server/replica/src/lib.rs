@@ -34,7 +34,7 @@ use bytes::Bytes;
 use holdfast_master::{Master, RoundId};
 use holdfast_proto::client::v1 as client;
 use holdfast_state::{Effect, State};
-use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time, planted};
 use protobuf::Message as _;
 use raft::{RawNode, StateRole};
 use slog::{Logger, debug, warn};
@@ -179,6 +179,11 @@ impl Replica {
     /// A [`Fault`]: the process must stop.
     pub fn handle(&mut self, now: Time, input: Input) -> Result<(), Fault> {
         self.now = self.now.max(now);
+        if planted!(StalledMasterEnds)
+            && let Some(master) = &mut self.master
+        {
+            master.handle(self.now, &self.state, holdfast_master::Input::TimePassed);
+        }
         match input {
             Input::TimePassed => self.handle_time()?,
             Input::Peer { from, messages } => self.handle_peer(from, &messages)?,

@@ -9,7 +9,7 @@ use prost::Message as _;
 use raft::StateRole;
 use slog::info;
 
-use crate::{Fault, Output, Replica};
+use crate::{Fault, Output, Replica, propose};
 
 /// How long handing over may take before we give it up.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
@@ -167,9 +167,13 @@ impl Replica {
         if !self.master.as_ref().is_some_and(over) {
             return;
         }
-        let Some(master) = self.master.take() else { return };
+        let Some(mut master) = self.master.take() else { return };
         info!(self.logger, "out of office"; "term" => master.term().0);
-        self.proposals.clear();
+        if propose::outlives_office() {
+            self.proposals.outlive(&mut master);
+        } else {
+            self.proposals.clear();
+        }
         self.rounds.clear();
         self.confirmed.clear();
         let abandoned = master.abandon();

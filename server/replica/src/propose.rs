@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use holdfast_master::RoundId;
-use holdfast_proto::log::v1::{Batch, Command};
+use holdfast_master::{Master, RoundId};
+use holdfast_proto::log::v1::{Batch, Command, command::Kind};
+use holdfast_types::planted;
 use prost::Message as _;
 
 use crate::{Fault, Output, Replica};
@@ -36,6 +37,17 @@ impl Proposals {
         self.batches.len()
     }
 
+    /// By a fault that is planted: what a master had decided is proposed after its office, and so forwarded.
+    pub(crate) fn outlive(&mut self, master: &mut Master) {
+        while let Some(output) = master.poll_output() {
+            let holdfast_master::Output::Propose(command) = output else { continue };
+            if !planted!(StalledMasterEnds) || matches!(command.kind, Some(Kind::EndSession(_))) {
+                self.commands.push(command);
+            }
+        }
+        self.seal(master.term().0);
+    }
+
     /// Makes batches of the turn's commands.
     fn seal(&mut self, term: u64) {
         let mut batch = Batch { term, commands: Vec::new() };
@@ -55,9 +67,17 @@ impl Proposals {
     }
 }
 
+/// Whether, by a fault that is planted, decisions outlive the office of the master that took them.
+pub(crate) fn outlives_office() -> bool {
+    planted!(DeposedBatchCommitted) || planted!(StalledMasterEnds)
+}
+
 impl Replica {
     /// Takes what the master has decided in this turn, and gives raft its part.
     pub(crate) fn take_decisions(&mut self) -> Result<(), Fault> {
+        if self.master.is_none() && outlives_office() {
+            return self.propose_batches();
+        }
         let Some(master) = &mut self.master else { return Ok(()) };
         let term = master.term();
         let mut round = None;
@@ -91,6 +111,9 @@ impl Replica {
                 Ok(()) => {
                     self.proposals.batches.pop_front();
                 }
+                Err(raft::Error::ProposalDropped) if planted!(DroppedForgotten) => {
+                    self.proposals.batches.pop_front();
+                }
                 Err(raft::Error::ProposalDropped) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -101,7 +124,9 @@ impl Replica {
     /// Asks raft to confirm that we lead. The context is never used again: not by this replica, not after a
     /// restart, not by another (design.md §4).
     fn begin_round(&mut self, round: RoundId) {
-        self.last_context += 1;
+        if !planted!(ContextReused) {
+            self.last_context += 1;
+        }
         self.rounds.insert(self.last_context, round);
         let context = [self.config.id.0, self.config.boot, self.last_context];
         let context = context.iter().flat_map(|number| number.to_be_bytes()).collect();

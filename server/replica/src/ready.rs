@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use holdfast_master::Master;
-use holdfast_types::{ReplicaId, Term};
+use holdfast_types::{ReplicaId, Term, planted};
 use protobuf::Message as _;
 use raft::{Ready, StateRole};
 use slog::info;
@@ -61,12 +61,15 @@ impl Replica {
         let installed = snapshot.as_ref().map_or(0, |at| at.index);
         if on_disk {
             let compact_to = self.snapshots.compact_to.take();
-            let sync = ready.must_sync();
+            let sync = ready.must_sync() && !planted!(ForgottenSync);
             let hard_state = hard_state.or_else(|| Some(self.raw.raft.hard_state()));
             let persist = Persist { number, snapshot, hard_state, entries, sync, compact_to };
             self.outputs.push_back(Output::Persist(persist));
         }
-        let messages = ready.take_persisted_messages();
+        let mut messages = ready.take_persisted_messages();
+        if planted!(PromiseBeforeSync) {
+            self.send_all(std::mem::take(&mut messages))?;
+        }
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
         self.unpersisted.push_back(Unpersisted { number, on_disk, snapshot: installed, messages });
@@ -142,6 +145,9 @@ impl Replica {
     pub(crate) fn handle_snapshot_sent(&mut self, to: ReplicaId, index: u64, ok: bool) {
         if self.snapshots.sending.get(&to) == Some(&index) {
             self.snapshots.sending.remove(&to);
+            if planted!(TransferNotReported) && !ok {
+                return;
+            }
             let status = if ok { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
             self.raw.report_snapshot(to.0, status);
         }

@@ -12,7 +12,7 @@ use holdfast_proto::log::v1::command::Kind;
 use holdfast_proto::log::v1::{
     Batch, Command, EndLockDelay, EndSession, LowerLeasePromise, OpenSession, RaiseVersion, ReapNode,
 };
-use holdfast_types::{NodePath, Principal, Revision, SessionId, Term};
+use holdfast_types::{NodePath, Principal, Revision, SessionId, Term, planted};
 use prost::Message;
 
 use crate::exactly_once::Window;
@@ -77,7 +77,7 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Fault> {
         let batch = Batch::decode(data).map_err(|error| Fault::Undecodable(error.to_string()))?;
-        if batch.term != entry_term.0 {
+        if batch.term != entry_term.0 && !successor_commits() {
             return Ok(());
         }
         for command in &batch.commands {
@@ -146,7 +146,8 @@ impl State {
     fn opened_session(&mut self, open: &OpenSession) -> Result<(SessionId, bool), Refusal> {
         check_opening(open)?;
         let principal = asker(&open.principal)?;
-        if let Some(id) = self.sessions.by_secret(&open.secret) {
+        let known = self.sessions.by_secret(&open.secret).filter(|_| !planted!(OpenedTwice));
+        if let Some(id) = known {
             let session = self.sessions.get(id).expect("a secret leads to a session");
             return if *session.principal() == principal {
                 Ok((id, true))
@@ -215,7 +216,7 @@ impl State {
         let Ok(path) = NodePath::from_canonical(&reap.path) else { return };
         let key = NodeKey::new(path);
         let Some(node) = self.tree.live(&key, Revision(reap.instance)) else { return };
-        if node.is_orphan() {
+        if node.is_orphan() || planted!(ReapedWhileOpen) && node.lock.is_at_rest() && node.children == 0 {
             self.remove_node(&key, effects);
         }
     }
@@ -252,6 +253,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Whether, by a fault that is planted, what a deposed master had decided counts under its successor.
+fn successor_commits() -> bool {
+    planted!(DeposedBatchCommitted) || planted!(StalledMasterEnds)
 }
 
 /// Who sent a command. Nobody's name is that of one who proved nothing.

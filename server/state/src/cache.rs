@@ -8,7 +8,7 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{Creation, Open};
 use holdfast_proto::log::v1::SessionRequest;
 use holdfast_proto::log::v1::command::Kind;
-use holdfast_types::{HandleId, NodePath, SessionId};
+use holdfast_types::{HandleId, NodePath, SessionId, planted};
 
 use crate::lock::Holder;
 use crate::node::Kind as NodeKind;
@@ -209,6 +209,9 @@ fn created(path: NodePath) -> TouchedNodes {
 /// A file is written, or made.
 fn written(path: NodePath) -> TouchedNodes {
     let mut touched = created(path.clone());
+    if planted!(WriteSparesList) {
+        touched.nodes.clear();
+    }
     touched.nodes.insert(0, path);
     touched
 }
@@ -225,5 +228,7 @@ fn deleted(path: NodePath) -> TouchedNodes {
 /// A node's access control names are changed: it shows in the list that the node is in.
 fn acl_changed(path: NodePath) -> TouchedNodes {
     let parent = path.parent();
-    TouchedNodes { nodes: [path.clone()].into_iter().chain(parent).collect(), opens: Opens::Node(path) }
+    let nodes = [path.clone()].into_iter().chain(parent).collect();
+    let opens = if planted!(AclSparesOpens) { Opens::None } else { Opens::Node(path) };
+    TouchedNodes { nodes, opens }
 }

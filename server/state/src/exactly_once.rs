@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::{Acknowledged, NumberRange, Outcome, Refusal};
-use holdfast_types::RequestNumber;
+use holdfast_types::{RequestNumber, planted};
 use imbl::OrdMap;
 
 use crate::refusal;
@@ -37,7 +37,7 @@ pub(crate) struct Window {
 impl Window {
     /// What is known of a number.
     pub(crate) fn recorded(&self, number: RequestNumber) -> Recorded<'_> {
-        if self.is_acknowledged(number) {
+        if self.is_acknowledged(number) && !planted!(FloorForgotten) {
             return Recorded::Acknowledged;
         }
         match self.outcomes.get(&number) {
@@ -49,7 +49,7 @@ impl Window {
     /// Keeps the outcome of a new number.
     pub(crate) fn record(&mut self, number: RequestNumber, outcome: Outcome) {
         let earlier = self.outcomes.insert(number, Arc::new(outcome));
-        assert!(earlier.is_none(), "request {number} was decided twice");
+        assert!(earlier.is_none() || planted!(RetryDecidedAgain), "request {number} was decided twice");
     }
 
     /// How many outcomes are kept.

@@ -4,7 +4,7 @@
 //! by [`Lock::grant_next`] until it gives nothing, in the same command: the one grant rule. Invariant, between
 //! commands: the first waiter could not be granted. Conflicting holders cannot even be written down.
 
-use holdfast_types::{HandleId, Mode, Revision, SessionId};
+use holdfast_types::{HandleId, Mode, Revision, SessionId, planted};
 use imbl::{OrdMap, OrdSet};
 
 /// A handle of a session, as locks know it.
@@ -181,7 +181,8 @@ impl Lock {
     /// Asks for the lock. Whoever comes when others wait goes behind them, whatever it wants: so a waiting writer
     /// bars later readers, and nobody starves.
     pub(crate) fn acquire(&mut self, wish: Waiter, try_only: bool, revision: Revision) -> Acquired {
-        if self.waiters.is_empty() && self.admits(wish.mode) {
+        let is_first = self.waiters.is_empty() || planted!(WriterOvertaken);
+        if is_first && self.admits(wish.mode) {
             self.grant(wish, revision);
             return Acquired::Granted;
         }
@@ -270,7 +271,7 @@ impl Lock {
 
     /// Makes somebody a holder. Who finds the lock free raises the generation; who joins others shares theirs.
     fn grant(&mut self, waiter: Waiter, revision: Revision) {
-        if self.holders == Holders::Nobody {
+        if self.holders == Holders::Nobody || planted!(SharedTakesGeneration) {
             assert!(revision > self.generation, "lock generations rise");
             self.generation = revision;
         }

@@ -7,7 +7,7 @@ use holdfast_proto::client::v1::{
     Acquire, Cancel, Cancelled, EventKind, Granted, LockGrant, LockMode, Queued, Refusal, Release, Released,
     outcome,
 };
-use holdfast_types::{HandleId, Mode, RequestNumber, Revision, SessionId};
+use holdfast_types::{HandleId, Mode, RequestNumber, Revision, SessionId, planted};
 
 use crate::acl::Permission;
 use crate::exactly_once::Recorded;
@@ -121,7 +121,8 @@ impl State {
         } else {
             let holder = Holder { session, handle };
             let claim = self.sessions.handle(holder).and_then(|handle| handle.claim);
-            if claim.is_some_and(|claim| claim.acquire == withdrawn) {
+            let keeps = planted!(CancelKeepsGrant) && claim.is_some_and(|claim| claim.ticket.is_none());
+            if claim.is_some_and(|claim| claim.acquire == withdrawn) && !keeps {
                 self.give_up_claim(holder, effects);
             }
         }
@@ -159,11 +160,14 @@ impl State {
         }
         match handle.claim {
             None => {}
+            Some(Claim { ticket: Some(_), .. }) if planted!(GrantToEnded) && departure == Departure::Lost => {
+            }
             Some(Claim { ticket: Some(ticket), .. }) => node.lock.remove_waiter(ticket),
             Some(Claim { ticket: None, .. }) => {
                 let mode = node.lock.mode().expect("the handle holds the lock");
                 node.lock.remove_holder(holder);
-                if departure == Departure::Lost && handle.lock_delay_ms > 0 {
+                let is_lost = departure == Departure::Lost && !planted!(NoDelayOnExpiry);
+                if is_lost && handle.lock_delay_ms > 0 {
                     node.lock.begin_delay(revision, Delay { mode, delay_ms: handle.lock_delay_ms });
                 }
             }
@@ -182,6 +186,9 @@ impl State {
         }
         let (watched, mut news) = (!node.watchers.is_empty(), Vec::new());
         while let Some(Waiter { holder, mode }) = node.lock.grant_next(revision) {
+            if planted!(GrantToEnded) && self.sessions.handle(holder).is_none() {
+                continue;
+            }
             let handle = self.sessions.handle_mut(holder).expect("a waiter's handle is open");
             let claim = handle.claim.as_mut().expect("a waiter's handle has a claim");
             claim.ticket = None;

@@ -9,7 +9,7 @@ use holdfast_proto::client::v1::{
     Written, outcome,
 };
 use holdfast_proto::log::v1::SessionRequest;
-use holdfast_types::{HandleId, Mode, RequestNumber, SessionId};
+use holdfast_types::{HandleId, Mode, RequestNumber, SessionId, planted};
 
 use crate::acl::{self, Permission};
 use crate::exactly_once::Recorded;
@@ -53,6 +53,8 @@ impl State {
             return Some(self.refused(refusal::protocol("a request has the number 0: numbers begin with 1")));
         }
         match window.recorded(number) {
+            Recorded::Outcome(Outcome { result: Some(outcome::Result::Written(_)), .. })
+                if planted!(RetryDecidedAgain) => {}
             Recorded::Outcome(outcome) => return Some(outcome.clone()),
             Recorded::Acknowledged => return Some(self.refused(refusal::acknowledged(number))),
             Recorded::New => {}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_proto::client::v1::{Refusal, Uses};
-use holdfast_types::{HandleId, NodePath, Principal, RequestNumber, Revision, SessionId};
+use holdfast_types::{HandleId, NodePath, Principal, RequestNumber, Revision, SessionId, planted};
 use imbl::{OrdMap, OrdSet};
 
 use crate::acl::Permission;
@@ -256,7 +256,8 @@ impl Sessions {
     pub(crate) fn insert(&mut self, id: SessionId, session: Session) {
         let same_secret = self.by_secret.insert(session.secret.clone(), id);
         let same_id = self.by_id.insert(id, Arc::new(session));
-        assert!(same_secret.is_none() && same_id.is_none(), "session {id} is new");
+        let is_new = same_secret.is_none() || planted!(OpenedTwice);
+        assert!(is_new && same_id.is_none(), "session {id} is new");
     }
 
     pub(crate) fn remove(&mut self, id: SessionId) -> Option<Arc<Session>> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use equivalent::{Comparable, Equivalent};
 use holdfast_proto::client::v1::AclNames;
-use holdfast_types::{NodePath, Revision};
+use holdfast_types::{NodePath, Revision, planted};
 use imbl::{OrdMap, OrdSet};
 
 use crate::node::{Kind, Node};
@@ -200,6 +200,7 @@ impl Tree {
     pub(crate) fn shared_acl(&self, key: &NodeKey, acl: AclNames) -> Arc<AclNames> {
         match key.parent().and_then(|parent| self.entry(&parent)) {
             Some((_, parent)) if *parent.acl == acl => parent.acl.clone(),
+            Some((of, parent)) if planted!(AclLostInSnapshot) && !of.path().is_root() => parent.acl.clone(),
             _ => Arc::new(acl),
         }
     }

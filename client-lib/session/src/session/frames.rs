@@ -12,7 +12,7 @@ use holdfast_proto::client::v1::{
     CellInfo, ClientFrame, CloseSession, EndReason, Event, LockGrant, Notice, RefusalCode, Reply,
     ServerFrame, SessionAttached, SessionOpened, StreamRefused, event, outcome, server_frame,
 };
-use holdfast_types::{HandleId, RequestNumber, SessionId, Term};
+use holdfast_types::{HandleId, RequestNumber, SessionId, Term, planted};
 
 /// How far the notices of the present stream are processed.
 #[derive(Debug, Default)]
@@ -107,6 +107,9 @@ impl Session {
             return;
         }
         self.attach(stream, attached.cell, &attached.locks);
+        if planted!(AttachIsLease) {
+            self.lease.renew(self.now);
+        }
         for grant in attached.locks {
             self.handle_grant(grant, completed);
         }

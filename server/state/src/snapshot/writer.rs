@@ -10,7 +10,7 @@ use holdfast_proto::log::v1::{
     DelayRecord, HandleRecord, HolderRecord, NodeRecord, OutcomeRecord, SessionRecord, SnapshotEnd,
     SnapshotHeader, SnapshotRecord, WaiterRecord,
 };
-use holdfast_types::{HandleId, SessionId};
+use holdfast_types::{HandleId, SessionId, planted};
 use prost::Message;
 
 use crate::State;
@@ -146,7 +146,7 @@ fn node_record(key: &NodeKey, node: &Node) -> NodeRecord {
         ephemeral: node.ephemeral,
         instance: node.instance.0,
         content_generation: node.content_generation.0,
-        lock_generation: lock.generation().0,
+        lock_generation: if planted!(FenceNotReplicated) { node.instance.0 } else { lock.generation().0 },
         acl_generation: node.acl_generation.0,
         children_generation: node.children_generation.0,
         contents: node.contents.clone(),
@@ -159,7 +159,7 @@ fn node_record(key: &NodeKey, node: &Node) -> NodeRecord {
 }
 
 fn session_record(id: SessionId, session: &Session) -> SessionRecord {
-    let outcomes = session.window.outcomes();
+    let outcomes = session.window.outcomes().filter(|_| !planted!(WindowNotReplicated));
     SessionRecord {
         id: id.0,
         secret: session.secret().clone(),
