@@ -42,6 +42,9 @@ const HEALED_NANOS: u64 = 10 * SECOND;
 /// How long it may take after that until everything has ended. Sessions of dead clients have to expire, one after
 /// the other gives its lock up, and lock-delays pass.
 const DRAIN_NANOS: u64 = 120 * SECOND;
+/// A run that has so many events, and so many more for each second of faults, goes round in circles.
+const EVENTS_MAX: u64 = 10_000_000;
+const EVENTS_PER_SECOND_MAX: u64 = 1_000_000;
 /// How often one looks.
 const LOOK_NANOS: u64 = SECOND / 4;
 
@@ -156,11 +159,16 @@ impl World {
     ///
     /// The first thing that is wrong.
     pub fn run(&mut self) -> Result<(), Violation> {
+        let events_max = EVENTS_MAX + self.plan.faults_nanos / SECOND * EVENTS_PER_SECOND_MAX;
         while self.phase != Phase::Ended {
             // Replicas tick, so there always is an event.
             let Some((at, event)) = self.queue.pop() else { break };
             self.now = at;
             self.happen(event)?;
+            if self.trace.events() > events_max {
+                let what = format!("after {events_max} events the run has not come to its end");
+                return Err(Violation::new(Invariant::Progress, what));
+            }
         }
         Ok(())
     }

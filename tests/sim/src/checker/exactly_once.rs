@@ -24,6 +24,8 @@ pub struct ExactlyOnce {
     outcomes: BTreeMap<RequestName, Outcome>,
     /// The Acquires that were granted out of a queue.
     grants: BTreeMap<RequestName, Granted>,
+    /// The sessions that are open, by the secret that each was opened under.
+    opened: BTreeMap<Bytes, SessionId>,
     /// Which request wrote these contents.
     writes: BTreeMap<Bytes, RequestName>,
 }
@@ -60,6 +62,18 @@ impl ExactlyOnce {
         }
     }
 
+    /// A session was opened under a secret, by an opening that was not found to be a repetition.
+    ///
+    /// # Errors
+    ///
+    /// If one that is open was opened under it before.
+    pub fn opened(&mut self, secret: &Bytes, session: SessionId) -> Result<(), Violation> {
+        match self.opened.insert(secret.clone(), session) {
+            Some(other) => Err(broken(format!("{session} was opened by the opening that opened {other}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Takes in what happened.
     ///
     /// # Errors
@@ -67,6 +81,7 @@ impl ExactlyOnce {
     /// Contents that were written a second time.
     pub fn see(&mut self, fact: &Fact<'_>) -> Result<(), Violation> {
         match fact {
+            Fact::SessionEnded { session, .. } => self.opened.retain(|_, open| open != session),
             Fact::LockGranted { session, number, granted, .. } => {
                 self.grants.insert((*session, *number), **granted);
             }
@@ -171,6 +186,15 @@ mod tests {
     fn a_second_effect_is_found() {
         let mut checker = checker_with_a_write();
         assert!(checker.decide(SESSION, RequestNumber(2), &outcome_of(written(5)), true).is_err());
+    }
+
+    #[test]
+    fn a_session_that_is_opened_twice_is_found() {
+        let (mut checker, secret) = (ExactlyOnce::default(), Bytes::from_static(b"secret"));
+        checker.opened(&secret, SESSION).unwrap();
+        assert!(checker.opened(&secret, SessionId(2)).is_err());
+        checker.see(&Fact::SessionEnded { session: SessionId(2), expired: true }).unwrap();
+        checker.opened(&secret, SessionId(3)).unwrap();
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! I2, where the cell is the resource: what is done through a handle that depends on a sequencer is done while the lock
-//! is held as the sequencer says, and never after it was passed on.
+//! is held as the sequencer says, and never after it was passed on. And what a session wrote before it gave something
+//! back is decided before that.
 
 use std::collections::BTreeMap;
 
 use holdfast_proto::client::v1::outcome;
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_types::{HandleId, Revision, SessionId};
+use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
 
 use super::{Decided, Fact};
 use crate::verdict::{Invariant, Violation};
@@ -15,6 +16,8 @@ use crate::verdict::{Invariant, Violation};
 pub struct Fencing {
     /// The sequencer that each handle depends on, and since when.
     sequencers: BTreeMap<(SessionId, HandleId), (String, Revision)>,
+    /// The last request of each session that gave something back.
+    given_back: BTreeMap<SessionId, RequestNumber>,
 }
 
 impl Fencing {
@@ -30,8 +33,12 @@ impl Fencing {
         is_valid: impl Fn(&str) -> bool,
     ) -> Result<(), Violation> {
         let (session, operation, result) = match fact {
-            Fact::Decided(Decided { session, operation, result, .. }) => (*session, *operation, *result),
+            Fact::Decided(decided) => {
+                self.check_order(decided)?;
+                (decided.session, decided.operation, decided.result)
+            }
             Fact::SessionEnded { session, .. } => {
+                self.given_back.remove(session);
                 self.sequencers.retain(|(of, _), _| of != session);
                 return Ok(());
             }
@@ -57,6 +64,28 @@ impl Fencing {
             _ => return Ok(()),
         };
         self.check(session, HandleId(handle), at, is_valid)
+    }
+
+    /// What a session wrote before it gave something back is decided before that, or refused: a delayed write must not
+    /// land after its lock was passed on.
+    fn check_order(&mut self, decided: &Decided<'_>) -> Result<(), Violation> {
+        let Decided { session, number, operation, .. } = decided;
+        match operation {
+            Operation::Release(_) | Operation::Close(_) | Operation::Cancel(_) => {
+                let last = self.given_back.entry(*session).or_insert(*number);
+                *last = (*last).max(*number);
+            }
+            Operation::SetContents(_) | Operation::Delete(_) | Operation::SetAcl(_) => {
+                if let Some(given_back) = self.given_back.get(session).filter(|last| *last > number) {
+                    let what = format!(
+                        "{session} {number} took effect after {given_back}, which gave something back"
+                    );
+                    return Err(Violation::new(Invariant::Fencing, what));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Something was done, or read, through a handle at a revision.
@@ -88,6 +117,19 @@ mod tests {
 
     use super::super::history::*;
     use super::*;
+
+    #[test]
+    fn a_write_that_lands_after_a_later_release_is_found() {
+        let mut fencing = Fencing::default();
+        let mut see = |session, number, operation: &Operation, result: &outcome::Result| {
+            fencing.see(&decided(session, number, operation, result).fact(), Revision(9), |_| true)
+        };
+        see(1, 2, &write(1, "a"), &written(5)).unwrap();
+        see(1, 4, &release(1), &released()).unwrap();
+        assert!(see(1, 3, &write(1, "b"), &written(6)).is_err());
+        see(1, 5, &write(1, "c"), &written(7)).unwrap();
+        see(2, 3, &write(1, "d"), &written(8)).unwrap();
+    }
 
     #[test]
     fn a_write_under_a_sequencer_that_is_not_valid_is_found() {

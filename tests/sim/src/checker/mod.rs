@@ -25,6 +25,7 @@ pub mod lock_delay;
 pub mod mutual_exclusion;
 pub mod past;
 pub mod progress;
+pub mod queue_order;
 pub mod reads;
 pub mod register;
 pub mod resource;
@@ -33,15 +34,15 @@ pub mod watch;
 use std::sync::{Arc, LazyLock};
 
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{EndReason, Granted, NodeKind, Outcome, outcome};
+use holdfast_proto::client::v1::{EndReason, Granted, LockMode, NodeKind, Outcome, outcome};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::{Effect, State};
-use holdfast_types::{HandleId, Principal, RequestNumber, Revision, SessionId};
+use holdfast_types::{HandleId, Mode, Principal, RequestNumber, Revision, Sequencer, SessionId};
 
 use crate::canon::Step;
 use crate::clock::TrueTime;
 use crate::stats::Stats;
-use crate::verdict::Violation;
+use crate::verdict::{Invariant, Violation};
 
 /// Something that the canonical log did, once.
 #[derive(Clone, Debug)]
@@ -113,6 +114,8 @@ pub struct Checkers {
     pub lease_safety: lease_safety::LeaseSafety,
     /// I4.
     pub lock_delays: lock_delay::LockDelays,
+    /// I10, for queues.
+    pub queue_order: queue_order::QueueOrder,
     /// I5.
     pub reads: reads::Reads,
     /// I5: what reads are judged by.
@@ -159,10 +162,12 @@ impl Checkers {
             }
         }
         facts.extend(later);
+        self.see_command(step)?;
         for fact in &facts {
             self.see_fact(fact, now, stats)?;
             self.fencing.see(fact, step.state.revision(), |text| is_valid(step.state, text))?;
         }
+        self.lock_delays.check_begun()?;
         self.reads.see(step);
         self.past.see(step.state);
         self.see_watches(step, &facts);
@@ -202,10 +207,37 @@ impl Checkers {
             Fact::DelayStarted { .. } => stats.delays += 1,
             _ => {}
         }
+        if let Fact::SessionEnded { session, expired: true } = fact {
+            for (handle, path) in self.mutual_exclusion.held_by(*session) {
+                self.lock_delays.lost(*session, handle, path);
+            }
+        }
+        self.queue_order.see(fact)?;
         self.mutual_exclusion.see(fact)?;
         self.lease_safety.see(fact, now);
         self.lock_delays.see(fact, now)?;
         self.exactly_once.see(fact)
+    }
+
+    /// What can be said of a command before what it did is looked at.
+    fn see_command(&mut self, step: &Step<'_>) -> Result<(), Violation> {
+        match &step.command.kind {
+            Some(Kind::OpenSession(open)) => {
+                for effect in step.effects {
+                    if let Effect::SessionOpened { session, repeated: false, .. } = effect {
+                        self.exactly_once.opened(&open.secret, *session)?;
+                    }
+                }
+                Ok(())
+            }
+            Some(Kind::ReapNode(reap))
+                if step.state.revision() != step.before && self.queue_order.is_open(reap.instance) =>
+            {
+                let what = format!("{} was reaped while somebody had it open", reap.path);
+                Err(Violation::new(Invariant::Linearizability, what))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The fact that a request took effect, if it did so now.
@@ -268,9 +300,18 @@ pub(crate) fn is_read(operation: &Operation) -> bool {
     matches!(operation, GetContents(_) | GetStat(_) | ReadDir(_) | GetSequencer(_) | CheckSequencer(_))
 }
 
-/// Whether a sequencer is valid at a state.
+/// Whether a sequencer is valid at a state: by what the state shows of the node, not by its own judgement.
 pub(crate) fn is_valid(state: &State, text: &str) -> bool {
-    matches!(state.check_sequencer(text), Ok(Ok(())))
+    let Ok(sequencer) = text.parse::<Sequencer>() else { return false };
+    let Ok(path) = state.parse_path(&sequencer.name) else { return false };
+    let Ok(stat) = state.read_stat(&onlooker(), path.as_str()) else { return false };
+    let held = match stat.lock.unwrap_or_default().mode() {
+        LockMode::Exclusive => Some(Mode::Exclusive),
+        LockMode::Shared => Some(Mode::Shared),
+        LockMode::Unspecified => None,
+    };
+    held == Some(sequencer.mode)
+        && (stat.instance, stat.lock_generation) == (sequencer.instance, sequencer.generation)
 }
 
 /// What a node is like. What it was like before saves reading its children again.

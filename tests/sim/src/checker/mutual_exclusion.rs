@@ -78,6 +78,15 @@ impl MutualExclusion {
         Ok(())
     }
 
+    /// The locks that a session holds: by which handle, and of which path.
+    pub fn held_by(&self, session: SessionId) -> impl Iterator<Item = (HandleId, &str)> {
+        let all = (session, HandleId(0))..=(session, HandleId(u64::MAX));
+        let held = |(owner, node): &(&Owner, &NodeName)| {
+            self.holders.get(*node).is_some_and(|holders| holders.contains_key(*owner))
+        };
+        self.handles.range(all).filter(held).map(|(owner, node)| (owner.1, node.0.as_str()))
+    }
+
     fn see_decided(&mut self, decided: &Decided<'_>) -> Result<(), Violation> {
         let owner = |handle| (decided.session, HandleId(handle));
         match (decided.operation, decided.result) {

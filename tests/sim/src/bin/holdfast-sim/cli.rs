@@ -51,7 +51,10 @@ pub(crate) struct Cli {
     pub(crate) failures: u64,
     /// Give the machines this fault, to see whether it is found; the program must be built for that
     #[arg(long, value_name = "NAME", value_parser = parse_fault)]
-    planted: Option<Planted>,
+    pub(crate) planted: Option<Planted>,
+    /// Plant every fault in turn, or only the one that is named, and print a table of how they are found (with --seeds)
+    #[arg(long, conflicts_with_all = ["seed", "forever", "until_found"])]
+    pub(crate) strength: bool,
     /// Stop at the first seed that fails, and tell how many it took
     #[arg(long, conflicts_with_all = ["seed", "forever"])]
     pub(crate) until_found: bool,

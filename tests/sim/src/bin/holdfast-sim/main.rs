@@ -2,11 +2,12 @@
 //!
 //! Exit status: 0 if all passed, 3 if something got stuck after healing, 4 if a machine crashed, 5 if a safety
 //! invariant broke (the greatest counts), 2 if the command line is wrong. With `--until-found`: 0 if a seed failed, 1
-//! if none did.
+//! if none did. With `--strength`: 0 if every planted fault was found, 1 if not.
 
 mod cli;
 mod interrupt;
 mod many;
+mod strength;
 mod tally;
 
 use std::process::ExitCode;
@@ -14,7 +15,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use holdfast_sim::plan::Plan;
-use holdfast_sim::{COMMIT, Options, Report, Search, Verdict, catch_panics, replay, run};
+use holdfast_sim::{COMMIT, Options, PLANTED_BUILD, Report, Search, Verdict, catch_panics, replay, run};
+use holdfast_types::Planted;
 
 use cli::Cli;
 use many::Batch;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     catch_panics();
     let status = match (cli.seed, cli.seeds.clone(), cli.forever) {
         (Some(seed), _, _) => run_one(seed, &cli),
+        (None, Some(seeds), _) if cli.strength => tell_strength(seeds, &cli),
         (None, Some(seeds), _) => run_range(seeds, &cli),
         (None, None, first) => run_on(first.flatten().unwrap_or_else(seed_of_now), &cli),
     };
@@ -88,7 +91,7 @@ fn summary(report: &Report, options: &Options) -> String {
 /// Runs a range of seeds.
 fn run_range(seeds: std::ops::Range<u64>, cli: &Cli) -> u8 {
     let first = seeds.start;
-    let batch = Batch { seeds, options: cli.options(), threads: cli.threads(), failures_max: u64::MAX };
+    let batch = whole(seeds, cli);
     let batch = if cli.until_found { Batch { failures_max: 1, ..batch } } else { batch };
     let began = Instant::now();
     let tally = batch.run(|| false, |_| {});
@@ -96,11 +99,30 @@ fn run_range(seeds: std::ops::Range<u64>, cli: &Cli) -> u8 {
     if cli.until_found { tell_found(&tally, first) } else { tally.worst_status() }
 }
 
+/// Every seed of a range, however many fail.
+fn whole(seeds: std::ops::Range<u64>, cli: &Cli) -> Batch {
+    Batch { seeds, options: cli.options(), threads: cli.threads(), failures_max: u64::MAX, quiet: false }
+}
+
+/// Plants one fault after the other and tells how each is found.
+fn tell_strength(seeds: std::ops::Range<u64>, cli: &Cli) -> u8 {
+    if !Planted::POSSIBLE {
+        println!("this build cannot plant faults: {PLANTED_BUILD} -- --strength ...");
+        return 2;
+    }
+    let all = || Planted::ALL.iter().map(|(_, fault)| *fault).collect();
+    let faults: Vec<Planted> = cli.planted.map_or_else(all, |fault| vec![fault]);
+    let batch = Batch { quiet: true, ..whole(seeds.clone(), cli) };
+    let (table, missing) = strength::table(&strength::measure(&faults, &batch), &seeds);
+    println!("At commit {COMMIT}:\n\n{table}");
+    u8::from(missing > 0)
+}
+
 /// Runs one seed after the other until interrupted, or until enough have failed.
 fn run_on(first: u64, cli: &Cli) -> u8 {
     let interrupted = interrupt::watch();
     let (seeds, threads) = (first..u64::MAX, cli.threads());
-    let batch = Batch { seeds, options: cli.options(), threads, failures_max: cli.failures };
+    let batch = Batch { seeds, options: cli.options(), threads, failures_max: cli.failures, quiet: false };
     println!("from seed {first} on, at commit {COMMIT}");
     let began = Instant::now();
     let mut told = Instant::now();

@@ -16,6 +16,8 @@ pub(crate) struct Batch {
     pub(crate) threads: usize,
     /// Stop when so many have failed.
     pub(crate) failures_max: u64,
+    /// Failures are not told: they are what is expected.
+    pub(crate) quiet: bool,
 }
 
 impl Batch {
@@ -47,7 +49,7 @@ impl Batch {
     }
 
     fn tell_failure(&self, report: &Report) {
-        if report.verdict != Verdict::Passed {
+        if report.verdict != Verdict::Passed && !self.quiet {
             let Report { seed, verdict, .. } = report;
             println!(
                 "seed {seed}: {verdict}\n    at commit {COMMIT}; replay: {}",

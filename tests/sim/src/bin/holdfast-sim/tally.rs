@@ -51,6 +51,11 @@ impl Tally {
         self.first_failure
     }
 
+    /// How many runs failed, by what was broken.
+    pub(crate) fn by_invariant(&self) -> &BTreeMap<Invariant, u64> {
+        &self.by_invariant
+    }
+
     /// The exit status of the worst run.
     pub(crate) fn worst_status(&self) -> u8 {
         self.by_status.keys().last().copied().unwrap_or(0)
