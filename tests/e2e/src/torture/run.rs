@@ -47,10 +47,10 @@ pub async fn run(options: &Options) -> anyhow::Result<u8> {
     disk::remove_leftovers();
     let dir = Directory::create(options)?;
     println!("seed {seed}; files in {}", dir.path().display());
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut signals = holdfast_server::StopSignals::listen()?;
     let evidence = tokio::select! {
         evidence = gather(options, seed, dir.path()) => evidence,
-        _ = &mut interrupted => anyhow::bail!("interrupted"),
+        () = signals.next() => anyhow::bail!("interrupted"),
     };
     let (evidence, mut violations) = match evidence {
         Ok(gathered) => gathered,
