@@ -63,7 +63,7 @@ pub(crate) struct Client {
     was_jeopardy: bool,
     /// It has asked to be attached anew, and not been answered.
     pub(crate) greets: bool,
-    /// When its session was begun.
+    /// When its session was begun, or went over to the present master.
     pub(crate) opened_at: TrueTime,
     pub(crate) rng: Rng,
 }
@@ -233,7 +233,10 @@ impl World {
                 Output::Complete { token, result } => inputs = self.complete(index, token, &result)?,
                 Output::StateChanged(state) => self.state_changed(index, &state),
                 Output::Event(event) => inputs = self.hear(index, &event)?,
-                Output::FailedOver { .. } => self.stats.failed_over += 1,
+                Output::FailedOver { .. } => {
+                    self.stats.failed_over += 1;
+                    self.clients[index].opened_at = self.now;
+                }
             }
         }
     }

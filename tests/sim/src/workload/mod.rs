@@ -97,7 +97,8 @@ pub struct App<'a> {
     pub is_keeper: bool,
     /// A sequencer that somebody was given; empty if there is none yet.
     pub sequencer: Rc<str>,
-    /// How long the session has been there, in milliseconds.
+    /// How long the present master has known the session, in milliseconds: that is what an idle session's minute is
+    /// counted from.
     pub age_ms: u64,
     /// The last token given in this session.
     last_token: &'a mut u64,
