@@ -44,6 +44,8 @@ const IDLE: Duration = Duration::from_secs(3_600);
 pub(crate) enum CoreInput {
     /// For the replica itself.
     Replica(Input),
+    /// A frame of a client's stream, which counts as waiting until it is here.
+    Frame(Input, OwnedSemaphorePermit),
     /// A client's stream begins; its frames go to `outbox`.
     Connected {
         /// The stream.
@@ -70,8 +72,8 @@ pub(crate) struct Call {
     pub(crate) request: CallRequest,
     /// To the caller, who may have left.
     pub(crate) reply: oneshot::Sender<CallReply>,
-    /// Counts the call as unanswered.
-    pub(crate) permit: OwnedSemaphorePermit,
+    /// Counts the call, and its bytes, as unanswered.
+    pub(crate) permit: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 /// The answer to a unary call.
@@ -86,7 +88,7 @@ pub(crate) struct CallReply {
 struct PendingCall {
     reply: oneshot::Sender<CallReply>,
     /// Given back when the answer comes.
-    _permit: OwnedSemaphorePermit,
+    _permit: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 /// Why the loop ended.
@@ -255,6 +257,7 @@ impl Driver {
                 }
                 self.replica.handle(now, input)
             }
+            CoreInput::Frame(frame, _waited) => self.replica.handle(now, frame),
             CoreInput::Connected { connection, outbox } => {
                 self.connections.insert(connection, outbox);
                 Ok(())

@@ -235,7 +235,9 @@ impl Server {
                 Refusal { code: RefusalCode::NotMaster.into(), message }
             };
             let (reply, answered) = oneshot::channel();
-            let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.map_err(|_| gone())?;
+            let permits = Arc::new(Semaphore::new(2));
+            let permit = Arc::clone(&permits).acquire_owned().await.map_err(|_| gone())?;
+            let permit = (permit, permits.acquire_owned().await.map_err(|_| gone())?);
             let call = Call { principal: Principal::anonymous(), request, reply, permit };
             core.send(CoreInput::Call(call)).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?.answer

@@ -9,22 +9,23 @@ use holdfast_proto::client::v1::{RefusalCode, Settings};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{CallAnswer, CallRequest};
 use holdfast_types::{Principal, ReplicaId};
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::Front;
 use super::calls::{caller, forward, mismatched, principal};
 use super::refusal::refused;
+use super::{Front, MESSAGE_BYTES_MAX};
 
 impl Front {
     async fn settings_call(&self, principal: Principal, request: CallRequest) -> Result<Settings, Status> {
-        match self.call(principal, request).await? {
+        match self.call(principal, request, MESSAGE_BYTES_MAX).await? {
             CallAnswer::Settings(settings) => Ok(settings),
             other => Err(mismatched(&other)),
         }
     }
 
     async fn membership_call(&self, principal: Principal, request: CallRequest) -> Result<(), Status> {
-        match self.call(principal, request).await? {
+        match self.call(principal, request, MESSAGE_BYTES_MAX).await? {
             CallAnswer::Membership => Ok(()),
             other => Err(mismatched(&other)),
         }
@@ -83,7 +84,7 @@ impl Admin for Front {
         let principal = principal(&request)?;
         // Nobody else is to have this replica connect to wherever he likes: so ask first for what needs the same right.
         let probe = client::ListSessionsRequest { after: 0, limit: 1 };
-        self.call(principal.clone(), CallRequest::ListSessions(probe)).await?;
+        self.call(principal.clone(), CallRequest::ListSessions(probe), 0).await?;
         let member = self.joiner(request.into_inner()).await?;
         self.membership_call(principal, CallRequest::AddMember(member)).await?;
         Ok(Response::new(client::AddMemberResponse {}))

@@ -7,6 +7,7 @@ use holdfast_proto::client::v1::RefusalCode;
 use holdfast_proto::client::v1::cell_server::Cell;
 use holdfast_replica::{CallAnswer, CallRequest};
 use holdfast_types::Principal;
+use prost::Message as _;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,17 +18,20 @@ use crate::driver::{Call, CoreInput};
 use crate::socket::Caller;
 
 impl Front {
-    /// Has the core answer a call. Dropping the future does not withdraw the call.
+    /// Has the core answer a call, which has so many bytes. Dropping the future does not withdraw the call.
     pub(super) async fn call(
         &self,
         principal: Principal,
         request: CallRequest,
+        bytes: usize,
     ) -> Result<CallAnswer, Status> {
         let core = self.core()?;
+        let bytes = self.burden.call(bytes)?;
         let permit = Arc::clone(&self.calls).try_acquire_owned();
         let permit = permit.map_err(|_| overloaded("unanswered calls", CALLS_MAX))?;
         let (reply, answered) = oneshot::channel();
-        // The permit stays with the core until it has answered: a caller that gives up frees nothing there.
+        let permit = (permit, bytes);
+        // The permits stay with the core until it has answered: a caller that gives up frees nothing there.
         let call = CoreInput::Call(Call { principal, request, reply, permit });
         core.send(call).await.map_err(|_| stopping())?;
         let reply = answered.await.map_err(|_| stopping())?;
@@ -57,9 +61,11 @@ pub(super) fn mismatched(answer: &CallAnswer) -> Status {
 macro_rules! forward {
     ($front:expr, $request:expr, $kind:ident) => {{
         // While it waits for the core, its connection is in use.
-        let _under_way = caller(&$request)?.visit.begin();
-        match $front.call(principal(&$request)?, CallRequest::$kind($request.into_inner())).await? {
-            CallAnswer::$kind(response) => Ok(Response::new(response)),
+        let visit = caller(&$request)?.visit.clone();
+        let _under_way = visit.begin();
+        let (principal, bytes) = (principal(&$request)?, $request.get_ref().encoded_len());
+        match $front.call(principal, CallRequest::$kind($request.into_inner()), bytes).await? {
+            CallAnswer::$kind(response) => $front.burden.answer(&visit, response),
             other => Err(mismatched(&other)),
         }
     }};
@@ -74,8 +80,8 @@ impl Cell for Front {
         &self,
         request: Request<Streaming<client::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let under_way = caller(&request)?.visit.begin();
-        self.begin_session(principal(&request)?, under_way, request.into_inner()).await
+        let visit = caller(&request)?.visit.clone();
+        self.begin_session(principal(&request)?, visit, request.into_inner()).await
     }
 
     async fn status(

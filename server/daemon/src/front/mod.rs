@@ -8,6 +8,7 @@
 //! its time.
 
 mod admin;
+mod burden;
 mod calls;
 pub(crate) mod refusal;
 mod session;
@@ -22,11 +23,17 @@ use holdfast_types::{ConnectionId, Duration};
 use slog::Logger;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapResponseLayer;
 
 use crate::driver::CoreInput;
+use crate::outbox::Budget;
 use crate::peers::Greeter;
+use burden::Burden;
 use refusal::refused;
 
 /// The most bytes of one message from a client: the largest contents that settings allow, four times, since a
@@ -36,12 +43,17 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const STREAMS_MAX: usize = 200_000;
 /// The most unary calls that have no answer yet.
 const CALLS_MAX: usize = 8_192;
+/// The most bytes of frames that session streams have not read yet.
+const UNREAD_BYTES_MAX: usize = 256 << 20;
 /// The most streams of one connection, over which a client may spread its sessions.
 const STREAMS_PER_CONNECTION_MAX: u32 = 8_192;
 /// Generous, so that it takes minutes of bad luck to lose a live connection that loses every fifth packet, and
 /// a dead client still goes within the minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What every answer passes on its way out.
+type Tie = MapResponseLayer<fn(http::Response<Body>) -> http::Response<Body>>;
 
 /// Whether there is a core to talk to.
 #[derive(Clone, Debug)]
@@ -63,6 +75,9 @@ pub(crate) struct Front {
     connections: Arc<AtomicU64>,
     streams: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    burden: Burden,
+    /// Shared by what is on its way to all clients.
+    unread: Arc<Budget>,
     logger: Logger,
 }
 
@@ -75,18 +90,21 @@ impl Front {
             connections: Arc::new(AtomicU64::new(1)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            burden: Burden::new(),
+            unread: Budget::new(UNREAD_BYTES_MAX),
             logger,
         }
     }
 
     /// The services, ready to be served.
-    pub(crate) fn router(self) -> Router {
+    pub(crate) fn router(self) -> Router<Stack<Tie, Identity>> {
         let cell = CellServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .layer(Tie::new(burden::tie as fn(_) -> _))
             .add_service(cell)
             .add_service(admin)
     }

@@ -12,13 +12,14 @@ use holdfast_proto::client::v1::{ClientFrame, Refusal, RefusalCode, ServerFrame,
 use holdfast_replica::Input;
 use holdfast_types::{ConnectionId, Duration, Principal};
 use slog::{Logger, debug};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
+use super::burden::{Burden, watch};
 use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
 use crate::driver::CoreInput;
-use crate::guests::UnderWay;
+use crate::guests::{UnderWay, Visit};
 use crate::outbox::{Outbox, OutboxLimits, Popped};
 
 /// A stream must say hello within this time.
@@ -31,14 +32,15 @@ impl Front {
     pub(super) async fn begin_session(
         &self,
         principal: Principal,
-        under_way: UnderWay,
+        visit: Visit,
         frames: Streaming<ClientFrame>,
     ) -> Result<Response<SessionFrames>, Status> {
         let core = self.core()?;
         let permit = Arc::clone(&self.streams).try_acquire_owned();
         let permit = permit.map_err(|_| overloaded("session streams", STREAMS_MAX))?;
         let connection = self.next_connection();
-        let outbox = Outbox::new(OUTBOX_LIMITS);
+        let outbox = Outbox::new(OUTBOX_LIMITS, Arc::clone(&self.unread));
+        let (read, taken) = oneshot::channel();
         let connected = CoreInput::Connected { connection, outbox: Arc::clone(&outbox) };
         core.send(connected).await.map_err(|_| super::stopping())?;
         let reader = Reader {
@@ -47,11 +49,14 @@ impl Front {
             frames,
             core,
             outbox: Arc::clone(&outbox),
+            burden: self.burden.clone(),
+            taken,
             _permit: permit,
-            _under_way: under_way,
+            _under_way: visit.begin(),
+            visit,
         };
         tokio::spawn(reader.run(self.logger.clone()));
-        Ok(Response::new(SessionFrames { outbox }))
+        Ok(Response::new(SessionFrames { outbox, _read: read }))
     }
 }
 
@@ -63,6 +68,11 @@ struct Reader {
     frames: Streaming<ClientFrame>,
     core: mpsc::Sender<CoreInput>,
     outbox: Arc<Outbox<ServerFrame>>,
+    /// What frames that wait for the core count in.
+    burden: Burden,
+    /// Ends when the stream is gone.
+    taken: oneshot::Receiver<()>,
+    visit: Visit,
     /// Held for as long as the stream counts.
     _permit: OwnedSemaphorePermit,
     /// So that the connection is not taken for an idle one.
@@ -92,6 +102,8 @@ impl Reader {
         outbox.finish();
         // Fails only when the core is gone, and then nobody need be told.
         let _ = core.send(CoreInput::Replica(Input::Disconnected { connection })).await;
+        // What was sent before is still held for whoever does not read, though nothing more comes.
+        watch(self.visit, self.taken);
     }
 
     /// Reads until the client closes its side. `Err` says why nothing more is read.
@@ -107,9 +119,10 @@ impl Reader {
             return Err(refusal(RefusalCode::Protocol, message));
         }
         while let Some(frame) = next.map_err(|status| unreadable(&status))? {
+            let waits = self.burden.frame(&frame).await;
             let principal = self.principal.clone();
             let input = Input::Frame { connection: self.connection, principal, frame };
-            if self.core.send(CoreInput::Replica(input)).await.is_err() {
+            if self.core.send(CoreInput::Frame(input, waits)).await.is_err() {
                 return Err(refusal(RefusalCode::Overloaded, "this replica is stopping: try another one"));
             }
             next = self.frames.message().await;
@@ -137,6 +150,8 @@ fn refusal(code: RefusalCode, message: impl Into<String>) -> Refusal {
 /// The frames of one stream, on their way to the client.
 pub(crate) struct SessionFrames {
     outbox: Arc<Outbox<ServerFrame>>,
+    /// Tells the reader when this is gone.
+    _read: oneshot::Sender<()>,
 }
 
 impl Stream for SessionFrames {

@@ -130,6 +130,8 @@ pub(crate) fn check_cell(me: &Identity, from: &Identity) -> Result<(), Denial> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use prost::Message as _;
 
     fn identity(replica: u64, data_id: u64) -> Identity {
         Identity { cell: "dev".into(), cell_id: 9, replica, data_id, peer_address: String::new() }
@@ -210,5 +212,37 @@ mod tests {
     #[test]
     fn a_replica_that_has_just_joined_believes_its_cell() {
         assert_eq!(roster(&[]).admit(&identity(2, 22), 1), Ok(ReplicaId(2)));
+    }
+
+    /// Identities that mostly are almost right.
+    fn any_identity() -> impl Strategy<Value = Identity> {
+        let cell = prop_oneof![6 => Just("dev".to_owned()), 1 => ".{0,9}"];
+        let data_id = prop_oneof![Just(11_u64), Just(22), Just(77), any::<u64>()];
+        (cell, prop_oneof![4 => Just(9_u64), 1 => 0..11_u64], 0..9_u64, data_id, ".{0,9}").prop_map(
+            |(cell, cell_id, replica, data_id, peer_address)| Identity {
+                cell,
+                cell_id,
+                replica,
+                data_id,
+                peer_address,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_admitted_but_a_member_with_its_data(
+            from in any_identity(), to in 0..4_u64, bytes in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            let roster = roster(&[(1, 11), (2, 22)]);
+            // What is no identity at all is one with nothing in it, or does not get here.
+            let decoded = Identity::decode(bytes.as_slice()).unwrap_or_default();
+            for from in [from, decoded] {
+                if let Ok(id) = roster.admit(&from, to) {
+                    prop_assert_eq!((from.cell.as_str(), from.cell_id, to), ("dev", 9, 1));
+                    prop_assert_eq!(roster.members[&id].data_id, from.data_id);
+                }
+            }
+        }
     }
 }

@@ -24,7 +24,7 @@ use super::PeerBook;
 use super::backoff::Backoff;
 use super::dial::{Connection, connect_member};
 use crate::driver::CoreInput;
-use crate::outbox::{Outbox, OutboxLimits, Popped};
+use crate::outbox::{Budget, Outbox, OutboxLimits, Popped};
 
 /// What may wait for a peer that is slow: more is of no use to it, raft will send it anew.
 const OUTBOX_LIMITS: OutboxLimits = OutboxLimits { items_max: 8_192, bytes_max: 32 << 20 };
@@ -127,7 +127,7 @@ impl Dialer {
     /// Streams messages until the connection breaks, and tells the core if it did.
     async fn stream(&self, mut connection: Connection) {
         let id = ReplicaId(self.member.id);
-        let outbox = Outbox::new(OUTBOX_LIMITS);
+        let outbox = Outbox::new(OUTBOX_LIMITS, Budget::new(usize::MAX));
         *lock(&self.standing) = Some(Arc::clone(&outbox));
         let first = PeerFrame { from: Some(self.book.me()), to: id.0, messages: Vec::new() };
         let ended = connection.messages(PeerFrames { first: Some(first), outbox: Arc::clone(&outbox) }).await;
@@ -181,7 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn whatever_is_queued_goes_into_one_frame_in_order() {
-        let outbox = Outbox::new(OUTBOX_LIMITS);
+        let outbox = Outbox::new(OUTBOX_LIMITS, Budget::new(usize::MAX));
         let first = PeerFrame { to: 2, ..PeerFrame::default() };
         let mut frames = PeerFrames { first: Some(first), outbox: Arc::clone(&outbox) };
         for text in ["a", "b", "c"] {

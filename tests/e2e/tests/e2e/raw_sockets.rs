@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
-use holdfast::{Cell, Handle, Lock, Mode, OpenOptions, Session, SessionEvents};
+use holdfast::{Cell, Handle, Lock, Mode, OpenOptions, Session, SessionEvents, WriteOptions};
 use holdfast_e2e::raw::{self, Frame, PREFACE, Raw};
-use holdfast_e2e::{Cluster, within};
-use holdfast_proto::client::v1::ClientFrame;
+use holdfast_e2e::wire::opening;
+use holdfast_e2e::{Cluster, eventually, within};
+use holdfast_proto::client::v1::{
+    ClientFrame, GetContents, GetContentsRequest, Open, Request, client_frame::Hello, request::Operation,
+};
 
 use crate::PROGRAMS;
 
@@ -211,5 +214,60 @@ async fn ten_thousand_idle_connections_are_held_and_cost_little() {
     }
     let memory = master.memory_bytes();
     assert!(memory < MEMORY_MAX, "{memory} bytes for {wanted} connections");
+    honest.unharmed(&cluster).await;
+}
+
+#[tokio::test]
+async fn an_end_that_never_reads_is_cut_off_and_the_memory_that_it_holds_is_bounded() {
+    // Thousands of the largest answers take a master that was built for tests a while, and it is not to be deposed for it.
+    let cluster = Cluster::start_with(PROGRAMS, &[("election-ms", "4000")]).await;
+    let honest = Honest::begin(&cluster).await;
+    let cell = cluster.cell();
+    cell.set_contents("/large", vec![7; 256 << 10], WriteOptions::new().create()).await.unwrap();
+    let master = &cluster[cluster.master().await];
+
+    // A session that asks for the large file over and over, and takes nothing.
+    let mut raw = Raw::speak(master.client_address(), 0).await;
+    raw.frame(&raw::call(1, SESSION)).await;
+    let hello = Hello::Open(holdfast_proto::client::v1::OpenSession {
+        client: "deaf".to_owned(),
+        ..opening(b"a secret that nobody else knows.")
+    });
+    let open = Open { path: "/large".to_owned(), ..Open::default() };
+    let request = |number, operation| Request { number, operation: Some(operation) };
+    let requests = vec![request(1, Operation::Open(Box::new(open)))];
+    raw.frame(&raw::message(
+        1,
+        &ClientFrame { hello: Some(hello), requests, ..ClientFrame::default() },
+        false,
+    ))
+    .await;
+    for number in 2..2_000 {
+        let requests = vec![request(number, Operation::GetContents(GetContents { handle: 1 }))];
+        raw.frame(&raw::message(1, &ClientFrame { requests, ..ClientFrame::default() }, false)).await;
+    }
+    eventually("the deaf session has lost its stream", async || {
+        let sessions = cell.list_sessions().await.ok()?;
+        let deaf = sessions.iter().find(|info| info.client == "deaf");
+        deaf.is_none_or(|deaf| !deaf.attached).then_some(())
+    })
+    .await;
+
+    // Calls for it, of which nobody takes more than the first byte of the answer.
+    let mut raws = Vec::new();
+    for _ in 0..2 {
+        let mut raw = Raw::speak(master.client_address(), 1).await;
+        for stream in (1..4_000).step_by(2) {
+            raw.frame(&raw::call(stream, GET_CONTENTS)).await;
+            let request = GetContentsRequest { path: "/large".to_owned() };
+            raw.frame(&raw::message(stream, &request, true)).await;
+        }
+        raws.push(raw);
+    }
+    for raw in &mut raws {
+        raw.stream_begins(3_999).await;
+    }
+    let memory = master.memory_bytes();
+    assert!(memory < MEMORY_MAX, "{memory} bytes");
     honest.unharmed(&cluster).await;
 }
