@@ -85,6 +85,7 @@ mod lock;
 mod options;
 mod session;
 mod streams;
+mod tcp;
 mod timer;
 mod tls;
 mod unary;

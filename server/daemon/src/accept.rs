@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::guests::{Full, Guests, Places, Seat};
 use crate::socket::{Socket, Stream};
+use crate::tcp;
 use crate::tls::{Presented, Side, Tls};
 
 /// How long to wait when nothing can be accepted, such as for want of file descriptors.
@@ -110,8 +111,7 @@ impl Door {
 
     /// Takes one connection through its handshake; `None` if it does not get through.
     async fn admit(self: Arc<Self>, stream: TcpStream, from: SocketAddr, seat: Seat) -> Option<Socket> {
-        // A connection that died since is noticed soon enough.
-        let _ = stream.set_nodelay(true);
+        tcp::set_up(&stream);
         let handshake = tokio::time::timeout(HANDSHAKE_MAX, self.handshake(stream));
         let admitted = tokio::select! {
             biased;

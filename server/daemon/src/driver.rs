@@ -291,7 +291,7 @@ impl Driver {
     fn perform(&mut self, output: Output) -> Option<Ended> {
         match output {
             Output::Persist(persist) => self.persist(persist),
-            Output::Peer { to, message } => self.peers.send(to, message),
+            Output::Peer { to, message, urgent } => self.peers.send(to, message, urgent),
             Output::SendSnapshot { to, message, state } => self.peers.send_snapshot(to, message, state),
             Output::WriteSnapshot(state) => self.write_snapshot(state),
             Output::Frame { connection, frame } => self.send_frame(connection, frame),

@@ -184,6 +184,8 @@ pub enum Output {
         to: ReplicaId,
         /// The message, encoded.
         message: Bytes,
+        /// It is small, mastership hangs on it, and it may overtake messages that are not.
+        urgent: bool,
     },
     /// Send a snapshot, with the raft message that it belongs to; answer with [`Input::SnapshotSent`].
     SendSnapshot {

@@ -117,12 +117,13 @@ impl Replica {
             let to = ReplicaId(message.to);
             let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
             let at = message.get_snapshot().get_metadata().index;
+            let urgent = is_urgent(message.get_msg_type());
             let encoded = message.write_to_bytes();
             let message: Bytes = encoded.map_err(|error| Fault::new(format!("raft: {error}")))?.into();
             if is_snapshot {
                 self.send_snapshot(to, at, message);
             } else {
-                self.outputs.push_back(Output::Peer { to, message });
+                self.outputs.push_back(Output::Peer { to, message, urgent });
             }
         }
         Ok(())
@@ -282,5 +283,16 @@ impl Replica {
         let conf_state = self.raw.store().conf_state();
         let (voters, learners) = (conf_state.get_voters().to_vec(), conf_state.get_learners().to_vec());
         StateAt { index, term: Term(term), voters, learners, state: self.state.clone() }
+    }
+}
+
+/// Whether the cell's mastership hangs on a message of this kind. All of them are small, and none need be in order.
+fn is_urgent(kind: MessageType) -> bool {
+    use MessageType as M;
+    match kind {
+        M::MsgHeartbeat | M::MsgHeartbeatResponse | M::MsgTimeoutNow => true,
+        M::MsgRequestVote | M::MsgRequestVoteResponse => true,
+        M::MsgRequestPreVote | M::MsgRequestPreVoteResponse => true,
+        _ => false,
     }
 }

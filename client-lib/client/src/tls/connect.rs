@@ -6,6 +6,7 @@
 
 use super::Credentials;
 use super::explain;
+use crate::tcp;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::pin::Pin;
@@ -83,8 +84,7 @@ pub(crate) async fn connect(
     problem: Problem,
 ) -> io::Result<TokioIo<Connection>> {
     problem.set(None);
-    let tcp = TcpStream::connect(&address).await?;
-    tcp.set_nodelay(true)?;
+    let tcp = tcp::connect(&address).await?;
     let Some(credentials) = credentials else {
         return Ok(TokioIo::new(Connection { bytes: Bytes::Plain { tcp, heard: false }, problem }));
     };

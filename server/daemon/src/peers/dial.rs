@@ -18,7 +18,9 @@ use crate::tls::{self, explain};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A host that has died without a word is noticed this way; a process that has died, by its sockets.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// A ping waits behind what is queued, which on a line that loses packets can be seconds' worth. To break a connection
+/// then would only queue all of it anew.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most bytes of one message between replicas: many times what one batch of raft messages comes to.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -50,7 +52,6 @@ async fn connect(book: &PeerBook, id: ReplicaId, address: &str) -> Result<Connec
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| format!("{address:?} is not an address: it must be host:port"))?
         .connect_timeout(HELLO_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);

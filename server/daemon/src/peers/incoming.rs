@@ -32,7 +32,7 @@ use crate::tls::Presented;
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 /// As on the dialling side.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// So many snapshots are taken at a time; one is the rule, two if the master changes during one.
 const SNAPSHOTS_MAX: usize = 2;
 
@@ -110,6 +110,7 @@ impl Peer for PeerService {
             Ok(id) => id,
             Err(refused) => return Ok(Response::new(MessagesResponse { refused })),
         };
+        let pulse = first.pulse;
         let contact = Member {
             id: id.0,
             data_id: from.data_id,
@@ -119,7 +120,7 @@ impl Peer for PeerService {
         self.core.send(CoreInput::Contact(contact)).await.map_err(|_| stopping())?;
         let reader = Reader {
             from,
-            stream: self.book.begin_stream(id),
+            stream: (!pulse).then(|| self.book.begin_stream(id)),
             book: Arc::clone(&self.book),
             core: self.core.clone(),
             logger: self.logger.clone(),
@@ -162,7 +163,8 @@ impl Peer for PeerService {
 /// Reads one stream of messages.
 struct Reader {
     from: Identity,
-    stream: u64,
+    /// Its number; `None` if it is a pulse.
+    stream: Option<u64>,
     book: Arc<PeerBook>,
     core: mpsc::Sender<CoreInput>,
     logger: Logger,
@@ -180,7 +182,7 @@ impl Reader {
             end = self.read(messages, frames) => end,
         };
         // The peer may have come back meanwhile, and be well.
-        if self.book.is_newest(peer, self.stream) {
+        if self.stream.is_some_and(|stream| self.book.is_newest(peer, stream)) {
             info!(self.logger, "the connection from {peer} broke: {end}");
             // Fails only when the core is gone.
             let _ = self.core.send(CoreInput::Replica(Input::PeerReset { peer })).await;

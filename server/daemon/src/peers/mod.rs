@@ -1,5 +1,5 @@
-//! The transport between replicas: one stream of raft messages each way between every two of them, and one more
-//! for a snapshot when it is needed.
+//! The transport between replicas: a stream of raft messages each way between every two of them, two more for those
+//! that are urgent, and one for a snapshot when it is needed; each by a connection of its own.
 //!
 //! Raft messages cross it as opaque bytes. Nothing here knows what raft is, and nothing here waits for a peer:
 //! what cannot be sent now is dropped, because raft sends it again when that is of use. What the core must know
@@ -84,10 +84,10 @@ impl Peers {
         }
     }
 
-    /// Sends a raft message, or drops it.
-    pub(crate) fn send(&self, to: ReplicaId, message: Bytes) {
+    /// Sends a raft message, or drops it. One that is urgent does not wait behind others, and may overtake them.
+    pub(crate) fn send(&self, to: ReplicaId, message: Bytes, urgent: bool) {
         if let Some(link) = self.links.get(&to) {
-            link.send(message);
+            link.send(message, urgent);
         }
     }
 

@@ -1,10 +1,14 @@
-//! A link: the stream of raft messages to one other replica, kept up until the link is dropped.
+//! A link: the streams of raft messages to one other replica, kept up until the link is dropped.
 //!
-//! The link connects, says Hello, checks the answer, streams until the connection breaks, and begins again. It
-//! tells the core of a connection that broke, once, and never of one that could not be made. Messages are
-//! dropped while there is no connection, and when the other end does not keep up.
+//! Each stream connects, says Hello, checks the answer, streams until the connection breaks, and begins again. One is
+//! the main stream; when it breaks, the core is told, once, and never of one that could not be made. The others, the
+//! pulses, take turns with what is urgent: on the main stream it would wait behind megabytes of log when packets are
+//! lost, and the master would be taken for dead. They are two, because even a packet a second can be stuck for a
+//! second if it is lost again and again. Messages are dropped while there is no connection, and when the other end
+//! does not keep up.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -34,9 +38,20 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 /// A stream that lasted less than this is no success that would justify to try again at once.
 const LASTING: Duration = Duration::from_secs(1);
 
+/// How many streams a link has for what is urgent.
+const PULSES: usize = 2;
+
 /// The core's end of a link. Dropping it ends the link.
 pub(super) struct Link {
     member: Member,
+    main: Lane,
+    pulses: [Lane; PULSES],
+    /// The pulse whose turn it is.
+    turn: AtomicUsize,
+}
+
+/// One stream of a link, and the task that keeps it up.
+struct Lane {
     standing: Standing,
     task: AbortHandle,
 }
@@ -58,9 +73,15 @@ impl Link {
         core: mpsc::Sender<CoreInput>,
         logger: Logger,
     ) -> Self {
-        let standing = Standing::default();
-        let dialer = Dialer { member: member.clone(), book, core, standing: Arc::clone(&standing), logger };
-        Self { member, standing, task: tokio::spawn(dialer.run()).abort_handle() }
+        let lane = |pulse| {
+            let standing = Standing::default();
+            let (member, book, core) = (member.clone(), Arc::clone(&book), core.clone());
+            let logger = logger.clone();
+            let dialer = Dialer { member, pulse, book, core, standing: Arc::clone(&standing), logger };
+            Lane { standing, task: tokio::spawn(dialer.run()).abort_handle() }
+        };
+        let (main, pulses) = (lane(false), [(); PULSES].map(|()| lane(true)));
+        Self { member, main, pulses, turn: AtomicUsize::new(0) }
     }
 
     /// The replica at the other end.
@@ -74,23 +95,38 @@ impl Link {
     }
 
     /// Queues a message, or drops it: raft copes, and a message that waited for a connection would be stale.
-    pub(super) fn send(&self, message: Bytes) {
-        if let Some(outbox) = &*lock(&self.standing) {
-            let bytes = message.len();
-            let _ = outbox.push(message, bytes);
+    pub(super) fn send(&self, message: Bytes, urgent: bool) {
+        if urgent {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            for pulse in 0..PULSES {
+                if self.pulses[(turn + pulse) % PULSES].send(&message) {
+                    return;
+                }
+            }
         }
+        self.main.send(&message);
     }
 }
 
-impl Drop for Link {
+impl Lane {
+    /// Whether the message is queued.
+    fn send(&self, message: &Bytes) -> bool {
+        let standing = lock(&self.standing);
+        standing.as_ref().is_some_and(|outbox| outbox.push(message.clone(), message.len()).is_ok())
+    }
+}
+
+impl Drop for Lane {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// The task behind a link.
+/// The task behind a stream of a link.
 struct Dialer {
     member: Member,
+    /// It is not the main stream.
+    pulse: bool,
     book: Arc<PeerBook>,
     core: mpsc::Sender<CoreInput>,
     standing: Standing,
@@ -106,7 +142,7 @@ impl Dialer {
         loop {
             match connect_member(&self.book, &self.member).await {
                 Ok(connection) => {
-                    info!(self.logger, "connected to {id}"; "address" => &self.member.peer_address);
+                    self.say_connected();
                     last_problem.clear();
                     let began = Instant::now();
                     self.stream(connection).await;
@@ -114,7 +150,7 @@ impl Dialer {
                         backoff.reset();
                     }
                 }
-                Err(problem) if problem != last_problem => {
+                Err(problem) if problem != last_problem && !self.pulse => {
                     warn!(self.logger, "no connection to {id}: {problem}"; "address" => &self.member.peer_address);
                     last_problem = problem;
                 }
@@ -124,12 +160,21 @@ impl Dialer {
         }
     }
 
-    /// Streams messages until the connection breaks, and tells the core if it did.
+    fn say_connected(&self) {
+        let (id, address) = (ReplicaId(self.member.id), &self.member.peer_address);
+        match self.pulse {
+            true => debug!(self.logger, "connected to {id} once more"; "address" => address),
+            false => info!(self.logger, "connected to {id}"; "address" => address),
+        }
+    }
+
+    /// Streams messages until the connection breaks, and tells the core if it was the main stream's.
     async fn stream(&self, mut connection: Connection) {
         let id = ReplicaId(self.member.id);
         let outbox = Outbox::new(OUTBOX_LIMITS, Budget::new(usize::MAX));
         *lock(&self.standing) = Some(Arc::clone(&outbox));
-        let first = PeerFrame { from: Some(self.book.me()), to: id.0, messages: Vec::new() };
+        let first =
+            PeerFrame { from: Some(self.book.me()), to: id.0, messages: Vec::new(), pulse: self.pulse };
         let ended = connection.messages(PeerFrames { first: Some(first), outbox: Arc::clone(&outbox) }).await;
         *lock(&self.standing) = None;
         outbox.cut();
@@ -139,10 +184,13 @@ impl Dialer {
             Err(status) if status.code() == Code::FailedPrecondition => {
                 return debug!(self.logger, "{id} does not listen yet: {}", status.message());
             }
+            Err(status) if self.pulse => debug!(self.logger, "a pulse to {id} broke: {}", status.message()),
             Err(status) => info!(self.logger, "the connection to {id} broke: {}", status.message()),
         }
-        // Fails only when the core is gone.
-        let _ = self.core.send(CoreInput::Replica(Input::PeerReset { peer: id })).await;
+        if !self.pulse {
+            // Fails only when the core is gone.
+            let _ = self.core.send(CoreInput::Replica(Input::PeerReset { peer: id })).await;
+        }
     }
 }
 

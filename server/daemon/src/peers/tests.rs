@@ -112,7 +112,7 @@ fn connect(from: &End, to: &mut End, to_id: ReplicaId) {
         let (done, is_done) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || {
             while is_done.try_recv().is_err() {
-                from.peers.send(to_id, Bytes::from_static(b"knock"));
+                from.peers.send(to_id, Bytes::from_static(b"knock"), false);
                 std::thread::yield_now();
             }
         });
@@ -121,7 +121,7 @@ fn connect(from: &End, to: &mut End, to_id: ReplicaId) {
         arrived
     });
     assert!(arrived.iter().all(|message| message == "knock"));
-    from.peers.send(to_id, Bytes::from_static(b"enough"));
+    from.peers.send(to_id, Bytes::from_static(b"enough"), false);
     while to.next_messages().last().unwrap() != "enough" {}
 }
 
@@ -133,7 +133,7 @@ fn messages_arrive_once_and_in_order() {
     let [first, second] = &mut ends;
     connect(first, second, ReplicaId(2));
     let sent: Vec<_> = (0..3_000_u32).map(|number| Bytes::from(number.to_string())).collect();
-    sent.iter().for_each(|message| first.peers.send(ReplicaId(2), message.clone()));
+    sent.iter().for_each(|message| first.peers.send(ReplicaId(2), message.clone(), false));
     let mut arrived = Vec::new();
     while arrived.len() < sent.len() {
         arrived.extend(second.next_messages());

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio_rustls::client::TlsStream;
 
 use super::{Presented, Tls, explain};
+use crate::tcp;
 
 impl Tls {
     /// The client's side of a handshake with the replica `id`; if it fails, why.
@@ -43,16 +44,20 @@ pub(crate) async fn connect(
     id: ReplicaId,
     endpoint: &Endpoint,
 ) -> Result<Channel, tonic::transport::Error> {
-    let Some(tls) = tls.cloned() else { return endpoint.connect().await };
+    let Some(tls) = tls.cloned() else {
+        let connector = service_fn(async |uri: Uri| dial(&uri).await.map(TokioIo::new));
+        return endpoint.connect_with_connector(connector).await;
+    };
     let connector = service_fn(move |uri: Uri| {
         let tls = Arc::clone(&tls);
         async move {
-            let authority = uri.authority().map_or("", |authority| authority.as_str());
-            let stream = TcpStream::connect(authority).await?;
-            stream.set_nodelay(true)?;
-            let stream = tls.dial(id, stream).await.map_err(io::Error::other)?;
+            let stream = tls.dial(id, dial(&uri).await?).await.map_err(io::Error::other)?;
             io::Result::Ok(TokioIo::new(stream))
         }
     });
     endpoint.connect_with_connector(connector).await
+}
+
+async fn dial(uri: &Uri) -> io::Result<TcpStream> {
+    tcp::connect(uri.authority().map_or("", |authority| authority.as_str())).await
 }

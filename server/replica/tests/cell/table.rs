@@ -171,7 +171,7 @@ impl Cell {
                 }
                 host.persisted.push_back((self.now + self.sync, persist.number));
             }
-            Output::Peer { to, message } => {
+            Output::Peer { to, message, .. } => {
                 if !self.cut.contains(&(id, to)) {
                     self.input(to, Input::Peer { from: id, messages: vec![message] });
                 }

@@ -1,0 +1,59 @@
+//! TCP that gets over lost packets soon: how connections are made, and how they are set up.
+//!
+//! TCP's own patience is made for bulk: a lost SYN is sent again after a second, and a packet that is lost over and
+//! over after 0.2, 0.4, 0.8, 1.6 s and so on. A lease cannot wait for that. Never decides where to connect.
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use socket2::SockRef;
+use std::io;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// An attempt to connect that has come to nothing after this gets another one beside it: longer than the way around
+/// the world, shorter than TCP waits before it sends a SYN again.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
+/// At most so many attempts run side by side.
+const ATTEMPTS_MAX: usize = 6;
+
+/// Connects to `host:port`. Dropping the future gives all attempts up.
+pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut attempts = FuturesUnordered::new();
+    attempts.push(TcpStream::connect(address));
+    let stream = loop {
+        tokio::select! {
+            // What one attempt was refused, the others would be.
+            Some(attempt) = attempts.next() => break attempt?,
+            () = tokio::time::sleep(HEDGE_AFTER), if attempts.len() < ATTEMPTS_MAX => {
+                attempts.push(TcpStream::connect(address));
+            }
+        }
+    };
+    stream.set_nodelay(true)?;
+    // A stream with little on its way is sent again after the same time each time, and not after twice the last. It is
+    // the other end's to do the same. A system that does not know the option does without.
+    let _ = SockRef::from(&stream).set_tcp_thin_linear_timeouts(true);
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_connection_is_set_up_for_packets_that_are_lost() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = connect(&listener.local_addr().unwrap().to_string()).await.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert!(SockRef::from(&stream).tcp_thin_linear_timeouts().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        assert_eq!(connect(&address).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
