@@ -7,6 +7,7 @@
 //!             |  +-> judge         the simulator's checkers, over the clients' histories
 //!             |  +-> report
 //!             +-> cell, crowd      replicas and clients, as processes (parts) on hosts (net)
+//!          -> sessions            scenarios of many sessions, which have crowds and checks of their own
 //! ```
 //!
 //! Invariant: nothing of a run outlives it, and nothing of it touches the network of the machine.
@@ -27,4 +28,5 @@ pub mod resource;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
+pub mod sessions;
 pub mod troubles;

@@ -25,13 +25,15 @@ pub const TIE: &str = "tie";
 pub const REPLICA: &str = "holdfastd";
 /// The name of the program when it is a client.
 pub const CLIENT: &str = "holdfast-torture-client";
+/// The name of the program when it is a crowd of clients.
+pub const CROWD: &str = "holdfast-torture-crowd";
 
 /// What the program was started as, if it was not by a person.
 #[must_use]
 pub fn name() -> Option<String> {
     let name = std::env::args_os().next()?;
     let name = Path::new(&name).file_name()?.to_str()?.to_owned();
-    [TIE, REPLICA, CLIENT].contains(&name.as_str()).then_some(name)
+    [TIE, REPLICA, CLIENT, CROWD].contains(&name.as_str()).then_some(name)
 }
 
 /// Ties this process to its parent's life, and becomes what the arguments say. Returns only if it fails.

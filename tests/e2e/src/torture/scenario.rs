@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::run;
+use super::{run, sessions};
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,6 +34,9 @@ pub struct Options {
     /// How many client processes there are
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=30))]
     pub clients: u8,
+    /// How many sessions the soak has; 10,000 by default
+    #[arg(long)]
+    pub sessions: Option<usize>,
     /// Make no network namespaces: everything on the loopback device, and no faults of the network but those of a relay
     #[arg(long)]
     pub no_namespaces: bool,
@@ -59,9 +62,9 @@ impl Scenario {
     pub async fn run(self, options: &Options) -> anyhow::Result<u8> {
         match self {
             Self::Torture => run::run(options).await,
-            Self::Loss | Self::Partition | Self::Soak => {
-                anyhow::bail!("the scenario {self:?} is not there yet")
-            }
+            Self::Loss => sessions::loss(options).await,
+            Self::Partition => sessions::partition(options).await,
+            Self::Soak => sessions::soak(options).await,
         }
     }
 }

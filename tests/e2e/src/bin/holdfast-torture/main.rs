@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use holdfast_e2e::torture::scenario::{Options, Scenario};
-use holdfast_e2e::torture::{client, parts};
+use holdfast_e2e::torture::{client, parts, sessions};
 
 /// Attacks a cell of real Holdfast processes, and judges what its clients saw.
 #[derive(Debug, Parser)]
@@ -27,6 +27,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let status = match parts::name().as_deref() {
         Some(parts::TIE) => parts::tie().map(|never| match never {}),
+        Some(parts::CROWD) => sessions::crowd::run().map(|()| ExitCode::SUCCESS),
         Some(parts::REPLICA) => return daemon::main(),
         Some(parts::CLIENT) => client::run().map(|()| ExitCode::SUCCESS),
         _ => run(&Arguments::parse()),
