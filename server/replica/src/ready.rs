@@ -289,10 +289,14 @@ impl Replica {
 /// Whether the cell's mastership hangs on a message of this kind. All of them are small, and none need be in order.
 fn is_urgent(kind: MessageType) -> bool {
     use MessageType as M;
-    match kind {
-        M::MsgHeartbeat | M::MsgHeartbeatResponse | M::MsgTimeoutNow => true,
-        M::MsgRequestVote | M::MsgRequestVoteResponse => true,
-        M::MsgRequestPreVote | M::MsgRequestPreVoteResponse => true,
-        _ => false,
-    }
+    matches!(
+        kind,
+        M::MsgHeartbeat
+            | M::MsgHeartbeatResponse
+            | M::MsgTimeoutNow
+            | M::MsgRequestVote
+            | M::MsgRequestVoteResponse
+            | M::MsgRequestPreVote
+            | M::MsgRequestPreVoteResponse
+    )
 }

@@ -40,3 +40,20 @@ fn a_wrong_command_line_is_told_apart_from_a_verdict() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(wrong[0]), "it says what is wrong");
     }
 }
+
+#[test]
+fn sessions_live_through_kills_of_the_master_with_their_locks_and_watches() {
+    let output = torture(&["--scenario", "soak", "--sessions", "100", "--minutes", "0.01"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("held: nothing was lost in 1 kills"), "{output:?}");
+}
+
+#[test]
+fn sessions_live_through_lost_packets() {
+    let output = torture(&["--scenario", "loss", "--minutes", "0.2"]);
+    if String::from_utf8_lossy(&output.stderr).contains("needs network namespaces") {
+        return println!("no namespaces here, so nothing is tested");
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("held: no session ended"), "{output:?}");
+}

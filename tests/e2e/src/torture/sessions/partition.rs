@@ -41,8 +41,7 @@ pub(in crate::torture) async fn partition(options: &Options) -> anyhow::Result<u
     say(&format!("{} sessions of 12 s; the master is cut off for 10 s with half of them", opened.sessions));
     let began = Instant::now();
     let mut number = 1;
-    let mut sum = opened;
-    loop {
+    let sum = loop {
         let round = Instant::now();
         let (master, term) = cluster.master().await?;
         cut(&mut net, &cluster, cluster.host(master)?, clients)?;
@@ -56,7 +55,7 @@ pub(in crate::torture) async fn partition(options: &Options) -> anyhow::Result<u
         let back = crowds.wait("all are safe and have seen the last change", PATIENCE, |sum| {
             sum.wrong().is_some() || sum.is_safe() && sum.seen_min >= number
         });
-        sum = back.await?;
+        let sum = back.await?;
         say(&format!(
             "{:4} s  replica {master} was cut off in term {term}: {jeopardy} of {} sessions in jeopardy when it healed, \
             all safe again after {} ms; jeopardies {} (longest {} ms){}",
@@ -68,10 +67,10 @@ pub(in crate::torture) async fn partition(options: &Options) -> anyhow::Result<u
             sum.wrong().map(|wrong| format!("  WRONG: {wrong}")).unwrap_or_default(),
         ));
         if sum.wrong().is_some() || began.elapsed() + ROUND > length(options) {
-            break;
+            break sum;
         }
         tokio::time::sleep(ROUND.saturating_sub(round.elapsed())).await;
-    }
+    };
     let verdict = match sum.wrong() {
         Some(wrong) => {
             say(&format!("BROKEN: {wrong}"));

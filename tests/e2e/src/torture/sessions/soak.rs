@@ -49,7 +49,8 @@ pub(in crate::torture) async fn soak(options: &Options) -> anyhow::Result<u8> {
     while wrong.is_none() && began.elapsed() < length(options) {
         let round = Instant::now();
         wrong = soak.round().await?;
-        soak.rest(KILL_EVERY.saturating_sub(round.elapsed())).await?;
+        let left = length(options).saturating_sub(began.elapsed());
+        soak.rest(KILL_EVERY.saturating_sub(round.elapsed()).min(left)).await?;
     }
     let verdict = match wrong.or_else(|| soak.growth()) {
         Some(wrong) => {

@@ -11,7 +11,7 @@ use super::seat::Seat;
 
 /// The counters.
 #[derive(Debug, Default)]
-pub(crate) struct Tally(Mutex<Counts>);
+pub(super) struct Tally(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -71,42 +71,42 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn grants(&self) -> u64 {
+    pub(super) fn grants(&self) -> u64 {
         self.counts().grants
     }
 
-    pub(crate) fn count_grant(&self, right: bool) {
+    pub(super) fn count_grant(&self, right: bool) {
         let mut counts = self.counts();
         counts.grants += 1;
         counts.violations += u64::from(!right);
     }
 
-    pub(crate) fn count_jeopardy(&self, lasted: Duration) {
+    pub(super) fn count_jeopardy(&self, lasted: Duration) {
         let mut counts = self.counts();
         counts.jeopardies += 1;
         counts.jeopardy_max = counts.jeopardy_max.max(lasted);
     }
 
-    pub(crate) fn count_fail_over(&self, term: u64) {
+    pub(super) fn count_fail_over(&self, term: u64) {
         let mut counts = self.counts();
         counts.fail_overs += 1;
         counts.terms.insert(term);
     }
 
-    pub(crate) fn count_end(&self, why: &str) {
+    pub(super) fn count_end(&self, why: &str) {
         *self.counts().ended.entry(why.to_owned()).or_default() += 1;
     }
 
-    pub(crate) fn count_answer(&self, took: Duration) {
+    pub(super) fn count_answer(&self, took: Duration) {
         self.counts().answers.push(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
     }
 
-    pub(crate) fn count_bulk(&self) {
+    pub(super) fn count_bulk(&self) {
         self.counts().bulk_writes += 1;
     }
 
     /// Looks how much is left of the leases.
-    pub(crate) fn look(&self, seats: &[Arc<Seat>]) {
+    pub(super) fn look(&self, seats: &[Arc<Seat>]) {
         let now = Instant::now();
         let left = |seat: &Arc<Seat>| {
             seat.lock().as_ref().map(|lock| lock.valid_until().saturating_duration_since(now))
@@ -119,7 +119,7 @@ impl Tally {
 
 impl Status {
     /// How `seats` fare. Begins the figures anew that are since the last status.
-    pub(crate) fn of(seats: &[Arc<Seat>], tally: &Tally) -> Self {
+    pub(super) fn of(seats: &[Arc<Seat>], tally: &Tally) -> Self {
         let count = |wanted: SessionState| seats.iter().filter(|seat| seat.session.state() == wanted).count();
         let held = |seat: &Arc<Seat>| {
             seat.lock().as_ref().filter(|lock| lock.is_held()).map(|lock| lock.generation())
