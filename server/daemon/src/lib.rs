@@ -8,11 +8,8 @@
 //! - `founding`: how a replica comes to a cell
 //! - [`storage`]: the log and the snapshots; [`identity`]: whose data directory it is
 //! - `tls`: who is at the other end of a connection; [`certs`]: certificates for development
-<<<<<<< HEAD
-//! - `listen`, `accept`, `guests`, `socket`, `descriptors`: connections from their listener to gRPC
-=======
-//! - `listen`, `accept`, `socket`, `descriptors`: connections from their listener to gRPC; `tcp`: how they are set up
->>>>>>> f8aec4f (peers, client-lib: connections that get over lost packets, and pulses beside the main stream of a link)
+//! - `listen`, `accept`, `guests`, `socket`, `descriptors`: connections from their listener to gRPC; `tcp`: how they are
+//!   set up
 //! - [`config`], [`logging`], `signals`, `clock`: what a process needs besides
 //!
 //! Never here: a decision. Who holds a lock, who is master and what is durable enough is decided in the crates
