@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::log::v1::Member;
+use holdfast_replica::admission::ReplaceAdvice;
 use holdfast_types::{Duration, ReplicaId};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -175,23 +176,6 @@ pub enum IdentityError {
     /// The log could not be begun.
     #[error(transparent)]
     Storage(#[from] StorageError),
-}
-
-/// How to go on when a replica's data are gone or cannot be trusted.
-#[derive(Clone, Copy, Debug)]
-pub struct ReplaceAdvice(pub ReplicaId);
-
-impl std::fmt::Display for ReplaceAdvice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let id = self.0.0;
-        write!(
-            f,
-            "If replica {id} has been part of a cell, it must not come back under its id, because it could vote \
-             away what it has acknowledged. Replace it: start a replica under a new id, on an empty directory, with \
-             `holdfastd run --join`; then `holdfast member add NEW_ID --peer ADDRESS --client ADDRESS`, \
-             `holdfast member promote NEW_ID` once it has caught up, and `holdfast member remove {id}`"
-        )
-    }
 }
 
 /// A replica's data directory, locked for as long as this value lives.

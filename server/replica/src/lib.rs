@@ -18,6 +18,7 @@
 //! nobody sends, are dropped; one that contradicts the log here is a [`Fault`]. A snapshot's contents travel outside
 //! raft: the message only says where it stands.
 
+pub mod admission;
 mod election;
 mod hearsay;
 mod interface;
@@ -27,6 +28,7 @@ mod office;
 mod propose;
 mod raft_log;
 mod ready;
+pub mod recovery;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use holdfast_proto::log::v1::{Batch, Command};
-use holdfast_replica::raftpb::{Entry, EntryType};
+use holdfast_proto::log::v1::{Batch, Command, Member};
+use holdfast_replica::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use holdfast_state::{Effect, State};
-use holdfast_types::Revision;
-use prost::Message;
+use holdfast_types::{ReplicaId, Revision};
+use prost::Message as _;
+use protobuf::Message as _;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::verdict::{Invariant, Violation};
@@ -39,6 +40,8 @@ pub struct Canon {
     /// A digest of each entry behind it.
     digests: Vec<u64>,
     state: State,
+    /// The entry that changed the membership last.
+    last_change: u64,
     /// The states after the last entries, with their hashes once somebody asked.
     states: VecDeque<(State, Option<u64>)>,
 }
@@ -48,13 +51,19 @@ impl Canon {
     #[must_use]
     pub fn new(first_index: u64, genesis: State) -> Self {
         let states = VecDeque::from([(genesis.clone(), None)]);
-        Self { first_index, digests: Vec::new(), state: genesis, states }
+        Self { first_index, digests: Vec::new(), state: genesis, last_change: 0, states }
     }
 
     /// The last index that any replica applied.
     #[must_use]
     pub fn index(&self) -> u64 {
         self.first_index + self.digests.len() as u64
+    }
+
+    /// The entry that changed the membership last.
+    #[must_use]
+    pub fn last_change(&self) -> u64 {
+        self.last_change
     }
 
     /// The state there.
@@ -88,6 +97,10 @@ impl Canon {
         mut see: impl FnMut(Step<'_>) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         assert_eq!(entry.index, self.index() + 1, "the canonical log has no gap");
+        if entry.entry_type == EntryType::EntryConfChange {
+            self.change_members(entry)?;
+            self.last_change = entry.index;
+        }
         for command in commands(entry)? {
             let before = self.state.revision();
             let mut effects = Vec::new();
@@ -99,6 +112,20 @@ impl Canon {
         self.states.push_back((self.state.clone(), None));
         if self.states.len() > STATES_MAX {
             self.states.pop_front();
+        }
+        Ok(())
+    }
+
+    fn change_members(&mut self, entry: &Entry) -> Result<(), Violation> {
+        let broken = |error: String| {
+            let what = format!("entry {} changes the membership and cannot be read: {error}", entry.index);
+            Violation::new(Invariant::Survival, what)
+        };
+        let change = ConfChange::parse_from_bytes(&entry.data).map_err(|error| broken(error.to_string()))?;
+        let member = Member::decode(&change.context[..]).map_err(|error| broken(error.to_string()))?;
+        match change.get_change_type() {
+            ConfChangeType::RemoveNode => self.state.remove_member(ReplicaId(change.node_id)),
+            ConfChangeType::AddNode | ConfChangeType::AddLearnerNode => self.state.put_member(member),
         }
         Ok(())
     }
@@ -120,13 +147,9 @@ impl Canon {
     }
 }
 
-/// The commands of an entry: none if its batch is void.
+/// The commands of an entry: none if its batch is void, or if it changes the membership.
 fn commands(entry: &Entry) -> Result<Vec<Command>, Violation> {
-    if entry.entry_type != EntryType::EntryNormal {
-        let what = format!("entry {} changes the membership, which no run does yet", entry.index);
-        return Err(Violation::new(Invariant::Survival, what));
-    }
-    if entry.data.is_empty() {
+    if entry.entry_type != EntryType::EntryNormal || entry.data.is_empty() {
         return Ok(Vec::new());
     }
     let batch = Batch::decode(Bytes::clone(&entry.data)).map_err(|error| {
@@ -196,5 +219,24 @@ mod tests {
         assert_ne!(canon.hash_at(2), Some(before));
         assert_eq!(canon.hash_at(3), None);
         assert_eq!(canon.revision_at(2), Some(canon.state().revision()));
+    }
+
+    #[test]
+    fn a_change_of_the_membership_changes_the_state_and_shows_no_command() {
+        let member = Member { id: 4, learner: true, ..Member::default() };
+        let mut change = ConfChange { node_id: 4, ..ConfChange::default() };
+        let mut apply = |canon: &mut Canon, index, change_type| {
+            change.set_change_type(change_type);
+            change.context = member.encode_to_vec().into();
+            let data = change.write_to_bytes().unwrap().into();
+            let mut entry = Entry { index, term: 1, data, ..Entry::default() };
+            entry.set_entry_type(EntryType::EntryConfChange);
+            canon.extend(&entry, |_| panic!("no command")).unwrap();
+        };
+        let mut canon = canon();
+        apply(&mut canon, 2, ConfChangeType::AddLearnerNode);
+        assert!(canon.state().member(ReplicaId(4)).is_some_and(|member| member.learner));
+        apply(&mut canon, 3, ConfChangeType::RemoveNode);
+        assert!(canon.state().is_removed(ReplicaId(4)));
     }
 }

@@ -1,7 +1,8 @@
 //! Owns time: the one true time of a run, and the clock of each process, which is off by an offset and a rate.
 //!
 //! No machine ever sees true time; only the event queue and the checkers do. The rates of any two clocks differ
-//! by no more than the drift bound, which is what lease safety (I3) is promised for.
+//! by no more than the drift bound, which is what lease safety (I3) is promised for; but in some runs clocks are far
+//! beyond it, and then the checkers must not ask for what rests on it.
 
 use std::fmt;
 
@@ -78,6 +79,20 @@ impl Clock {
         Self { offset_nanos: rng.below(OFFSET_NANOS_MAX), rate: MILLION - RATE_MILLIONTHS_MAX + off }
     }
 
+    /// As [`Clock::draw`]; if `beyond`, many run far too fast or too slow.
+    pub fn draw_for(rng: &mut Rng, beyond: bool) -> Self {
+        let clock = Self::draw(rng);
+        if beyond && rng.per_mille(500) {
+            let rate = if rng.per_mille(500) {
+                rng.between(500_000, 950_000)
+            } else {
+                rng.between(1_050_000, 2_000_000)
+            };
+            return Self { rate, ..clock };
+        }
+        clock
+    }
+
     /// What the clock shows at a moment.
     #[must_use]
     pub fn local(&self, moment: TrueTime) -> Time {
@@ -108,6 +123,16 @@ mod tests {
             assert!(clock.local(moment) >= time);
             assert!(clock.local(TrueTime(moment.0 - 1)) < time);
         }
+    }
+
+    #[test]
+    fn beyond_the_bound_some_clocks_are_far_too_fast_or_too_slow() {
+        let mut rng = Rng::new(1);
+        let rates: Vec<u64> = (0..200).map(|_| Clock::draw_for(&mut rng, true).rate).collect();
+        let bound = |rate: &&u64| rate.abs_diff(MILLION) <= RATE_MILLIONTHS_MAX;
+        assert!((60..140).contains(&rates.iter().filter(bound).count()));
+        assert!(rates.iter().any(|rate| *rate < 900_000) && rates.iter().any(|rate| *rate > 1_100_000));
+        assert!((0..200).all(|_| bound(&&Clock::draw_for(&mut rng, false).rate)));
     }
 
     #[test]

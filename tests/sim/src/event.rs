@@ -79,6 +79,10 @@ pub enum Event {
     NamedTold(CallId, Box<(Result<CallAnswer, Refusal>, String)>),
     /// A call by name has not been answered in time.
     NamedGivesUp(CallId),
+    /// A replica without data asks the others who they are.
+    Greet(Life),
+    /// The operator looks how far the membership's change is.
+    Operate,
     /// Time for another fault.
     Fault,
     /// A fault ends.

@@ -8,7 +8,7 @@
 //! ```text
 //! run -> World (loop) -> server, client, wire      what daemon and library do
 //!            |               |
-//!            |               +-> network, streams, disk, clock, workload/
+//!            |               +-> member, network, streams, disk, clock, workload/
 //!            +-> fault/      what goes wrong
 //!            +-> canon       the one log, as the first replica applied it
 //!                  +-> checker/   what must be true
@@ -27,6 +27,7 @@ pub mod coverage;
 pub mod disk;
 pub mod event;
 pub mod fault;
+mod member;
 mod named;
 pub mod network;
 mod outside;

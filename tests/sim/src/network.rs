@@ -112,6 +112,12 @@ impl Network {
         flight
     }
 
+    /// Whether a transfer that would take `nanos` is cut off, and after how long.
+    pub fn cut_off(&mut self, nanos: u64) -> Option<u64> {
+        let after = self.rng.below(nanos.max(1));
+        self.rng.per_mille(self.conditions.cut_per_mille).then_some(after)
+    }
+
     fn flight(&mut self) -> u64 {
         let conditions = &self.conditions;
         if self.rng.per_mille(conditions.late_per_mille) {

@@ -9,6 +9,7 @@ use std::fmt;
 use holdfast_types::Planted;
 
 use crate::calm::Condition;
+use crate::fault::FaultMix;
 use crate::rhythm::Rhythm;
 use crate::rng::Rng;
 use crate::verdict::Invariant;
@@ -68,6 +69,12 @@ pub struct Plan {
     pub fault_every_nanos: u64,
     /// What most applications do.
     pub theme: Theme,
+    /// Some clocks differ by far more than the drift bound. Then leases may be believed in for too long (I3), locks
+    /// too (I1 as applications live it), lock-delays may be too short (I4) and caches stale (I5): that is counted,
+    /// and not checked. Everything else is, and first of all that sequencers protect (I2).
+    pub clocks_beyond: bool,
+    /// How often each kind of fault comes.
+    pub faults: FaultMix,
     /// What the network does to everybody while faults are on.
     pub network: NetworkConditions,
     /// How long a sync takes at the most while faults are on, in nanoseconds.
@@ -102,6 +109,8 @@ pub struct NetworkConditions {
     pub lost_per_mille: u32,
     /// So many of a thousand messages between replicas come twice.
     pub doubled_per_mille: u32,
+    /// So many of a thousand snapshots on their way between replicas are cut off in the middle.
+    pub cut_per_mille: u32,
 }
 
 impl NetworkConditions {
@@ -115,6 +124,7 @@ impl NetworkConditions {
             late_nanos_max: MILLI,
             lost_per_mille: 0,
             doubled_per_mille: 0,
+            cut_per_mille: 0,
         }
     }
 
@@ -127,6 +137,7 @@ impl NetworkConditions {
             late_nanos_max: rng.between(10, 1_000) * MILLI,
             lost_per_mille: often(rng),
             doubled_per_mille: often(rng),
+            cut_per_mille: [0, 300, 600][rng.index(3)],
             ..calm
         }
     }
@@ -161,10 +172,13 @@ impl Plan {
             faults_nanos: options.seconds * 1_000 * MILLI,
             theme: Theme::draw(&mut Rng::fork(seed, "theme")),
             fault_every_nanos: rng.between(500, 6_000) * MILLI,
+            clocks_beyond: Rng::fork(seed, "clocks").per_mille(80),
+            faults: FaultMix::draw(&mut Rng::fork(seed, "mix")),
             network: NetworkConditions::draw(&mut rng),
             sync_nanos_max: [Self::CALM_SYNC_NANOS, 2 * MILLI, 30 * MILLI][rng.index(3)],
             snapshot_every_bytes: rng.between(2, 64) << 10,
-            log_tail_bytes: rng.between(0, 16) << 10,
+            // Sometimes so many that the snapshot before the last still joins the log.
+            log_tail_bytes: rng.between(0, 16) << [10, 14][rng.index(2)],
             lease_ms: [shortest_lease_ms, 1_000, 3_000, 5_000, 12_000][rng.index(5)],
             grace_ms: rng.between(2, 20) * 1_000,
             lease_ms_max: [100, 100, 3_000, 15_000][rng.index(4)],
@@ -181,7 +195,7 @@ impl fmt::Display for Plan {
             "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms, \
              {}; a fault every {} ms for {} s; \
              flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled; syncs up to {} us; \
-             a snapshot every {} KiB, {} KiB of log behind it",
+             a snapshot every {} KiB, {} KiB of log behind it, {} of a thousand cut off on their way; {}",
             self.theme,
             self.replicas,
             self.clients,
@@ -200,6 +214,12 @@ impl fmt::Display for Plan {
             self.sync_nanos_max / MICRO,
             self.snapshot_every_bytes >> 10,
             self.log_tail_bytes >> 10,
-        )
+            network.cut_per_mille,
+            self.faults,
+        )?;
+        if self.clocks_beyond {
+            f.write_str("; clocks beyond the drift bound: what is promised by the clock (I3, I4, beliefs, caches) is not checked")?;
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use holdfast_replica::admission::Roster;
 use holdfast_replica::raftpb::Entry;
 use holdfast_replica::{Config, Input, Output, Persist, Replica, StateAt};
 use holdfast_state::{SnapshotReader, State};
@@ -16,21 +17,31 @@ use prost::Message;
 use crate::checker::{determinism, onlooker};
 use crate::clock::{Clock, TrueTime};
 use crate::coverage::Situation;
-use crate::disk::Disk;
+use crate::disk::{Disk, Failure};
 use crate::event::Event;
 use crate::fault::Ending;
+use crate::member::{CELL_ID, Standing, id_of, roster};
 use crate::network::{Fate, Process};
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::streams::{Direction, Item, Life};
 use crate::trace::Kind;
 use crate::verdict::{Invariant, Violation};
-use crate::world::{GENESIS_INDEX, Phase, World, fault};
+use crate::world::{GENESIS_INDEX, Phase, World, data_id, fault};
 
 const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
 /// One look in so many compares a replica's state by hash, which reads all of it.
 const COMPARE_ONE_IN: u64 = 500;
+
+/// Why a process stops of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// It was asked to, and has handed over.
+    HandedOver,
+    /// It belongs to the cell no longer.
+    Removed,
+}
 
 /// A replica's process, its machine and its disk.
 pub(crate) struct Server {
@@ -40,6 +51,13 @@ pub(crate) struct Server {
     /// How many times it was started.
     pub(crate) life: u64,
     pub(crate) disk: Disk,
+    /// Who it is, and whom it knows.
+    pub(crate) roster: Roster,
+    pub(crate) standing: Standing,
+    /// What it acknowledged may be lost: perhaps it will never come back.
+    pub(crate) lost: bool,
+    /// How long a sync takes at the most while the disk is slow; 0 if it is not.
+    pub(crate) sync_nanos_max: u64,
     /// When it runs next.
     pub(crate) run_at: Option<TrueTime>,
     /// It is stopped until then; the past if it is not.
@@ -62,18 +80,34 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(seed: u64, index: usize, genesis: StateAt) -> Self {
+    /// One of the founders.
+    pub(crate) fn founding(seed: u64, index: usize, genesis: StateAt) -> Self {
+        let roster = roster(index, data_id(index), CELL_ID);
+        Self::new(seed, index, Disk::founded(genesis), roster, Standing::Member)
+    }
+
+    /// One that waits to be added.
+    pub(crate) fn joining(seed: u64, index: usize) -> Self {
+        Self::new(seed, index, Disk::empty(), roster(index, data_id(index), 0), Standing::Waiting)
+    }
+
+    fn new(seed: u64, index: usize, disk: Disk, roster: Roster, standing: Standing) -> Self {
         let mut rng = Rng::fork(seed, &format!("server {index}"));
         Self {
             replica: None,
             life: 0,
-            disk: Disk::new(genesis),
+            disk,
+            roster,
+            standing,
+            lost: false,
+            sync_nanos_max: 0,
             run_at: None,
             paused_until: TrueTime::ZERO,
             runs_every_nanos: 0,
             ran_at: TrueTime::ZERO,
             applied: 0,
             silent: false,
+            // Drawn anew at each start.
             clock: Clock::draw(&mut rng),
             inbox: Vec::new(),
             dropped: false,
@@ -94,16 +128,43 @@ impl World {
         server.life == at.life && server.replica.is_some()
     }
 
-    /// Starts a replica from what its disk has.
+    /// Starts a replica's process. What it does then depends on how it stands to the cell.
     pub(crate) fn start_replica(&mut self, index: usize) -> Result<(), Violation> {
         let server = &mut self.servers[index];
         server.life += 1;
-        server.clock = Clock::draw(&mut server.rng);
+        match server.standing {
+            Standing::Member => self.start_member(index)?,
+            Standing::Wiped(_) => self.queue.push(self.now, Event::Greet(self.life_of(index))),
+            Standing::Waiting | Standing::Gone => {}
+        }
+        if std::mem::take(&mut self.servers[index].silent) {
+            // Only now do the others' old connections prove dead.
+            self.reset_peers(index);
+        }
+        Ok(())
+    }
+
+    /// Starts a replica from what its disk has.
+    fn start_member(&mut self, index: usize) -> Result<(), Violation> {
+        let server = &mut self.servers[index];
+        server.clock = Clock::draw_for(&mut server.rng, self.plan.clocks_beyond);
         server.inbox.clear();
         server.run_at = None;
         server.paused_until = TrueTime::ZERO;
         server.runs_every_nanos = 0;
-        let mut boot = server.disk.boot();
+        let (torn, passed_over) = (server.disk.torn(), server.disk.passed_over());
+        let boot = server.disk.boot();
+        self.stats.torn += server.disk.torn() - torn;
+        self.stats.passed_over += server.disk.passed_over() - passed_over;
+        let mut boot = match boot {
+            Ok(boot) => boot,
+            Err(why) if server.lost => {
+                self.refused(index, &why);
+                return Ok(());
+            }
+            Err(why) => return Err(fault(format_args!("the disk of replica {}", index + 1), why)),
+        };
+        server.lost = false;
         if let Some(at) = &mut boot.state {
             at.state = through_snapshot(&at.state)?;
         }
@@ -119,13 +180,8 @@ impl World {
         let replica = replica.map_err(|error| fault(format_args!("replica {}", index + 1), error))?;
         server.applied = replica.applied_index();
         server.replica = Some(Box::new(replica));
-        let silent = std::mem::take(&mut server.silent);
         self.trace.event(self.now, Kind::Fault, index as u64, 0, b"start");
         self.trace.say(self.now, || format!("replica {} starts", index + 1));
-        if silent {
-            // Only now do the others' old connections prove dead.
-            self.reset_peers(index);
-        }
         self.plan_run(Process::Replica(index), self.now);
         Ok(())
     }
@@ -136,10 +192,9 @@ impl World {
         if server.replica.take().is_none() {
             return;
         }
-        let lost = server.disk.crash(&mut server.rng);
         server.silent = silent;
         server.was_master = false;
-        self.sight_crash(lost);
+        self.crash_disk(index, silent);
         if !silent {
             self.reset_peers(index);
             self.reset_streams_of(index);
@@ -192,22 +247,27 @@ impl World {
             return Err(broken);
         }
         self.servers[index].replica = Some(replica);
-        if stopped {
+        if let Some(stop) = stopped {
             self.stop_replica(index, false);
+            if stop == Stop::Removed {
+                self.stats.left += 1;
+                self.leave_for_good(index);
+                return Ok(());
+            }
             let at = self.now.after_nanos(self.servers[index].rng.between(1, 2_000) * MILLI);
             self.queue.push(at, Event::FaultEnds(Ending::Restart(index)));
         }
         Ok(())
     }
 
-    /// One turn of the driver: all inputs, then all outputs. Returns whether the process stops.
+    /// One turn of the driver: all inputs, then all outputs. Returns why the process stops, if it does.
     fn drive(
         &mut self,
         index: usize,
         replica: &mut Replica,
         now: Time,
         inputs: Vec<Input>,
-    ) -> Result<bool, holdfast_replica::Fault> {
+    ) -> Result<Option<Stop>, holdfast_replica::Fault> {
         for input in inputs {
             replica.handle(now, input)?;
         }
@@ -215,7 +275,7 @@ impl World {
             replica.handle(now, Input::TimePassed)?;
         }
         let mut messages: BTreeMap<usize, Vec<Bytes>> = BTreeMap::new();
-        let mut stopped = false;
+        let mut stopped = None;
         while let Some(output) = replica.poll_output()? {
             match output {
                 Output::Persist(persist) => self.persist(index, persist),
@@ -235,14 +295,14 @@ impl World {
                     let master = master.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
                     format!("replica {}: the master is {master}, {term}", index + 1)
                 }),
-                Output::HandedOver | Output::Removed => stopped = true,
+                Output::HandedOver => stopped = Some(Stop::HandedOver),
+                Output::Removed => stopped = Some(Stop::Removed),
                 Output::Answer { call, answer, master_address } => {
                     if let Some((answer, _)) = self.named_answered(call, (answer, master_address)) {
                         self.operator_told(call, answer.as_ref().ok(), replica);
                     }
                 }
-                // No run changes the membership yet.
-                Output::Members(_) => {}
+                Output::Members(members) => self.members_told(index, members, replica),
             }
         }
         for (to, messages) in messages {
@@ -270,7 +330,8 @@ impl World {
         let calm = self.phase > Phase::Faults;
         let server = &mut self.servers[index];
         let Some(sync) = server.disk.begin() else { return };
-        let most = if calm { Plan::CALM_SYNC_NANOS } else { self.plan.sync_nanos_max };
+        let most =
+            if calm { Plan::CALM_SYNC_NANOS } else { self.plan.sync_nanos_max.max(server.sync_nanos_max) };
         let nanos =
             if sync { server.rng.between(10 * MICRO, most) } else { server.rng.between(1, 10) * MICRO };
         let life = self.life_of(index);
@@ -278,11 +339,29 @@ impl World {
     }
 
     pub(crate) fn disk_written(&mut self, at: Life) {
-        if self.lives(at) {
-            let number = self.servers[at.index].disk.finish();
-            self.hand_in(at.index, Input::Persisted { number });
-            self.begin_writing(at.index);
+        if !self.lives(at) {
+            return;
         }
+        match self.servers[at.index].disk.finish() {
+            Ok(number) => {
+                self.hand_in(at.index, Input::Persisted { number });
+                self.begin_writing(at.index);
+            }
+            Err(failure) => self.disk_failed(at.index, failure),
+        }
+    }
+
+    /// The disk has failed, and so the process ends. Whoever looks after it starts it again, for as long as it takes.
+    fn disk_failed(&mut self, index: usize, failure: Failure) {
+        match failure {
+            Failure::Sync => self.stats.syncs_failed += 1,
+            Failure::Full => self.stats.disks_full += 1,
+        }
+        self.trace.event(self.now, Kind::Fault, index as u64, 0, b"disk");
+        self.trace.say(self.now, || format!("replica {} ends: its disk fails ({failure:?})", index + 1));
+        self.stop_replica(index, false);
+        let at = self.now.after_nanos(self.servers[index].rng.between(1, 2_000) * MILLI);
+        self.queue.push(at, Event::FaultEnds(Ending::Restart(index)));
     }
 
     fn write_snapshot(&mut self, index: usize, state: Box<StateAt>) {
@@ -295,10 +374,13 @@ impl World {
     }
 
     pub(crate) fn snapshot_written(&mut self, at: Life, index: u64) {
-        if self.lives(at)
-            && let Some(index) = self.servers[at.index].disk.finish_snapshot(index)
-        {
-            self.hand_in(at.index, Input::SnapshotWritten { index });
+        if !self.lives(at) {
+            return;
+        }
+        match self.servers[at.index].disk.finish_snapshot(index) {
+            Ok(Some(index)) => self.hand_in(at.index, Input::SnapshotWritten { index }),
+            Ok(None) => {}
+            Err(failure) => self.disk_failed(at.index, failure),
         }
     }
 
@@ -321,10 +403,18 @@ impl World {
         }
     }
 
-    pub(crate) fn peer_arrives(&mut self, from: usize, to: Life, messages: Vec<Bytes>) {
-        if self.lives(to) {
-            self.hand_in(to.index, Input::Peer { from: ReplicaId(from as u64 + 1), messages });
+    pub(crate) fn peer_arrives(
+        &mut self,
+        from: usize,
+        to: Life,
+        messages: Vec<Bytes>,
+    ) -> Result<(), Violation> {
+        let server = &self.servers[to.index];
+        let listens = self.lives(to) || (server.standing == Standing::Waiting && server.life == to.life);
+        if listens && self.admits(from, to.index)? {
+            self.hand_in(to.index, Input::Peer { from: id_of(from), messages });
         }
+        Ok(())
     }
 
     pub(crate) fn peer_reset(&mut self, at: Life, peer: usize) {
@@ -336,8 +426,14 @@ impl World {
     fn send_snapshot(&mut self, from: usize, to: usize, message: Bytes, state: Box<StateAt>) {
         self.trace.say(self.now, || format!("replica {} sends the snapshot at {}", from + 1, state.index));
         let nanos = self.servers[from].rng.between(MILLI, 500 * MILLI) + self.network.stream_flight();
-        let (from, to) = (self.life_of(from), self.life_of(to));
-        self.queue.push(self.now.after_nanos(nanos), Event::Snapshot { from, to, message, state });
+        let (at, peer) = (self.life_of(from), self.life_of(to));
+        if let Some(nanos) = self.network.cut_off(nanos) {
+            self.stats.transfers_cut += 1;
+            let index = state.index;
+            let end = self.now.after_nanos(nanos);
+            return self.queue.push(end, Event::SnapshotSent { at, to, index, ok: false });
+        }
+        self.queue.push(self.now.after_nanos(nanos), Event::Snapshot { from: at, to: peer, message, state });
     }
 
     pub(crate) fn snapshot_arrives(
@@ -348,7 +444,8 @@ impl World {
         mut state: Box<StateAt>,
     ) -> Result<(), Violation> {
         let connected = self.network.connects(Process::Replica(from.index), Process::Replica(to.index));
-        let (index, ok) = (state.index, connected && self.lives(to));
+        let ok = connected && self.lives(to) && self.admits(from.index, to.index)?;
+        let index = state.index;
         if ok {
             state.state = through_snapshot(&state.state)?;
             let from = ReplicaId(from.index as u64 + 1);

@@ -72,6 +72,36 @@ stats! {
     client_crashes: "client crashes",
     /// Masters asked to hand over.
     hand_overs: "hand-overs",
+    /// Replicas that ended because a sync failed.
+    syncs_failed: "failed syncs",
+    /// Replicas that ended because their disk was full.
+    disks_full: "full disks",
+    /// Disks that were slow for a while.
+    slow_disks: "slow disks",
+    /// Torn records that a start cut off the log.
+    torn: "torn records cut off",
+    /// Damaged snapshots that a start passed over, because older ones and the log made up for them.
+    passed_over: "damaged snapshots passed over",
+    /// Snapshots or records that were damaged.
+    damaged: "damaged disks",
+    /// Disks that were emptied.
+    wiped: "wiped disks",
+    /// Replicas that were told that they must not go on, or did not start.
+    refused_replicas: "replicas refused",
+    /// Replicas that another was to take the place of, because they will never come back.
+    replaced: "replaced for good",
+    /// Replicas that were added.
+    added: "replicas added",
+    /// Learners that were promoted.
+    promoted: "promoted",
+    /// Replicas that were removed.
+    removed: "removed",
+    /// Of those, while they were master.
+    masters_removed: "masters to be removed",
+    /// Replicas that applied their own removal.
+    left: "replicas that heard of their removal",
+    /// Snapshots cut off on their way to a replica.
+    transfers_cut: "snapshot transfers cut off",
     /// Snapshot files written.
     snapshots: "snapshots",
     /// Snapshots sent to a replica and installed.
@@ -84,6 +114,8 @@ stats! {
     jeopardies: "jeopardies",
     /// Sessions that went from jeopardy back to safe.
     rescued: "rescued",
+    /// Beliefs and cached answers that clocks beyond the drift bound made wrong.
+    beyond: "wrong by clocks beyond the bound",
     /// Calls that applications made.
     calls: "calls",
     /// Calls that were told Ok.

@@ -21,6 +21,7 @@ use crate::client::{Client, principal};
 use crate::clock::TrueTime;
 use crate::coverage::{Coverage, Sights};
 use crate::event::Event;
+use crate::member::{CELL_ID, Operator};
 use crate::named::Named;
 use crate::network::{Network, Process};
 use crate::plan::{NetworkConditions, Options, Plan};
@@ -88,6 +89,8 @@ pub struct World {
     pub(crate) sights: Sights,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
+    /// What the operator changes in the membership.
+    pub(crate) operator: Operator,
     /// The last call of the operator's.
     pub(crate) last_call: u64,
     /// The calls for the end of a session.
@@ -113,7 +116,7 @@ impl World {
     pub fn new(seed: u64, options: &Options) -> Result<Self, Violation> {
         let plan = Plan::draw(seed, options);
         let genesis = genesis(&plan);
-        let disk_of = |index| Server::new(seed, index, genesis.clone());
+        let founder = |index| Server::founding(seed, index, genesis.clone());
         let mut world = Self {
             seed,
             now: TrueTime::ZERO,
@@ -121,18 +124,19 @@ impl World {
             queue: Queue::new(),
             network: Network::new(Rng::fork(seed, "network"), plan.network.clone()),
             streams: Streams::default(),
-            servers: (0..plan.replicas).map(disk_of).collect(),
-            clients: (0..plan.clients).map(|index| Client::new(seed, index)).collect(),
+            servers: (0..plan.replicas).map(founder).collect(),
+            clients: (0..plan.clients).map(|index| Client::new(seed, index, plan.clocks_beyond)).collect(),
             schedule_rng: Rng::fork(seed, "faults"),
             fault_rng: Rng::fork(seed, "fault 0"),
             faults: 0,
             only: options.only.clone(),
             pretend: options.pretend,
             canon: Canon::new(GENESIS_INDEX, genesis.state.clone()),
-            checkers: Checkers::default(),
+            checkers: Checkers { clocks_beyond: plan.clocks_beyond, ..Checkers::default() },
             sights: Sights::default(),
             trace: Trace::new(options.log),
             stats: Stats::default(),
+            operator: Operator::default(),
             last_call: 0,
             kills: BTreeMap::new(),
             named: BTreeMap::new(),
@@ -213,7 +217,7 @@ impl World {
         match event {
             Event::Run(Process::Replica(index), life) => self.run_replica(index, life)?,
             Event::Run(Process::Client(index), life) => self.run_client(index, life)?,
-            Event::Peer { from, to, messages } => self.peer_arrives(from, to, messages),
+            Event::Peer { from, to, messages } => self.peer_arrives(from, to, messages)?,
             Event::PeerReset { at, peer } => self.peer_reset(at, peer),
             Event::Snapshot { from, to, message, state } => {
                 self.snapshot_arrives(from, to, message, state)?
@@ -231,6 +235,8 @@ impl World {
             Event::NamedArrives(call) => self.named_arrives(call)?,
             Event::NamedTold(call, answer) => self.named_told(call, *answer)?,
             Event::NamedGivesUp(call) => self.named_gives_up(call)?,
+            Event::Greet(at) => self.greet(at)?,
+            Event::Operate => self.operate(),
             Event::Fault => self.begin_fault()?,
             Event::FaultEnds(ending) => self.end_fault(ending)?,
             Event::Heal => self.heal()?,
@@ -274,6 +280,7 @@ impl World {
         self.mend_network();
         for index in 0..self.servers.len() {
             self.resume(Process::Replica(index));
+            self.mend_disk(index);
             if self.servers[index].replica.is_none() {
                 self.start_replica(index)?;
             }
@@ -340,12 +347,15 @@ impl World {
         let mine = |id| self.clients.iter().any(|client| client.session_id == Some(id));
         let strangers = self.canon.state().sessions().filter(|(id, _)| !mine(*id));
         leftovers.sessions.extend(strangers.map(|(id, _)| format!("{id} is open, and its client is gone")));
-        for (index, server) in self.servers.iter().enumerate() {
+        // Who was removed, or may not come back, need not catch up with anybody.
+        for index in self.members() {
+            let server = &self.servers[index];
             if server.applied != self.canon.index() {
                 let (applied, newest) = (server.applied, self.canon.index());
                 leftovers.replicas.push(format!("replica {} has applied {applied} of {newest}", index + 1));
             }
         }
+        leftovers.replicas.extend(self.operator.steps.front().map(|step| format!("{step:?} is not done")));
         leftovers
     }
 }
@@ -354,7 +364,7 @@ impl World {
 fn genesis(plan: &Plan) -> StateAt {
     let member = |index: usize| Member {
         id: index as u64 + 1,
-        data_id: index as u64 + 101,
+        data_id: data_id(index),
         peer_address: address(index),
         client_address: address(index),
         learner: false,
@@ -363,9 +373,14 @@ fn genesis(plan: &Plan) -> StateAt {
     let bootstrap_principal = principal(0).as_str().to_owned();
     let settings = Settings { bootstrap_principal, lease_ms_max: plan.lease_ms_max, ..settings::defaults() };
     let members = (0..plan.replicas).map(member).collect();
-    let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: 7, members, settings });
+    let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: CELL_ID, members, settings });
     let voters = (1..=plan.replicas as u64).collect();
     StateAt { index: GENESIS_INDEX, term: Term(1), voters, learners: Vec::new(), state }
+}
+
+/// What names the data of a replica as it began.
+pub(crate) fn data_id(index: usize) -> u64 {
+    index as u64 + 101
 }
 
 /// Where a replica is found.

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::{Founding, HelloRequest, HelloResponse, Identity};
+use holdfast_replica::admission::{Denial, Roster};
 use holdfast_types::ReplicaId;
 use tokio::sync::watch;
 
-use super::admission::{Denial, Roster, data_is_gone};
 use crate::tls::Tls;
 
 /// The book.
@@ -93,9 +93,10 @@ impl PeerBook {
         self.members.subscribe()
     }
 
-    /// Whether the members are known.
-    pub(super) fn knows_members(&self) -> bool {
-        !self.book().roster.members.is_empty()
+    /// Whether it is known of a replica that it is a member, or was one.
+    pub(super) fn knows(&self, id: ReplicaId) -> bool {
+        let roster = &self.book().roster;
+        roster.members.contains_key(&id) || roster.removed.contains(&id)
     }
 
     /// The request that introduces this replica; `expected_data_id` as in the message.
@@ -113,10 +114,8 @@ impl PeerBook {
             Ok(()) => String::new(),
             Err(denial) => denial.reason().to_owned(),
         };
-        let waits_without_data =
-            me.cell_id == 0 && hello.expected_data_id != 0 && hello.expected_data_id != me.data_id;
-        if refused.is_empty() && from.cell_id != 0 && waits_without_data {
-            self.stop(data_is_gone(ReplicaId(me.replica), &me.cell));
+        if let Some(reason) = book.roster.must_stop(&from, hello.expected_data_id) {
+            self.stop(reason);
         }
         HelloResponse { identity: Some(me.clone()), founding: book.founding.clone(), refused }
     }
@@ -125,10 +124,7 @@ impl PeerBook {
     pub(super) fn admit(&self, from: &Identity, to: u64) -> Result<ReplicaId, Denial> {
         let book = self.book();
         let admitted = book.roster.admit(from, to);
-        let me = &book.roster.me;
-        // Messages come only to those whom the cell has added: so this is the cell to join.
-        let waits = me.cell_id == 0 && book.founding.is_none();
-        if waits && from.cell_id != 0 && to == me.replica && from.cell == me.cell {
+        if book.founding.is_none() && book.roster.is_contact(from, to) {
             self.contacted.send_replace(Some(from.cell_id));
         }
         admitted

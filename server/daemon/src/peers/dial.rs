@@ -6,12 +6,12 @@ use std::sync::Arc;
 use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::peer_client::PeerClient;
 use holdfast_proto::peer::v1::{HelloResponse, Identity};
+use holdfast_replica::admission::check_answer;
 use holdfast_types::{Duration, ReplicaId};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::PeerBook;
-use super::admission::data_is_gone;
 use crate::tls::{self, explain};
 
 /// A replica answers a Hello at once or not at all.
@@ -64,32 +64,13 @@ async fn connect(book: &PeerBook, id: ReplicaId, address: &str) -> Result<Connec
 pub(super) async fn connect_member(book: &PeerBook, member: &Member) -> Result<Connection, String> {
     let (connection, answer) =
         greet(book, ReplicaId(member.id), &member.peer_address, member.data_id).await?;
-    check_answer(&book.me(), member, &answer)?;
+    check_answer(&book.me(), member, &answer.identity.clone().unwrap_or_default())?;
     if !answer.refused.is_empty() {
         // It is the member that the cell knows, so what it says of this replica is to be believed.
         book.stop(answer.refused.clone());
         return Err(answer.refused);
     }
     Ok(connection)
-}
-
-/// Whether the one who answered is `member`, with its data.
-fn check_answer(me: &Identity, member: &Member, answer: &HelloResponse) -> Result<(), String> {
-    let there = answer.identity.clone().unwrap_or_default();
-    if there.cell != me.cell || there.replica != member.id {
-        return Err(format!(
-            "replica {} of cell {:?} answers there, where replica {} of cell {:?} is expected: correct the address",
-            there.replica, there.cell, member.id, me.cell
-        ));
-    }
-    // A contact of a replica that has just joined comes without a data_id on record.
-    if member.data_id != 0 && there.data_id != member.data_id {
-        return Err(data_is_gone(ReplicaId(member.id), &me.cell));
-    }
-    if there.cell_id != 0 && there.cell_id != me.cell_id {
-        return Err(format!("the replica there belongs to another cell called {:?}", me.cell));
-    }
-    Ok(())
 }
 
 /// Why a call failed: what the other replica says, or why the connection broke.
@@ -205,21 +186,5 @@ mod tests {
         let greeter = Greeter(Arc::new(PeerBook::new(identity(9, 1), None, None)));
         let reason = greeter.greet_joiner(ReplicaId(4), &address).await.unwrap_err();
         assert!(reason.contains("refused") && reason.contains("--join"), "{reason}");
-    }
-
-    #[test]
-    fn only_the_member_with_its_data_is_talked_to() {
-        let me = Identity { cell: "dev".into(), cell_id: 9, replica: 1, data_id: 11, ..Identity::default() };
-        let member = Member { id: 2, data_id: 22, ..Member::default() };
-        let there = Identity { replica: 2, data_id: 22, ..me.clone() };
-        let check = |there: Identity| {
-            check_answer(&me, &member, &HelloResponse { identity: Some(there), ..HelloResponse::default() })
-        };
-        assert_eq!(check(there.clone()), Ok(()));
-        assert_eq!(check(Identity { cell_id: 0, ..there.clone() }), Ok(()), "it may not have founded yet");
-        assert!(check(Identity { replica: 3, ..there.clone() }).unwrap_err().contains("correct the address"));
-        assert!(check(Identity { cell: "prod".into(), ..there.clone() }).unwrap_err().contains("\"prod\""));
-        assert!(check(Identity { data_id: 23, ..there.clone() }).unwrap_err().contains("are gone"));
-        assert!(check(Identity { cell_id: 8, ..there }).unwrap_err().contains("another cell"));
     }
 }

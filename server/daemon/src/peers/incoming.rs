@@ -12,6 +12,7 @@ use holdfast_proto::peer::v1::{
     HelloRequest, HelloResponse, Identity, MessagesResponse, PeerFrame, SnapshotChunk, SnapshotResponse,
 };
 use holdfast_replica::Input;
+use holdfast_replica::admission::Denial;
 use holdfast_types::{Duration, ReplicaId};
 use slog::{Logger, debug, info, warn};
 use tokio::sync::{Semaphore, mpsc};
@@ -20,7 +21,6 @@ use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::PeerBook;
-use super::admission::Denial;
 use super::dial::MESSAGE_BYTES_MAX;
 use super::snapshot::receive;
 use crate::driver::CoreInput;

@@ -5,7 +5,7 @@
 //! what cannot be sent now is dropped, because raft sends it again when that is of use. What the core must know
 //! at once is that an established connection broke, for its other end may have died (design.md §5).
 //!
-//! - [`admission`]: who may talk to this replica; no I/O
+//! - [`holdfast_replica::admission`]: who may talk to whom; no I/O
 //! - [`book`]: what is known of this replica and the others, shared by everything here
 //! - [`dial`]: connecting, and the Hello that comes first
 //! - [`incoming`]: the service that other replicas call
@@ -14,7 +14,6 @@
 //!
 //! Invariant: no message passes to or from a peer before its identity was checked.
 
-pub(crate) mod admission;
 mod backoff;
 mod book;
 mod dial;
@@ -45,13 +44,16 @@ pub(crate) struct Peers {
     book: Arc<PeerBook>,
     core: mpsc::Sender<CoreInput>,
     links: BTreeMap<ReplicaId, Link>,
+    /// Replicas of the cell that have made contact, and of which this one does not know yet that they are members:
+    /// they are answered.
+    contacts: BTreeMap<ReplicaId, Member>,
     logger: Logger,
 }
 
 impl Peers {
     /// No links yet.
     pub(crate) fn new(book: Arc<PeerBook>, core: mpsc::Sender<CoreInput>, logger: Logger) -> Self {
-        Self { book, core, links: BTreeMap::new(), logger }
+        Self { book, core, links: BTreeMap::new(), contacts: BTreeMap::new(), logger }
     }
 
     /// The cell's replicas are these from now on, and `removed` were and are no more: links come and go, and
@@ -70,15 +72,23 @@ impl Peers {
                 known.peer_address
             );
         }
-        self.links.retain(|id, link| members.iter().any(|member| member.id == id.0 && link.leads_to(member)));
+        self.contacts.retain(|id, _| !self.book.knows(*id));
+        let contacts = &self.contacts;
+        self.links.retain(|id, link| {
+            let known = members.iter().chain(contacts.get(id)).find(|member| member.id == id.0);
+            known.is_some_and(|member| link.leads_to(member))
+        });
         for member in members.iter().filter(|member| member.id != me) {
             self.link(member);
         }
     }
 
-    /// A replica of the cell has made contact with this one, which does not know the members yet: answer it.
+    /// A replica of the cell has made contact. If this one does not know it yet, because it has not caught up, it must
+    /// answer it all the same: it may be the master, or need a vote.
     pub(crate) fn add_contact(&mut self, contact: &Member) {
-        if !self.book.knows_members() && !contact.peer_address.is_empty() {
+        let id = ReplicaId(contact.id);
+        if !self.book.knows(id) && !contact.peer_address.is_empty() {
+            self.contacts.insert(id, contact.clone());
             self.links.retain(|id, link| id.0 != contact.id || link.leads_to(contact));
             self.link(contact);
         }

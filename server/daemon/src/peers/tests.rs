@@ -71,13 +71,13 @@ impl End {
         self.peers.set_members(members, Vec::new());
     }
 
-    /// The next input for the core that is no contact.
+    /// The next input for the core; contacts are made as the driver makes them.
     fn next(&mut self) -> Input {
-        let core = &mut self.core;
+        let (core, peers) = (&mut self.core, &mut self.peers);
         let waiting = async {
             loop {
                 match core.recv().await.expect("the sender is held") {
-                    CoreInput::Contact(_) => {}
+                    CoreInput::Contact(contact) => peers.add_contact(&contact),
                     CoreInput::Replica(input) => return input,
                     _ => panic!("peers send nothing else"),
                 }
@@ -228,4 +228,20 @@ fn a_replica_that_is_removed_learns_it_even_if_nobody_talks_to_it() {
     let reason = second.runtime.as_ref().unwrap().block_on(stopped);
     assert!(reason.contains("was removed from cell dev"), "{reason}");
     [first, second].into_iter().for_each(End::die);
+}
+
+/// The simulator's seeds 144 and 164: a replica that had not caught up refused the new master, and could never catch up.
+#[test]
+fn a_new_member_is_heard_and_answered_by_a_replica_that_does_not_know_it_yet() {
+    let members = two_members();
+    let [mut new, mut late] = members.each_ref().map(End::start);
+    new.set_members(&members);
+    late.set_members(&members[1..]);
+    connect(&new, &mut late, ReplicaId(2));
+    connect(&late, &mut new, ReplicaId(1));
+    // It applies another change of the members before that which adds the new one.
+    late.set_members(&[members[1].clone(), member(7, "127.0.0.1:1")]);
+    late.peers.send(ReplicaId(1), Bytes::from_static(b"still here"));
+    assert_eq!(new.next_messages(), ["still here"]);
+    [new, late].into_iter().for_each(End::die);
 }

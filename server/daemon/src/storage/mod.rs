@@ -27,11 +27,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use holdfast_replica::admission::ReplaceAdvice;
 use holdfast_types::ReplicaId;
 use slog::{Logger, o};
 
 use crate::config::Config;
-use crate::identity::{DataDir, ReplaceAdvice};
+use crate::identity::DataDir;
 
 /// Why storage cannot be used, or cannot be used any longer. No caller retries: each of these ends the process.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,8 @@
 
 use std::sync::Arc;
 
-use holdfast_replica::{Boot, StateAt, raftpb};
+use holdfast_replica::recovery::{Place, fit};
+use holdfast_replica::{Boot, StateAt};
 use holdfast_state::{Genesis, State};
 use holdfast_types::Term;
 use slog::{Logger, info, warn};
@@ -54,9 +55,11 @@ pub fn boot(dir: &DataDir, config: &Config, logger: &Logger) -> Result<Recovered
     };
     let base = Base::find(&snapshots, identity.cell_id(), genesis, logger)?;
     let damaged = |what| StorageError::Damaged { path: dir.log_dir(), what, replica: identity.replica };
-    let place = base.state.as_ref().map(|at| Place { index: at.index, term: at.term });
+    let place = base.state.as_ref().map(Place::of);
     let damaged_index = base.damaged.first().map(|(name, _)| name.index);
-    let fit = fit(place, damaged_index, contents).map_err(|misfit| base.explain(misfit, damaged))?;
+    let LogContents { hard_state, entries } = contents;
+    let fit =
+        fit(place, damaged_index, hard_state, entries).map_err(|misfit| base.explain(misfit, damaged))?;
     if fit.discarded > 0 {
         warn!(logger, "log that does not join the newest snapshot is discarded"; "entries" => fit.discarded);
         log.replace(Some(&fit.hard_state), &[])?;
@@ -124,80 +127,6 @@ impl Base {
             },
             _ => damaged_log(misfit),
         }
-    }
-}
-
-/// A log that was fitted to a state.
-#[derive(Debug, PartialEq)]
-struct Fit {
-    hard_state: raftpb::HardState,
-    entries: Vec<raftpb::Entry>,
-    /// How many entries did not join the state, and are not among `entries`.
-    discarded: usize,
-}
-
-/// Where a state stands in the log.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    index: u64,
-    term: Term,
-}
-
-/// Fits the log to the state that stands at `base`. `damaged_index`: the log must reach so far by itself, because
-/// a snapshot that did is damaged.
-///
-/// The error says what keeps them from fitting.
-fn fit(base: Option<Place>, damaged_index: Option<u64>, log: LogContents) -> Result<Fit, String> {
-    let LogContents { mut hard_state, mut entries } = log;
-    let Some(base) = base else {
-        if entries.is_empty() && hard_state.commit == 0 && damaged_index.is_none() {
-            return Ok(Fit { hard_state, entries, discarded: 0 });
-        }
-        return Err(
-            "there is no snapshot, and the log is not that of a replica which has yet to join".to_owned()
-        );
-    };
-    let (index, term) = (base.index, base.term.0);
-    if let Some(first) = entries.first().filter(|first| first.index > index + 1) {
-        return Err(format!(
-            "the log begins at entry {}, and the state before it ends at {index}",
-            first.index
-        ));
-    }
-    let joins = joins(base, &entries);
-    if let Some(damaged) = damaged_index {
-        let last = entries.last().map_or(0, |last| last.index);
-        if !joins || last < damaged {
-            return Err(format!("the log ends at entry {last} and must reach entry {damaged}"));
-        }
-    }
-    let discarded = if joins { 0 } else { std::mem::take(&mut entries).len() };
-    let last = entries.last().map_or(index, |last| last.index.max(index));
-    if hard_state.commit > last {
-        return Err(format!("the log ends at entry {last}, and entry {} was committed", hard_state.commit));
-    }
-    hard_state.commit = hard_state.commit.max(index);
-    if hard_state.term < term {
-        hard_state.term = term;
-        hard_state.vote = 0;
-    }
-    match entries.last() {
-        Some(last) if last.term > hard_state.term => {
-            Err(format!("entry {} is of term {}, later than the hard state's", last.index, last.term))
-        }
-        _ => Ok(Fit { hard_state, entries, discarded }),
-    }
-}
-
-/// Whether the log goes on from the state, or through it: an entry at the state's place is of its term.
-fn joins(base: Place, entries: &[raftpb::Entry]) -> bool {
-    match (entries.first(), entries.last()) {
-        (Some(first), Some(last)) if first.index <= base.index && base.index <= last.index => {
-            let at_base = usize::try_from(base.index - first.index).ok().and_then(|at| entries.get(at));
-            at_base.is_some_and(|entry| entry.term == base.term.0)
-        }
-        (Some(first), _) => first.index == base.index + 1,
-        _ => true,
     }
 }
 

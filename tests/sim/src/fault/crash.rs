@@ -3,6 +3,7 @@
 use holdfast_replica::Input;
 
 use super::Ending;
+use crate::disk::Damage;
 use crate::streams::Direction;
 use crate::world::World;
 
@@ -12,6 +13,18 @@ pub(super) fn replica(world: &mut World, index: usize, silent: bool) {
         world.stats.crashes += 1;
         world.stop_replica(index, silent);
         world.end_after(Ending::Restart(index));
+    }
+}
+
+/// A replica dies, and something of its disk is damaged, or all of it is gone, when it comes back.
+pub(super) fn lose(world: &mut World, index: usize, damage: Option<Damage>) {
+    if world.servers[index].replica.is_none() || !world.may_lose(index) {
+        return;
+    }
+    replica(world, index, false);
+    match damage {
+        Some(damage) => world.damage(index, damage),
+        None => world.wipe(index),
     }
 }
 

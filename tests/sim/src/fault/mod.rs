@@ -8,6 +8,8 @@
 //! alone, so that one can be left out (`--only`) and the others are drawn as before.
 
 mod crash;
+mod disk;
+mod mix;
 mod operator;
 mod partition;
 mod pause;
@@ -15,13 +17,16 @@ mod streams;
 
 use std::fmt;
 
+use crate::disk::{Damage, Failure};
 use crate::event::Event;
 use crate::network::{PartitionId, Process};
 use crate::rng::Rng;
-use crate::trace::Kind;
+use crate::trace;
 use crate::verdict::Violation;
 use crate::world::{Phase, World};
 
+pub use mix::{FaultMix, Kind};
+pub(crate) use operator::call as operator_call;
 pub use partition::Shape;
 
 /// Something that goes wrong.
@@ -68,6 +73,20 @@ pub enum Fault {
     Kill(usize),
     /// An operator changes how long leases may be.
     ChangeLeases,
+    /// A replica's disk fails for a while, and the replica with it.
+    DiskFails(usize, Failure),
+    /// A replica's disk is slow for a while.
+    SlowDisk(usize),
+    /// A replica dies, and something that was durable is damaged.
+    Damage(usize, Damage),
+    /// A replica dies, and its disk is empty when it comes back.
+    Wipe(usize),
+    /// An operator adds a replica.
+    Grow,
+    /// An operator removes a replica.
+    Shrink(usize),
+    /// An operator has another take a replica's place.
+    Replace(usize),
 }
 
 /// What ends a fault.
@@ -79,35 +98,53 @@ pub enum Ending {
     Mend(PartitionId),
     /// A process is continued.
     Resume(Process),
+    /// A replica's disk is in order again.
+    DiskMended(usize),
 }
 
 impl Fault {
     /// One of chance. What befalls a replica befalls the master every other time, if there is one: that is where
     /// it matters most.
-    pub(crate) fn draw(rng: &mut Rng, master: Option<usize>, replicas: usize, clients: usize) -> Self {
-        let (any, aimed) = (rng.index(replicas), rng.per_mille(500));
+    pub(crate) fn draw(
+        rng: &mut Rng,
+        mix: &FaultMix,
+        master: Option<usize>,
+        replicas: &[usize],
+        clients: usize,
+    ) -> Self {
+        let (any, aimed) = (replicas[rng.index(replicas.len())], rng.per_mille(500));
         let replica = master.filter(|_| aimed).unwrap_or(any);
-        match rng.below(26) {
-            0..=3 => Self::Crash { replica, silent: rng.per_mille(300) },
-            4 => Self::PowerFailure,
-            5..=10 => Self::Partition(Shape::draw(rng, replica, replicas, clients)),
-            11 | 12 => Self::Pause(Process::Replica(replica)),
-            13 => Self::Pause(Process::Client(rng.index(clients))),
-            14..=16 => Self::Resets,
-            17 => Self::ClientCrash(rng.index(clients)),
-            number @ 18..=20 => {
+        let kind = mix.choose(rng);
+        match kind {
+            Kind::Crash => Self::Crash { replica, silent: rng.per_mille(300) },
+            Kind::PowerFailure => Self::PowerFailure,
+            Kind::Partition => Self::Partition(Shape::draw(rng, replica, replicas, clients)),
+            Kind::ReplicaPause => Self::Pause(Process::Replica(replica)),
+            Kind::ClientPause => Self::Pause(Process::Client(rng.index(clients))),
+            Kind::Resets => Self::Resets,
+            Kind::ClientCrash => Self::ClientCrash(rng.index(clients)),
+            Kind::Overslept | Kind::Stutter => {
                 let replica = master.unwrap_or(any);
                 let clients = (0..clients).filter(|_| rng.per_mille(500)).collect();
-                if number == 18 {
+                if kind == Kind::Overslept {
                     Self::Overslept { replica, clients }
                 } else {
                     Self::Stutter { replica, clients }
                 }
             }
-            21 => Self::Starve(rng.index(clients)),
-            22 => Self::Kill(rng.index(clients)),
-            23 => Self::ChangeLeases,
-            _ => Self::HandOver(replica),
+            Kind::Starve => Self::Starve(rng.index(clients)),
+            Kind::Kill => Self::Kill(rng.index(clients)),
+            Kind::ChangeLeases => Self::ChangeLeases,
+            Kind::HandOver => Self::HandOver(replica),
+            Kind::SyncFails => Self::DiskFails(replica, Failure::Sync),
+            Kind::DiskFull => Self::DiskFails(replica, Failure::Full),
+            Kind::SlowDisk => Self::SlowDisk(replica),
+            Kind::Damage if rng.per_mille(500) => Self::Damage(replica, Damage::Snapshot),
+            Kind::Damage => Self::Damage(replica, Damage::Log),
+            Kind::Wipe => Self::Wipe(replica),
+            Kind::Grow => Self::Grow,
+            Kind::Shrink => Self::Shrink(replica),
+            Kind::Replace => Self::Replace(replica),
         }
     }
 }
@@ -137,6 +174,21 @@ impl fmt::Display for Fault {
             Self::Kill(index) => write!(f, "an operator ends the session of client {}", index + 1),
             Self::ChangeLeases => f.write_str("an operator changes how long leases may be"),
             Self::HandOver(index) => write!(f, "replica {} is asked to stop", index + 1),
+            Self::DiskFails(index, Failure::Sync) => {
+                write!(f, "syncs of the disk of replica {} fail", index + 1)
+            }
+            Self::DiskFails(index, Failure::Full) => write!(f, "the disk of replica {} is full", index + 1),
+            Self::SlowDisk(index) => write!(f, "the disk of replica {} is slow", index + 1),
+            Self::Damage(index, Damage::Snapshot) => {
+                write!(f, "replica {} is killed, and its newest snapshot damaged", index + 1)
+            }
+            Self::Damage(index, Damage::Log) => {
+                write!(f, "replica {} is killed, and its log damaged", index + 1)
+            }
+            Self::Wipe(index) => write!(f, "replica {} is killed, and its disk emptied", index + 1),
+            Self::Grow => f.write_str("an operator adds a replica"),
+            Self::Shrink(index) => write!(f, "an operator removes replica {}", index + 1),
+            Self::Replace(index) => write!(f, "an operator replaces replica {}", index + 1),
         }
     }
 }
@@ -163,8 +215,8 @@ impl World {
         self.plan_fault();
         let Some(number) = self.next_fault() else { return Ok(()) };
         let master = self.servers.iter().rposition(|server| server.was_master);
-        let fault = Fault::draw(&mut self.fault_rng, master, self.plan.replicas, self.plan.clients);
-        self.trace.event(self.now, Kind::Fault, 0, u64::from(number), format!("{fault:?}").as_bytes());
+        let fault = self.draw_fault(master);
+        self.trace.event(self.now, trace::Kind::Fault, 0, u64::from(number), format!("{fault:?}").as_bytes());
         self.trace.say(self.now, || format!("!!! fault {number}: {fault}"));
         match &fault {
             Fault::Crash { replica, silent } => crash::replica(self, *replica, *silent),
@@ -179,8 +231,20 @@ impl World {
             Fault::Kill(client) => operator::kill(self, *client),
             Fault::ChangeLeases => operator::change_leases(self),
             Fault::HandOver(replica) => crash::hand_over(self, *replica),
+            Fault::DiskFails(replica, failure) => disk::fail(self, *replica, *failure),
+            Fault::SlowDisk(replica) => disk::slow(self, *replica),
+            Fault::Damage(replica, damage) => crash::lose(self, *replica, Some(*damage)),
+            Fault::Wipe(replica) => crash::lose(self, *replica, None),
+            Fault::Grow => operator::grow(self),
+            Fault::Shrink(replica) => operator::shrink(self, *replica),
+            Fault::Replace(replica) => operator::replace(self, *replica),
         }
         Ok(())
+    }
+
+    fn draw_fault(&mut self, master: Option<usize>) -> Fault {
+        let replicas = self.members();
+        Fault::draw(&mut self.fault_rng, &self.plan.faults, master, &replicas, self.plan.clients)
     }
 
     pub(crate) fn end_fault(&mut self, ending: Ending) -> Result<(), Violation> {
@@ -188,6 +252,10 @@ impl World {
             Ending::Restart(index) if self.servers[index].replica.is_none() => self.start_replica(index)?,
             // It was started, or mended, with everything else.
             Ending::Restart(_) => {}
+            Ending::DiskMended(index) => {
+                self.trace.say(self.now, || format!("the disk of replica {} is in order again", index + 1));
+                self.mend_disk(index);
+            }
             Ending::Mend(partition) => {
                 self.trace.say(self.now, || format!("{partition:?} ends"));
                 self.network.unblock(partition);
@@ -220,10 +288,10 @@ mod tests {
         let mut rng = Rng::new(1);
         let mut kinds = std::collections::BTreeSet::new();
         for _ in 0..1_000 {
-            let drawn = format!("{:?}", Fault::draw(&mut rng, Some(1), 3, 3));
+            let drawn = format!("{:?}", Fault::draw(&mut rng, &FaultMix::even(), Some(1), &[0, 1, 2], 3));
             kinds.insert(drawn.split([' ', '(']).next().unwrap_or_default().to_owned());
         }
-        assert_eq!(kinds.len(), 12, "{kinds:?}");
+        assert_eq!(kinds.len(), 19, "{kinds:?}");
     }
 
     #[test]
@@ -231,7 +299,7 @@ mod tests {
         for number in 0..500 {
             let draw = |master| {
                 let mut rng = Rng::fork(1, &format!("fault {number}"));
-                let fault = Fault::draw(&mut rng, master, 3, 3);
+                let fault = Fault::draw(&mut rng, &FaultMix::even(), master, &[0, 1, 2], 3);
                 (std::mem::discriminant(&fault), rng.any())
             };
             assert_eq!(draw(None), draw(Some(2)), "fault {number}");

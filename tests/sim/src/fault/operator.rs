@@ -1,4 +1,5 @@
-//! What an operator does to a running cell: ends a session, changes how long leases may become.
+//! What an operator does to a running cell: ends a session, changes how long leases may become, changes who belongs
+//! to it.
 //!
 //! No fault of anybody's, and yet something that everything else must go on through. Nobody asks again if there is no
 //! answer.
@@ -7,6 +8,7 @@ use holdfast_proto::client::v1::{KillSessionRequest, Settings};
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Input, Replica};
 
 use crate::client::principal;
+use crate::member::Step;
 use crate::verdict::{Invariant, Violation};
 use crate::world::World;
 
@@ -17,6 +19,29 @@ pub(super) fn kill(world: &mut World, client: usize) {
     world.kills.extend(call.map(|call| (call, session)));
 }
 
+/// One replica more, if there is room.
+pub(super) fn grow(world: &mut World) {
+    if world.may_grow() {
+        world.grow();
+    }
+}
+
+/// One replica less, if the cell can do without it.
+pub(super) fn shrink(world: &mut World, replica: usize) {
+    if world.may_shrink(replica) {
+        world.stats.masters_removed += u64::from(world.servers[replica].was_master);
+        world.change_members([Step::Remove(replica)]);
+    }
+}
+
+/// Another takes the place of a replica that is well.
+pub(super) fn replace(world: &mut World, replica: usize) {
+    if world.may_lose(replica) {
+        world.stats.masters_removed += u64::from(world.servers[replica].was_master);
+        world.replace(replica);
+    }
+}
+
 /// Masters may lengthen leases more, or less, from now on.
 pub(super) fn change_leases(world: &mut World) {
     let lease_ms_max = [100, 2_000, 8_000, 20_000][world.fault_rng.index(4)];
@@ -24,7 +49,7 @@ pub(super) fn change_leases(world: &mut World) {
 }
 
 /// Asks whoever believes himself master.
-fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
+pub(crate) fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
     let master = world.servers.iter().rposition(|server| server.was_master)?;
     world.last_call += 1;
     let call = CallId(world.last_call);
@@ -35,6 +60,7 @@ fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
 impl World {
     /// An operator's call is answered by `replica`.
     pub(crate) fn operator_told(&mut self, call: CallId, told: Option<&CallAnswer>, replica: &Replica) {
+        self.membership_answered(call);
         let session = self.kills.remove(&call);
         if let (Some(session), Some(CallAnswer::KillSession(_))) = (session, told) {
             self.stats.killed += 1;

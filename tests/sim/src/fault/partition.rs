@@ -34,28 +34,35 @@ pub enum Shape {
 
 impl Shape {
     /// One of chance, around the given replica where there is one in its middle.
-    pub(super) fn draw(rng: &mut Rng, replica: usize, replicas: usize, clients: usize) -> Self {
+    pub(super) fn draw(rng: &mut Rng, replica: usize, replicas: &[usize], clients: usize) -> Self {
+        let some_clients = |rng: &mut Rng| (0..clients).filter(|_| rng.per_mille(500)).collect();
         match rng.below(9) {
-            0 => Self::Replicas((0..replicas).filter(|_| rng.per_mille(500)).collect()),
+            0 => Self::Replicas(replicas.iter().copied().filter(|_| rng.per_mille(500)).collect()),
             1 => Self::Alone(replica),
             2 => Self::Mute(replica),
             3 => Self::Deaf(replica),
             4 => {
                 let pairs =
-                    (0..clients).flat_map(|client| (0..replicas).map(move |replica| (client, replica)));
+                    (0..clients).flat_map(|client| replicas.iter().map(move |replica| (client, *replica)));
                 Self::Clients(pairs.filter(|_| rng.per_mille(400)).collect())
             }
-            5 if replicas > 1 => Self::OneWay(replica, (replica + 1 + rng.index(replicas - 1)) % replicas),
+            5 if replicas.len() > 1 => Self::OneWay(replica, another(rng, replica, replicas)),
             _ => {
                 let mut half = vec![replica];
                 // Still a minority, and sometimes the greatest there can be.
-                if replicas >= 5 && rng.per_mille(500) {
-                    half.push((replica + 1) % replicas);
+                if replicas.len() >= 5 && rng.per_mille(500) {
+                    half.push(another(rng, replica, replicas));
                 }
-                Self::Split { replicas: half, clients: (0..clients).filter(|_| rng.per_mille(500)).collect() }
+                Self::Split { replicas: half, clients: some_clients(rng) }
             }
         }
     }
+}
+
+/// Another of `replicas`, of which there are more than one.
+fn another(rng: &mut Rng, replica: usize, replicas: &[usize]) -> usize {
+    let others: Vec<usize> = replicas.iter().copied().filter(|other| *other != replica).collect();
+    others[rng.index(others.len())]
 }
 
 impl fmt::Display for Shape {
@@ -87,7 +94,7 @@ pub(super) fn begin(world: &mut World, shape: &Shape) {
 /// Returns what ends it.
 pub(super) fn cut(world: &mut World, shape: &Shape) -> Ending {
     world.stats.partitions += 1;
-    Ending::Mend(world.network.block(blocked(shape, world.plan.replicas, world.plan.clients)))
+    Ending::Mend(world.network.block(blocked(shape, world.servers.len(), world.plan.clients)))
 }
 
 /// All directed pairs that a partition cuts.

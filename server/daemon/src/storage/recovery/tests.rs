@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 
+use holdfast_replica::raftpb;
 use tempfile::TempDir;
 
 use super::*;
@@ -98,13 +99,6 @@ fn a_crash_between_a_received_snapshot_and_the_clearing_of_the_log_discards_the_
 }
 
 #[test]
-fn uncommitted_log_of_another_history_is_discarded() {
-    let log = LogContents { hard_state: hard_state(5, 2, 8), entries: entries(2..=25, 3) };
-    let fit = fit(Some(Place { index: 20, term: Term(4) }), None, log).unwrap();
-    assert_eq!(fit, Fit { hard_state: hard_state(5, 2, 20), entries: vec![], discarded: 24 });
-}
-
-#[test]
 fn a_damaged_newest_snapshot_is_passed_over_if_the_log_makes_up_for_it() {
     let image = written(&entries(2..=9, 2), &[(4, 2), (8, 2)]);
     let dir = image.path().join("snapshots");
@@ -143,20 +137,6 @@ fn snapshots_that_are_gone_are_refused() {
     let image = crash_image(image.path());
     fs::remove_file(&files(&image.path().join("snapshots"), "snap")[0]).unwrap();
     assert_refused(image.path(), "the log begins at entry 8, and the state before it ends at 1");
-}
-
-#[test]
-fn a_log_that_ends_before_what_was_committed_is_refused() {
-    let log = LogContents { hard_state: hard_state(2, 1, 9), entries: entries(2..=8, 2) };
-    let misfit = fit(Some(Place { index: 1, term: Term(1) }), None, log).unwrap_err();
-    assert!(misfit.contains("entry 9 was committed"), "{misfit}");
-}
-
-#[test]
-fn a_log_without_its_hard_states_term_is_refused() {
-    let log = LogContents { hard_state: hard_state(2, 1, 4), entries: entries(2..=8, 3) };
-    let misfit = fit(Some(Place { index: 1, term: Term(1) }), None, log).unwrap_err();
-    assert!(misfit.contains("entry 8 is of term 3"), "{misfit}");
 }
 
 #[test]

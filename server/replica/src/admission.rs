@@ -1,4 +1,5 @@
-//! Who may talk to this replica: the check of a peer's identity, as values, without a socket.
+//! Who may talk to whom: the checks of a peer's identity, as values, without a socket. The daemon asks them when
+//! connections are made, and whenever the members change; the simulator asks the same ones.
 //!
 //! A replica that has lost its data must never come back under its raft id (design.md §5): it could vote away
 //! what it had acknowledged. So an id that the cell knows is welcome only with the data_id on record.
@@ -11,23 +12,38 @@ use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::Identity;
 use holdfast_types::ReplicaId;
 
-use crate::identity::ReplaceAdvice;
-
 /// What this replica knows of itself and of the others.
 #[derive(Clone, Debug)]
-pub(crate) struct Roster {
+pub struct Roster {
     /// This replica. As long as its `cell_id` is 0 it belongs to no cell, and nobody is admitted.
-    pub(crate) me: Identity,
-    /// The cell's replicas. Empty only at a replica that has joined and not caught up yet: then whoever comes
-    /// from the cell is believed, because only the cell could tell that the replica is here.
-    pub(crate) members: BTreeMap<ReplicaId, Member>,
+    pub me: Identity,
+    /// The cell's replicas, as far as this one has applied: there may be newer ones. Empty only at a replica that has
+    /// joined and not caught up yet.
+    pub members: BTreeMap<ReplicaId, Member>,
     /// Ids that were members and are no more.
-    pub(crate) removed: Vec<ReplicaId>,
+    pub removed: Vec<ReplicaId>,
+}
+
+/// How to go on when a replica's data are gone or cannot be trusted.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplaceAdvice(pub ReplicaId);
+
+impl std::fmt::Display for ReplaceAdvice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let id = self.0.0;
+        write!(
+            f,
+            "If replica {id} has been part of a cell, it must not come back under its id, because it could vote \
+             away what it has acknowledged. Replace it: start a replica under a new id, on an empty directory, with \
+             `holdfastd run --join`; then `holdfast member add NEW_ID --peer ADDRESS --client ADDRESS`, \
+             `holdfast member promote NEW_ID` once it has caught up, and `holdfast member remove {id}`"
+        )
+    }
 }
 
 /// Why a peer is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Denial {
+pub enum Denial {
     /// It may be later: this replica may not know yet what the peer knows.
     NotYet(String),
     /// It will never be.
@@ -36,7 +52,8 @@ pub(crate) enum Denial {
 
 impl Denial {
     /// The reason, for people.
-    pub(crate) fn reason(&self) -> &str {
+    #[must_use]
+    pub fn reason(&self) -> &str {
         match self {
             Self::NotYet(reason) | Self::Never(reason) => reason,
         }
@@ -44,8 +61,12 @@ impl Denial {
 }
 
 impl Roster {
-    /// Whether `from`, which means to talk to `to`, is a member of the cell with all its data.
-    pub(crate) fn admit(&self, from: &Identity, to: u64) -> Result<ReplicaId, Denial> {
+    /// Whether `from`, which means to talk to `to`, is a replica of the cell with all its data.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not, or not yet.
+    pub fn admit(&self, from: &Identity, to: u64) -> Result<ReplicaId, Denial> {
         check_cell(&self.me, from)?;
         self.check_data(from)?;
         if self.me.cell_id == 0 {
@@ -60,20 +81,40 @@ impl Roster {
                 self.me.replica, self.me.cell
             )));
         }
-        let id = ReplicaId(from.replica);
-        if !self.members.is_empty() && !self.members.contains_key(&id) {
-            return Err(Denial::NotYet(format!(
-                "{id} is not a member of cell {} here, or not yet",
-                self.me.cell
-            )));
-        }
-        Ok(id)
+        // Whoever belongs to the cell was added by it, even if this replica has not heard of that yet. It must listen
+        // all the same: the new replica may be the master, or need its vote (raft dissertation, §4.1).
+        Ok(ReplicaId(from.replica))
     }
 
     /// Whether `from` is welcome to go on at all. Strangers are: they may become members.
-    pub(crate) fn check_hello(&self, from: &Identity) -> Result<(), Denial> {
+    ///
+    /// # Errors
+    ///
+    /// Why it is not.
+    pub fn check_hello(&self, from: &Identity) -> Result<(), Denial> {
         check_cell(&self.me, from)?;
         self.check_data(from)
+    }
+
+    /// Why this replica must stop, if it must: `from`, a member of the cell, knows this one's id by other data than
+    /// it has. 0 if `from` expects nobody in particular.
+    ///
+    /// Only who belongs to no cell believes that: whoever has data knows better.
+    #[must_use]
+    pub fn must_stop(&self, from: &Identity, expected_data_id: u64) -> Option<String> {
+        let me = &self.me;
+        let without_data =
+            me.cell_id == 0 && expected_data_id != 0 && expected_data_id != me.data_id && from.cell_id != 0;
+        (without_data && self.check_hello(from).is_ok())
+            .then(|| data_is_gone(ReplicaId(me.replica), &me.cell))
+    }
+
+    /// Whether `from`, who has the right to speak to `to`, tells a replica that waits to join which cell is its own:
+    /// messages come only to those whom the cell has added.
+    #[must_use]
+    pub fn is_contact(&self, from: &Identity, to: u64) -> bool {
+        let me = &self.me;
+        me.cell_id == 0 && from.cell_id != 0 && to == me.replica && from.cell == me.cell
     }
 
     fn check_data(&self, from: &Identity) -> Result<(), Denial> {
@@ -95,7 +136,8 @@ impl Roster {
 }
 
 /// What to say of, and to, a replica that came back without the data it began with.
-pub(crate) fn data_is_gone(id: ReplicaId, cell: &str) -> String {
+#[must_use]
+pub fn data_is_gone(id: ReplicaId, cell: &str) -> String {
     format!(
         "the data of {id} are gone: the cell {cell} knows {id} by another data directory. {}",
         ReplaceAdvice(id)
@@ -103,7 +145,11 @@ pub(crate) fn data_is_gone(id: ReplicaId, cell: &str) -> String {
 }
 
 /// Whether `from` is of the same cell, as far as the two know their cell.
-pub(crate) fn check_cell(me: &Identity, from: &Identity) -> Result<(), Denial> {
+///
+/// # Errors
+///
+/// Why it is not.
+pub fn check_cell(me: &Identity, from: &Identity) -> Result<(), Denial> {
     if from.cell != me.cell {
         return Err(Denial::Never(format!(
             "this is replica {} of cell {:?}, and replica {} of cell {:?} has come: the address belongs to another \
@@ -123,6 +169,28 @@ pub(crate) fn check_cell(me: &Identity, from: &Identity) -> Result<(), Denial> {
             "two replicas are configured as replica {} of cell {}: give each an id and addresses of its own",
             me.replica, me.cell
         )));
+    }
+    Ok(())
+}
+
+/// Whether `there`, who answered where `member` is expected, is that member with its data.
+///
+/// # Errors
+///
+/// Why it cannot be talked to now.
+pub fn check_answer(me: &Identity, member: &Member, there: &Identity) -> Result<(), String> {
+    if there.cell != me.cell || there.replica != member.id {
+        return Err(format!(
+            "replica {} of cell {:?} answers there, where replica {} of cell {:?} is expected: correct the address",
+            there.replica, there.cell, member.id, me.cell
+        ));
+    }
+    // A contact of a replica that has just joined comes without a data_id on record.
+    if member.data_id != 0 && there.data_id != member.data_id {
+        return Err(data_is_gone(ReplicaId(member.id), &me.cell));
+    }
+    if there.cell_id != 0 && there.cell_id != me.cell_id {
+        return Err(format!("the replica there belongs to another cell called {:?}", me.cell));
     }
     Ok(())
 }
@@ -178,8 +246,14 @@ mod tests {
     #[test]
     fn a_stranger_may_become_a_member() {
         let roster = roster(&[(1, 11), (2, 22)]);
-        not_yet(roster.admit(&identity(3, 33), 1).unwrap_err(), "not a member");
-        assert_eq!(roster.check_hello(&identity(3, 33)), Ok(()));
+        let stranger = Identity { cell_id: 0, ..identity(3, 33) };
+        not_yet(roster.admit(&stranger, 1).unwrap_err(), "has not joined");
+        assert_eq!(roster.check_hello(&stranger), Ok(()));
+    }
+
+    #[test]
+    fn who_has_joined_the_cell_is_heard_by_those_who_do_not_know_it_yet() {
+        assert_eq!(roster(&[(1, 11), (2, 22)]).admit(&identity(3, 33), 1), Ok(ReplicaId(3)));
     }
 
     #[test]
@@ -214,6 +288,32 @@ mod tests {
         assert_eq!(roster(&[]).admit(&identity(2, 22), 1), Ok(ReplicaId(2)));
     }
 
+    #[test]
+    fn only_the_member_with_its_data_is_talked_to() {
+        let me = Identity { cell: "dev".into(), cell_id: 9, replica: 1, data_id: 11, ..Identity::default() };
+        let member = Member { id: 2, data_id: 22, ..Member::default() };
+        let there = Identity { replica: 2, data_id: 22, ..me.clone() };
+        let check = |there: Identity| check_answer(&me, &member, &there);
+        assert_eq!(check(there.clone()), Ok(()));
+        assert_eq!(check(Identity { cell_id: 0, ..there.clone() }), Ok(()), "it may not have founded yet");
+        assert!(check(Identity { replica: 3, ..there.clone() }).unwrap_err().contains("correct the address"));
+        assert!(check(Identity { cell: "prod".into(), ..there.clone() }).unwrap_err().contains("\"prod\""));
+        assert!(check(Identity { data_id: 23, ..there.clone() }).unwrap_err().contains("are gone"));
+        assert!(check(Identity { cell_id: 8, ..there }).unwrap_err().contains("another cell"));
+    }
+
+    #[test]
+    fn only_who_belongs_to_no_cell_believes_that_its_data_are_gone() {
+        let mut roster = roster(&[]);
+        assert_eq!(roster.must_stop(&identity(2, 22), 99), None, "it has its data");
+        roster.me.cell_id = 0;
+        let reason = roster.must_stop(&identity(2, 22), 99).unwrap();
+        assert!(reason.contains("the data of replica 1 are gone"), "{reason}");
+        assert_eq!(roster.must_stop(&identity(2, 22), 11), None, "it is the one that was expected");
+        assert_eq!(roster.must_stop(&identity(2, 22), 0), None, "nobody was");
+        assert_eq!(roster.must_stop(&Identity { cell_id: 0, ..identity(2, 22) }, 99), None);
+    }
+
     /// Identities that mostly are almost right.
     fn any_identity() -> impl Strategy<Value = Identity> {
         let cell = prop_oneof![6 => Just("dev".to_owned()), 1 => ".{0,9}"];
@@ -231,7 +331,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_is_admitted_but_a_member_with_its_data(
+        fn nobody_is_admitted_but_replicas_of_the_cell_with_their_data(
             from in any_identity(), to in 0..4_u64, bytes in prop::collection::vec(any::<u8>(), 0..60),
         ) {
             let roster = roster(&[(1, 11), (2, 22)]);
@@ -240,7 +340,9 @@ mod tests {
             for from in [from, decoded] {
                 if let Ok(id) = roster.admit(&from, to) {
                     prop_assert_eq!((from.cell.as_str(), from.cell_id, to), ("dev", 9, 1));
-                    prop_assert_eq!(roster.members[&id].data_id, from.data_id);
+                    prop_assert!(!roster.removed.contains(&id));
+                    let on_record = roster.members.get(&id).map_or(from.data_id, |member| member.data_id);
+                    prop_assert_eq!(on_record, from.data_id);
                 }
             }
         }
