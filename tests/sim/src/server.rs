@@ -279,7 +279,9 @@ impl World {
         while let Some(output) = replica.poll_output()? {
             match output {
                 Output::Persist(persist) => self.persist(index, persist),
-                Output::Peer { to, message, .. } => messages.entry(to.0 as usize - 1).or_default().push(message),
+                Output::Peer { to, message, .. } => {
+                    messages.entry(to.0 as usize - 1).or_default().push(message)
+                }
                 Output::SendSnapshot { to, message, state } => {
                     self.send_snapshot(index, to.0 as usize - 1, message, state);
                 }

@@ -241,7 +241,7 @@ fn a_new_member_is_heard_and_answered_by_a_replica_that_does_not_know_it_yet() {
     connect(&late, &mut new, ReplicaId(1));
     // It applies another change of the members before that which adds the new one.
     late.set_members(&[members[1].clone(), member(7, "127.0.0.1:1")]);
-    late.peers.send(ReplicaId(1), Bytes::from_static(b"still here"));
+    late.peers.send(ReplicaId(1), Bytes::from_static(b"still here"), false);
     assert_eq!(new.next_messages(), ["still here"]);
     [new, late].into_iter().for_each(End::die);
 }
