@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{self as wire, Creation, HandleEvent, Open, RefusalCode, outcome};
+use holdfast_proto::client::v1::{
+    self as wire, Creation, EventKind, HandleEvent, Open, RefusalCode, outcome,
+};
 use holdfast_session::{CallError, Completion, Ended, Input, Slot, Token};
 use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
 use prost::Message;
@@ -55,6 +57,13 @@ pub(crate) struct OpenHandle {
     slot: Option<Arc<Slot>>,
 }
 
+impl OpenHandle {
+    /// It is read through a cache.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.slot.is_some()
+    }
+}
+
 impl World {
     /// An application learns what came of its call. Returns what it does next.
     pub(crate) fn complete(
@@ -93,6 +102,9 @@ impl World {
             // Whatever anybody reads from here on is not older than what was told.
             let newest = self.checkers.watches.told(session, event)?;
             self.checkers.reads.raise(newest);
+            if event.kinds().any(|kind| kind == EventKind::ConflictingRequest) {
+                self.checkers.wishes.told(session, HandleId(event.handle));
+            }
         }
         self.let_act(index, |workload, app| workload.hear(app, event))
     }
@@ -118,6 +130,7 @@ impl World {
             self.sights.told_granted(session, number.0);
         }
         self.note_durable(index, call, result);
+        self.note_counted(index, call)?;
         if let Some((path, instance)) = &call.node {
             if let Some(op) = op_of(&call.operation, result) {
                 self.checkers.histories.add(path, *instance, call.began, op);
@@ -266,6 +279,7 @@ impl World {
         app.is_keeper = index == 0;
         app.sequencer = self.sequencer.clone();
         app.age_ms = (self.now.as_nanos() - client.opened_at.as_nanos()) / 1_000_000;
+        app.lease_ms = self.plan.lease_ms;
         act(&mut client.workload, &mut app);
         let mut inputs = Vec::new();
         for action in app.into_actions() {
@@ -421,6 +435,7 @@ impl World {
 
     /// Nobody will be told what came of a call.
     fn abandon(&mut self, call: &Call) {
+        self.note_uncounted(call);
         if let Some((path, instance)) = &call.node {
             self.checkers.histories.abandon(path, *instance, call.began, &call.operation);
         }

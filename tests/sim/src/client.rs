@@ -63,7 +63,7 @@ pub(crate) struct Client {
     was_jeopardy: bool,
     /// It has asked to be attached anew, and not been answered.
     pub(crate) greets: bool,
-    /// When its session was begun, or went over to the present master.
+    /// When its session was opened, or went over to the present master.
     pub(crate) opened_at: TrueTime,
     pub(crate) rng: Rng,
 }
@@ -105,6 +105,16 @@ impl Client {
             },
             None => TrueTime::ZERO,
         }
+    }
+
+    /// Its lease has run out, as far as it knows, and its session is not over.
+    pub(crate) fn is_in_jeopardy(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| *session.state() == State::Jeopardy)
+    }
+
+    /// Its application has handles that it reads through a cache.
+    pub(crate) fn caches(&self) -> bool {
+        self.handles.values().any(OpenHandle::is_cached)
     }
 
     /// What its application acts as the holder of.
@@ -227,13 +237,16 @@ impl World {
                 Output::Connect { stream, address } => self.connect(index, stream, &address),
                 Output::Disconnect { stream, .. } => self.client_disconnects(index, stream),
                 Output::Send { stream, frame } => {
+                    if let (Some(session), Some(_)) = (session.id(), &frame.close) {
+                        self.checkers.outcomes.closes(session);
+                    }
                     self.sight_client_sent(index, &frame);
                     let bytes: Bytes = frame.encode_to_vec().into();
                     self.trace.event(self.now, Kind::ClientFrame, index as u64, stream.0, &bytes);
                     self.client_sends(index, stream, bytes);
                 }
                 Output::Complete { token, result } => inputs = self.complete(index, token, &result)?,
-                Output::StateChanged(state) => self.state_changed(index, &state),
+                Output::StateChanged(state) => self.state_changed(index, &state)?,
                 Output::Event(event) => inputs = self.hear(index, &event)?,
                 Output::FailedOver { .. } => {
                     self.stats.failed_over += 1;
@@ -272,6 +285,7 @@ impl World {
         let client = &mut self.clients[index];
         if let Some(session) = client.session_id {
             self.checkers.watches.end(session);
+            self.checkers.wishes.end(session);
         }
         client.session = None;
         client.session_id = None;
@@ -307,6 +321,7 @@ impl World {
             Ok(found) => Ok(Some(found)),
             Err(_) if self.plan.clocks_beyond => {
                 self.stats.beyond += 1;
+                self.sights.reach(Situation::WrongByClock);
                 Ok(None)
             }
             Err(violation) => Err(violation),
@@ -323,7 +338,7 @@ impl World {
         Ok(())
     }
 
-    fn state_changed(&mut self, index: usize, state: &State) {
+    fn state_changed(&mut self, index: usize, state: &State) -> Result<(), Violation> {
         self.trace.say(self.now, || format!("client {}: {state:?}", index + 1));
         let jeopardy = *state == State::Jeopardy;
         let client = &mut self.clients[index];
@@ -333,10 +348,21 @@ impl World {
         if rescued {
             self.sights.reach(Situation::RescuedFromJeopardy);
         }
-        client.was_jeopardy = jeopardy;
-        if matches!(state, State::Ended(_)) {
-            client.guard = None;
+        if *state == State::Safe && !client.was_jeopardy {
+            client.opened_at = self.now;
         }
+        client.was_jeopardy = jeopardy;
+        let State::Ended(ended) = state else { return Ok(()) };
+        client.guard = None;
+        let Some(session) = client.session_id else { return Ok(()) };
+        let lives = self.canon.state().session(session).is_some();
+        let (closing, uses) = (client.closing, !client.handles.is_empty());
+        self.checkers.outcomes.told(session, ended, lives, closing, uses)
+    }
+
+    /// Checks that whoever is waited for has been told, if he asked for that.
+    pub(crate) fn check_wishes(&self) -> Result<(), Violation> {
+        self.checkers.wishes.check(self.now, TrueTime::from_nanos(self.plan.faults_nanos))
     }
 
     /// The client's process, in its present life.

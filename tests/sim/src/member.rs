@@ -147,6 +147,7 @@ impl World {
         self.trace.say(self.now, || format!("replica {} must not go on: {why}", index + 1));
         self.stop_replica(index, false);
         self.stats.refused_replicas += 1;
+        self.sight_refused(index);
         self.leave_for_good(index);
     }
 
@@ -195,7 +196,10 @@ impl World {
             match step {
                 Step::Add(_) => self.stats.added += 1,
                 Step::Promote(_) => self.stats.promoted += 1,
-                Step::Remove(_) => self.stats.removed += 1,
+                Step::Remove(index) => {
+                    self.stats.removed += 1;
+                    self.sight_removed(index);
+                }
             }
             self.operator.steps.pop_front();
             self.operator.call = None;

@@ -12,6 +12,7 @@ use crate::checker::answers::{self, Read};
 use crate::checker::is_valid;
 use crate::checker::register::Op;
 use crate::client::principal;
+use crate::coverage::Situation;
 use crate::event::Event;
 use crate::network::Process;
 use crate::streams::Life;
@@ -79,12 +80,14 @@ impl World {
         if self.servers[replica].replica.is_none() {
             return self.named_elsewhere(id, None);
         }
+        self.checkers.unary.asked(id, replica, &request);
         self.hand_in(replica, ReplicaInput::Call { call: id, principal: principal(client.index), request });
         Ok(())
     }
 
     /// A replica answers. Returns whether it was a call by name.
     pub(crate) fn named_answered(&mut self, id: CallId, answer: Answer) -> Option<Answer> {
+        self.checkers.unary.answered(id);
         let Some(call) = self.named.get(&id) else { return Some(answer) };
         let (from, to) = (Process::Replica(call.replica), Process::Client(call.client.index));
         if self.network.reaches(from, to) {
@@ -100,7 +103,10 @@ impl World {
             Some(RefusalCode::NotMaster | RefusalCode::Overloaded) => {
                 self.named_elsewhere(id, replica_at(&master))
             }
-            Some(RefusalCode::OutcomeUnknown) => self.named_gives_up(id),
+            Some(RefusalCode::OutcomeUnknown) => {
+                self.sights.reach(Situation::CallByNameInDoubt);
+                self.named_gives_up(id)
+            }
             _ => {
                 let Some(call) = self.named.remove(&id) else { return Ok(()) };
                 self.check_named(&call, &answer)?;
@@ -129,7 +135,7 @@ impl World {
         let Some(call) = self.named.get(&id) else { return Ok(()) };
         let (path, contents, if_generation) = match &call.request {
             CallRequest::SetContents(write) => (&write.path, &write.contents, write.if_generation),
-            CallRequest::Delete(_) => {
+            CallRequest::Delete(_) | CallRequest::SetAcl(_) => {
                 let Some(call) = self.named.remove(&id) else { return Ok(()) };
                 return self.tell_named(&call, &Err(None));
             }
@@ -190,6 +196,9 @@ impl World {
             }
             (CallRequest::SetContents(write), CallAnswer::SetContents(told)) => {
                 self.check_named_write(call, write, told)?;
+            }
+            (CallRequest::SetAcl(_), CallAnswer::SetAcl(told)) => {
+                self.checkers.reads.told(Revision(told.revision), call.floor, false)?;
             }
             (CallRequest::Delete(_), CallAnswer::Delete(told)) => {
                 self.checkers.reads.told(Revision(told.revision), call.floor, false)?;

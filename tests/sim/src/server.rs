@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_replica::admission::Roster;
-use holdfast_replica::raftpb::Entry;
+use holdfast_replica::raftpb::{Entry, EntryType};
 use holdfast_replica::{Config, Input, Output, Persist, Replica, StateAt};
 use holdfast_state::{SnapshotReader, State};
 use holdfast_types::{ReplicaId, Time};
@@ -154,8 +154,9 @@ impl World {
         server.runs_every_nanos = 0;
         let (torn, passed_over) = (server.disk.torn(), server.disk.passed_over());
         let boot = server.disk.boot();
-        self.stats.torn += server.disk.torn() - torn;
-        self.stats.passed_over += server.disk.passed_over() - passed_over;
+        let (torn, passed_over) = (server.disk.torn() - torn, server.disk.passed_over() - passed_over);
+        self.sight_boot(torn, passed_over);
+        let server = &mut self.servers[index];
         let mut boot = match boot {
             Ok(boot) => boot,
             Err(why) if server.lost => {
@@ -194,6 +195,7 @@ impl World {
         }
         server.silent = silent;
         server.was_master = false;
+        self.checkers.unary.stopped(index);
         self.crash_disk(index, silent);
         if !silent {
             self.reset_peers(index);
@@ -355,6 +357,9 @@ impl World {
 
     /// The disk has failed, and so the process ends. Whoever looks after it starts it again, for as long as it takes.
     fn disk_failed(&mut self, index: usize, failure: Failure) {
+        if self.servers[index].was_master {
+            self.sights.reach(Situation::MasterDiskFailed);
+        }
         match failure {
             Failure::Sync => self.stats.syncs_failed += 1,
             Failure::Full => self.stats.disks_full += 1,
@@ -513,6 +518,7 @@ impl World {
         let Self { canon, checkers, sights, stats, now, .. } = self;
         let mut ended = Vec::new();
         stats.entries += 1;
+        let of_members = entry.entry_type == EntryType::EntryConfChange;
         canon.extend(entry, |step| {
             stats.commands += 1;
             ended.extend(checkers.see(&step, *now, stats)?);
@@ -523,6 +529,9 @@ impl World {
             self.session_ended(session)?;
         }
         self.sight_ends();
+        if of_members {
+            self.sight_members();
+        }
         Ok(())
     }
 

@@ -240,8 +240,8 @@ impl World {
             Event::Fault => self.begin_fault()?,
             Event::FaultEnds(ending) => self.end_fault(ending)?,
             Event::Heal => self.heal()?,
-            Event::Drain => self.drain(),
-            Event::Look => self.look()?,
+            Event::Drain => self.check_wishes().map(|()| self.drain())?,
+            Event::Look => self.check_wishes().and_then(|()| self.look())?,
         }
         Ok(())
     }
@@ -329,7 +329,7 @@ impl World {
             return Ok(());
         }
         leftovers.check()?;
-        self.checkers.watches.check()?;
+        self.checkers.watches.check().and_then(|()| self.check_counter())?;
         self.stats.histories += self.checkers.histories.check()?;
         self.phase = Phase::Ended;
         for index in 0..self.servers.len() {
@@ -340,7 +340,7 @@ impl World {
     }
 
     fn leftovers(&self) -> Leftovers {
-        let mut leftovers = Leftovers::default();
+        let mut leftovers = Leftovers { calls: self.checkers.unary.left().collect(), ..Leftovers::default() };
         for client in &self.clients {
             client.leftovers(&self.canon, &mut leftovers);
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use holdfast_sim::coverage::Table;
+use holdfast_sim::coverage::{Situation, Table};
 use holdfast_sim::plan::Plan;
 use holdfast_sim::{Options, Report, Verdict, replay, run, sum};
 
@@ -47,6 +47,8 @@ fn every_seed_passes_and_every_fault_happens() {
     let missed: Vec<&str> =
         coverage.never().into_iter().filter(|one| one.is_common()).map(|one| one.label()).collect();
     assert_eq!(missed, Vec::<&str>::new(), "{coverage}");
+    // Of the rare ones a hundred seeds may miss a few; that a thousand miss none is for the program to show.
+    assert!(coverage.never().len() <= Situation::ALL.len() / 6, "{coverage}");
 }
 
 #[test]

@@ -23,13 +23,16 @@ pub mod lease_safety;
 pub mod linear;
 pub mod lock_delay;
 pub mod mutual_exclusion;
+pub mod outcomes;
 pub mod past;
 pub mod progress;
 pub mod queue_order;
 pub mod reads;
 pub mod register;
 pub mod resource;
+pub mod unary;
 pub mod watch;
+pub mod wishes;
 
 use std::sync::{Arc, LazyLock};
 
@@ -128,8 +131,16 @@ pub struct Checkers {
     pub exactly_once: exactly_once::ExactlyOnce,
     /// I7.
     pub durability: durability::Durability,
+    /// I6, as those see it who count.
+    pub counters: counters::Counters,
+    /// I6, for sessions.
+    pub outcomes: outcomes::Outcomes,
     /// I8.
     pub watches: watch::Watches,
+    /// I8, for those who hold what others want.
+    pub wishes: wishes::Wishes,
+    /// I10, for unary calls.
+    pub unary: unary::Unary,
 }
 
 impl Checkers {
@@ -154,6 +165,7 @@ impl Checkers {
                 Effect::SessionEnded { session, reason } => {
                     ended = Some(*session);
                     stats.idle += u64::from(*reason == EndReason::Idle);
+                    self.outcomes.ended(*session, *reason)?;
                     facts.push(Fact::SessionEnded {
                         session: *session,
                         expired: *reason == EndReason::Expired,
@@ -173,6 +185,7 @@ impl Checkers {
         self.reads.see(step);
         self.past.see(step.state);
         self.see_watches(step, &facts);
+        self.see_wishes(step, &facts, now);
         self.mutual_exclusion.compare(|path| {
             let stat = step.state.read_stat(&onlooker(), path).ok()?;
             Some((stat.instance, stat.lock.unwrap_or_default()))
@@ -199,6 +212,40 @@ impl Checkers {
                     self.watches.open(*session, handle, open, &path, view);
                 }
             }
+        }
+    }
+
+    /// Shows who is waited for to the checker of wishes.
+    fn see_wishes(&mut self, step: &Step<'_>, facts: &[Fact<'_>], now: TrueTime) {
+        let (mut of_locks, mut joined) = (false, None);
+        for fact in facts {
+            match fact {
+                Fact::Decided(Decided { session, number, operation: Operation::Open(open), .. }) => {
+                    self.wishes.open(*session, HandleId(number.0), open);
+                }
+                Fact::Decided(Decided { operation: Operation::Acquire(acquire), .. }) => {
+                    (of_locks, joined) = (true, Some(acquire.mode()));
+                }
+                Fact::SessionEnded { session, .. } => {
+                    self.wishes.end(*session);
+                    of_locks = true;
+                }
+                Fact::Decided(Decided { operation, .. }) => {
+                    of_locks |= matches!(
+                        operation,
+                        Operation::Release(_) | Operation::Close(_) | Operation::Cancel(_)
+                    );
+                }
+                _ => of_locks = true,
+            }
+        }
+        let held_by = &self.mutual_exclusion;
+        if of_locks && !self.wishes.is_empty() {
+            self.wishes.see(now, joined, |session, handle| {
+                let (_, path) = held_by.held_by(session).find(|(held, _)| *held == handle)?;
+                let lock = step.state.read_stat(&onlooker(), path).ok()?.lock?;
+                Some((lock.mode(), lock.waiting))
+            });
         }
     }
 

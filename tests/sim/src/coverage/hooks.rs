@@ -6,13 +6,13 @@ use holdfast_proto::client::v1::{
     ClientFrame, EndReason, ServerFrame, client_frame, event, outcome, server_frame,
 };
 use holdfast_replica::Replica;
-use holdfast_session::State as Belief;
 use holdfast_types::{ConnectionId, HandleId, SessionId};
 use prost::Message;
 
 use super::Situation;
 use crate::client::Client;
 use crate::disk::Lost;
+use crate::member::Standing;
 use crate::streams::{Direction, Item};
 use crate::world::World;
 
@@ -89,7 +89,7 @@ impl World {
             let Some(client) = self.clients.iter().find(|client| client.session_id == Some(session)) else {
                 continue;
             };
-            let jeopardy = client.session.as_ref().is_some_and(|open| *open.state() == Belief::Jeopardy);
+            let jeopardy = client.is_in_jeopardy();
             let stopped = client.paused_until > self.now && client.guard.is_some();
             let expired = reason == EndReason::Expired;
             let reached = [
@@ -109,10 +109,7 @@ impl World {
     /// A replica takes office.
     pub(crate) fn sight_office(&mut self, term: u64) {
         self.sights.office(self.canon.state(), term);
-        let jeopardy = |client: &Client| {
-            client.session.as_ref().is_some_and(|session| *session.state() == Belief::Jeopardy)
-        };
-        if self.clients.iter().any(jeopardy) {
+        if self.clients.iter().any(Client::is_in_jeopardy) {
             self.sights.reach(Situation::FailOverInJeopardy);
         }
     }
@@ -155,6 +152,35 @@ impl World {
         });
         if frames.into_iter().any(|frame| grants(&frame)) {
             self.sights.reach(Situation::GrantReplyLost);
+        }
+    }
+
+    /// An entry of the canonical log changes the membership.
+    pub(crate) fn sight_members(&mut self) {
+        if self.sights.is_anybody_waiting() {
+            self.sights.reach(Situation::MembersChangedWithQueue);
+        }
+    }
+
+    /// A replica has read its disk: so many torn records were cut off, and so many snapshots passed over.
+    pub(crate) fn sight_boot(&mut self, torn: u64, passed_over: u64) {
+        self.stats.torn += torn;
+        self.stats.passed_over += passed_over;
+        let reached = [(torn > 0, Situation::TornTailCut), (passed_over > 0, Situation::SnapshotPassedOver)];
+        reached.into_iter().filter(|(so, _)| *so).for_each(|(_, situation)| self.sights.reach(situation));
+    }
+
+    /// A replica must not go on, or not start.
+    pub(crate) fn sight_refused(&mut self, index: usize) {
+        if matches!(self.servers[index].standing, Standing::Wiped(_)) {
+            self.sights.reach(Situation::WipedRefused);
+        }
+    }
+
+    /// The operator sees that a replica belongs to the cell no longer.
+    pub(crate) fn sight_removed(&mut self, index: usize) {
+        if self.servers[index].lost {
+            self.sights.reach(Situation::LostReplaced);
         }
     }
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    EndReason, EventKind, LockMode, LockStat, Outcome, RefusalCode, ServerFrame, outcome, server_frame,
+    EndReason, EventKind, HandleEvent, LockMode, LockStat, Outcome, RefusalCode, ServerFrame, outcome,
+    server_frame,
 };
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::{Effect, State};
@@ -242,6 +243,10 @@ impl Sights {
                 let told = |number| self.untold.contains(&(session, number));
                 let by_attachment = attached.locks.iter().any(|grant| told(grant.number));
                 self.reach_if(by_attachment, GrantToldByAttachment);
+                let wished =
+                    |event: &HandleEvent| event.kinds().any(|kind| kind == EventKind::ConflictingRequest);
+                let wished = frame.notices.iter().flat_map(|notice| &notice.events).any(wished);
+                self.reach_if(wished, WishToldByAttachment);
                 self.reach_if(events && before.is_some_and(|before| before < term), ChangeFoundAtAttachment);
                 // Whoever attaches has emptied its cache.
                 self.invalid.remove(&session);

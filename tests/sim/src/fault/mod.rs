@@ -17,6 +17,7 @@ mod streams;
 
 use std::fmt;
 
+use crate::client::Client;
 use crate::disk::{Damage, Failure};
 use crate::event::Event;
 use crate::network::{PartitionId, Process};
@@ -244,7 +245,25 @@ impl World {
 
     fn draw_fault(&mut self, master: Option<usize>) -> Fault {
         let replicas = self.members();
-        Fault::draw(&mut self.fault_rng, &self.plan.faults, master, &replicas, self.plan.clients)
+        let fault = Fault::draw(&mut self.fault_rng, &self.plan.faults, master, &replicas, self.plan.clients);
+        if self.fault_rng.per_mille(500) { self.aim(fault) } else { fault }
+    }
+
+    /// The same fault, for a client to whom it matters, if there is one: the next of them.
+    fn aim(&self, fault: Fault) -> Fault {
+        let next = |from: usize, matters: fn(&Client) -> bool| {
+            let (before, behind) = self.clients.split_at(from);
+            let place = behind.iter().chain(before).position(matters).unwrap_or(0);
+            (from + place) % self.clients.len()
+        };
+        match fault {
+            Fault::Kill(client) => Fault::Kill(next(client, Client::is_in_jeopardy)),
+            Fault::Starve(client) => Fault::Starve(next(client, Client::caches)),
+            Fault::Pause(Process::Client(client)) => {
+                Fault::Pause(Process::Client(next(client, |client| client.guard.is_some())))
+            }
+            fault => fault,
+        }
     }
 
     pub(crate) fn end_fault(&mut self, ending: Ending) -> Result<(), Violation> {

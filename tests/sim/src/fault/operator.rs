@@ -15,6 +15,7 @@ use crate::world::World;
 /// A client's session is ended from outside.
 pub(super) fn kill(world: &mut World, client: usize) {
     let Some(session) = world.clients[client].session_id else { return };
+    world.checkers.outcomes.kills(session);
     let call = call(world, CallRequest::KillSession(KillSessionRequest { session: session.0 }));
     world.kills.extend(call.map(|call| (call, session)));
 }
@@ -53,6 +54,7 @@ pub(crate) fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
     let master = world.servers.iter().rposition(|server| server.was_master)?;
     world.last_call += 1;
     let call = CallId(world.last_call);
+    world.checkers.unary.asked(call, master, &request);
     world.hand_in(master, Input::Call { call, principal: principal(0), request });
     Some(call)
 }

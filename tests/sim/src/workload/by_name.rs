@@ -1,5 +1,5 @@
 //! Calls by name, as a script makes them that has no session: reads, conditional writes, creations, deletions, lists,
-//! and questions whether a sequencer is valid.
+//! changes of access control, and questions whether a sequencer is valid.
 
 use holdfast_proto::client::v1 as wire;
 use holdfast_replica::{CallAnswer, CallRequest};
@@ -82,6 +82,16 @@ impl ByName {
                 let sequencer = app.sequencer.to_string();
                 let check = CallRequest::CheckSequencer(wire::CheckSequencerRequest { sequencer });
                 self.ask(app, &path, None, check);
+            }
+            (8, _) if app.rng.per_mille(500) => {
+                let read = ["*", "guests"][app.rng.index(2)].to_owned();
+                let acl = Some(wire::AclNames { read, ..Default::default() });
+                let change = wire::SetAclRequest { path: path.clone(), acl, if_generation: None };
+                self.ask(app, &path, None, CallRequest::SetAcl(change));
+            }
+            (9, _) if app.rng.per_mille(300) => {
+                let list = wire::ListSessionsRequest::default();
+                self.ask(app, DIRECTORY, None, CallRequest::ListSessions(list));
             }
             _ => {
                 let read = wire::GetContentsRequest { path: path.clone() };

@@ -6,6 +6,9 @@ use holdfast_session::Token;
 
 use super::{App, CallResult};
 
+/// The file.
+pub(crate) const COUNTER: &str = "/files/counter";
+
 /// The workload.
 #[derive(Debug, Default)]
 pub struct Counter {
@@ -40,7 +43,7 @@ impl Counter {
     pub(super) fn completed(&mut self, app: &mut App<'_>, token: Token, result: &CallResult) {
         match (self.stage, result) {
             (Stage::OpeningDirectory(awaited), Ok(_)) if awaited == token => {
-                self.stage = Stage::Opening(app.open_file("/files/counter", 0));
+                self.stage = Stage::Opening(app.open_file(COUNTER, 0));
             }
             (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
                 self.idle(app, completion.handle.0);

@@ -40,11 +40,14 @@ enum Stage {
 
 impl Locks {
     pub(super) fn draw(rng: &mut Rng) -> Self {
+        let keeps = rng.per_mille(400);
+        // It needs the lock until it is told that somebody else wants it.
+        let stays = keeps && rng.per_mille(300);
         Self {
             path: format!("/locks/{}", rng.below(LOCKS)),
             lock_delay_ms: [0, 0, 300, 3_000][rng.index(4)],
-            hold_ms_max: [5, 50, 1_000, 5_000][rng.index(4)],
-            keeps: rng.per_mille(400),
+            hold_ms_max: if stays { 60_000 } else { [5, 50, 1_000, 5_000][rng.index(4)] },
+            keeps,
             stage: Stage::Rest,
         }
     }

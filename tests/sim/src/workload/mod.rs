@@ -31,6 +31,7 @@ use holdfast_session::{CallError, Completion, Token};
 
 use crate::rng::Rng;
 
+pub(crate) use counter::{COUNTER, number_in};
 pub(crate) use election::OFFICE;
 pub use theme::Theme;
 
@@ -100,6 +101,8 @@ pub struct App<'a> {
     /// How long the present master has known the session, in milliseconds: that is what an idle session's minute is
     /// counted from.
     pub age_ms: u64,
+    /// The lease that the session asked for, in milliseconds.
+    pub lease_ms: u64,
     /// The last token given in this session.
     last_token: &'a mut u64,
     /// Begins every content that this session writes, so that no two writes of a run are alike.
@@ -111,7 +114,7 @@ impl<'a> App<'a> {
     /// For a session whose writes begin with `name`.
     pub fn new(rng: &'a mut Rng, draining: bool, last_token: &'a mut u64, name: &'a str) -> Self {
         let (sequencer, actions) = (Rc::from(""), Vec::new());
-        Self { rng, draining, is_keeper: false, sequencer, age_ms: 0, last_token, name, actions }
+        Self { rng, draining, is_keeper: false, sequencer, age_ms: 0, lease_ms: 0, last_token, name, actions }
     }
 
     /// What is wanted, in order.
