@@ -331,10 +331,14 @@ impl Replica {
                 return Ok(None);
             }
         };
+        if message.from != from.0 {
+            warn!(self.logger, "a peer's message is not its own"; "from" => from.0);
+            return Ok(None);
+        }
         let raft = &self.raw.raft;
         let known = Known { role: raft.state, term: raft.term, last: raft.raft_log.last_index() };
         match hearsay::check(&message, known) {
-            Ok(()) => Ok((message.from == from.0).then_some(message)),
+            Ok(()) => Ok(Some(message)),
             Err(Doubt::Malformed(why)) => {
                 warn!(self.logger, "a peer's message cannot be: {why}"; "from" => from.0);
                 Ok(None)

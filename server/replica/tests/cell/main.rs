@@ -380,6 +380,23 @@ fn forwarded_proposals_and_reads_of_other_replicas_are_dropped() {
 }
 
 #[test]
+fn what_comes_under_another_s_name_stops_nobody() {
+    use protobuf::Message as _;
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    let others = cell.others(master);
+    // From the master itself, it would say that this replica has lost what it had.
+    let mut heartbeat = raftpb::Message::default();
+    heartbeat.set_msg_type(raftpb::MessageType::MsgHeartbeat);
+    (heartbeat.from, heartbeat.to) = (master.0, others[0].0);
+    (heartbeat.term, heartbeat.commit) = (cell.host(master).replica.term().0, 1_000);
+    let messages = vec![heartbeat.write_to_bytes().expect("encodes").into()];
+    cell.input(others[0], Input::Peer { from: others[1], messages });
+    cell.put(master, 1, "/a", "hello".into());
+    assert!(matches!(cell.answer(master, 1), Some(Ok(_))));
+}
+
+#[test]
 fn a_master_deposed_by_a_candidate_that_cannot_win_is_replaced_without_a_time_out() {
     use protobuf::Message as _;
     let mut cell = Cell::new(defaults);
