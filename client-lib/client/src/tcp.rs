@@ -5,7 +5,6 @@
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use socket2::SockRef;
 use std::io;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -32,7 +31,8 @@ pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     // A stream with little on its way is sent again after the same time each time, and not after twice the last. It is
     // the other end's to do the same. A system that does not know the option does without.
-    let _ = SockRef::from(&stream).set_tcp_thin_linear_timeouts(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(&stream).set_tcp_thin_linear_timeouts(true);
     Ok(stream)
 }
 
@@ -46,7 +46,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = connect(&listener.local_addr().unwrap().to_string()).await.unwrap();
         assert!(stream.nodelay().unwrap());
-        assert!(SockRef::from(&stream).tcp_thin_linear_timeouts().unwrap());
+        #[cfg(target_os = "linux")]
+        assert!(socket2::SockRef::from(&stream).tcp_thin_linear_timeouts().unwrap());
     }
 
     #[tokio::test]

@@ -8,7 +8,6 @@ use std::io;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use holdfast_types::Duration;
-use socket2::SockRef;
 use tokio::net::TcpStream;
 
 /// An attempt to connect that has come to nothing after this gets another one beside it: longer than the way around
@@ -39,7 +38,8 @@ pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
 pub(crate) fn set_up(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     // A stream with little on its way is sent again after the same time each time, and not after twice the last.
-    let _ = SockRef::from(stream).set_tcp_thin_linear_timeouts(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_thin_linear_timeouts(true);
 }
 
 #[cfg(test)]
@@ -52,6 +52,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = connect(&listener.local_addr().unwrap().to_string()).await.unwrap();
         assert!(stream.nodelay().unwrap());
-        assert!(SockRef::from(&stream).tcp_thin_linear_timeouts().unwrap());
+        #[cfg(target_os = "linux")]
+        assert!(socket2::SockRef::from(&stream).tcp_thin_linear_timeouts().unwrap());
     }
 }
