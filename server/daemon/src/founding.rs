@@ -2,7 +2,9 @@
 //!
 //! A new cell is founded only once every founding member has been heard from: each of them then knows the data
 //! directory of each, which is what later tells a replica that has lost its data from one that has not. Nothing
-//! is voted on before that, so a founding that fails loses nothing.
+//! is voted on before that, so a founding that fails loses nothing. A founder that has not heard one of them waits for
+//! it, even where others have founded already: why it does not believe those is told in
+//! docs/adr/0004-founding.md.
 //!
 //! Invariant: raft starts only after the stage is durable. Never here: what happens to a cell that exists.
 
