@@ -12,7 +12,7 @@ use holdfast_types::{Principal, ReplicaId};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::calls::{caller, forward, mismatched, principal};
+use super::calls::{asker, caller, forward, mismatched};
 use super::refusal::refused;
 use super::{Front, MESSAGE_BYTES_MAX};
 
@@ -63,7 +63,8 @@ impl Admin for Front {
         &self,
         request: Request<client::GetSettingsRequest>,
     ) -> Result<Response<client::GetSettingsResponse>, Status> {
-        let settings = self.settings_call(principal(&request)?, CallRequest::GetSettings).await?;
+        let (principal, _under_way) = asker(&request)?;
+        let settings = self.settings_call(principal, CallRequest::GetSettings).await?;
         Ok(Response::new(client::GetSettingsResponse { settings: Some(settings) }))
     }
 
@@ -71,7 +72,7 @@ impl Admin for Front {
         &self,
         request: Request<client::ChangeSettingsRequest>,
     ) -> Result<Response<client::ChangeSettingsResponse>, Status> {
-        let principal = principal(&request)?;
+        let (principal, _under_way) = asker(&request)?;
         let changes = request.into_inner().settings.unwrap_or_default();
         let settings = self.settings_call(principal, CallRequest::ChangeSettings(changes)).await?;
         Ok(Response::new(client::ChangeSettingsResponse { settings: Some(settings) }))
@@ -81,7 +82,7 @@ impl Admin for Front {
         &self,
         request: Request<client::AddMemberRequest>,
     ) -> Result<Response<client::AddMemberResponse>, Status> {
-        let principal = principal(&request)?;
+        let (principal, _under_way) = asker(&request)?;
         // Nobody else is to have this replica connect to wherever he likes: so ask first for what needs the same right.
         let probe = client::ListSessionsRequest { after: 0, limit: 1 };
         self.call(principal.clone(), CallRequest::ListSessions(probe), 0).await?;
@@ -94,7 +95,7 @@ impl Admin for Front {
         &self,
         request: Request<client::PromoteMemberRequest>,
     ) -> Result<Response<client::PromoteMemberResponse>, Status> {
-        let principal = principal(&request)?;
+        let (principal, _under_way) = asker(&request)?;
         let id = ReplicaId(request.into_inner().id);
         self.membership_call(principal, CallRequest::PromoteMember(id)).await?;
         Ok(Response::new(client::PromoteMemberResponse {}))
@@ -104,7 +105,7 @@ impl Admin for Front {
         &self,
         request: Request<client::RemoveMemberRequest>,
     ) -> Result<Response<client::RemoveMemberResponse>, Status> {
-        let principal = principal(&request)?;
+        let (principal, _under_way) = asker(&request)?;
         let id = ReplicaId(request.into_inner().id);
         self.membership_call(principal, CallRequest::RemoveMember(id)).await?;
         Ok(Response::new(client::RemoveMemberResponse {}))

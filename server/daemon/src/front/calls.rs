@@ -15,6 +15,7 @@ use super::refusal::{refused, status_of};
 use super::session::SessionFrames;
 use super::{CALLS_MAX, Front, overloaded, stopping};
 use crate::driver::{Call, CoreInput};
+use crate::guests::UnderWay;
 use crate::socket::Caller;
 
 impl Front {
@@ -52,6 +53,11 @@ pub(super) fn principal<M>(request: &Request<M>) -> Result<Principal, Status> {
     caller.presented.principal().map_err(|why| refused(RefusalCode::PermissionDenied, why))
 }
 
+/// Who has made a request, which is under way for as long as the other lives.
+pub(super) fn asker<M>(request: &Request<M>) -> Result<(Principal, UnderWay), Status> {
+    Ok((principal(request)?, caller(request)?.visit.begin()))
+}
+
 /// The core answers a call with its own kind of answer, or there is a defect.
 pub(super) fn mismatched(answer: &CallAnswer) -> Status {
     Status::internal(format!("the core gave an answer of another kind: {answer:?}"))
@@ -62,8 +68,8 @@ macro_rules! forward {
     ($front:expr, $request:expr, $kind:ident) => {{
         // While it waits for the core, its connection is in use.
         let visit = caller(&$request)?.visit.clone();
-        let _under_way = visit.begin();
-        let (principal, bytes) = (principal(&$request)?, $request.get_ref().encoded_len());
+        let (principal, _under_way) = asker(&$request)?;
+        let bytes = $request.get_ref().encoded_len();
         match $front.call(principal, CallRequest::$kind($request.into_inner()), bytes).await? {
             CallAnswer::$kind(response) => $front.burden.answer(&visit, response),
             other => Err(mismatched(&other)),
@@ -88,7 +94,8 @@ impl Cell for Front {
         &self,
         request: Request<client::StatusRequest>,
     ) -> Result<Response<client::StatusResponse>, Status> {
-        let principal = principal(&request)?.to_string();
+        let (principal, _under_way) = asker(&request)?;
+        let principal = principal.to_string();
         let (reply, answered) = oneshot::channel();
         self.core()?.send(CoreInput::Status { reply }).await.map_err(|_| stopping())?;
         let status = answered.await.map_err(|_| stopping())?;

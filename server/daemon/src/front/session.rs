@@ -36,6 +36,8 @@ impl Front {
         frames: Streaming<ClientFrame>,
     ) -> Result<Response<SessionFrames>, Status> {
         let core = self.core()?;
+        // From the beginning: the core may have more to do than it can, and then this waits for it.
+        let under_way = visit.begin();
         let permit = Arc::clone(&self.streams).try_acquire_owned();
         let permit = permit.map_err(|_| overloaded("session streams", STREAMS_MAX))?;
         let connection = self.next_connection();
@@ -52,7 +54,7 @@ impl Front {
             burden: self.burden.clone(),
             taken,
             _permit: permit,
-            _under_way: visit.begin(),
+            _under_way: under_way,
             visit,
         };
         tokio::spawn(reader.run(self.logger.clone()));
@@ -172,5 +174,53 @@ impl Drop for SessionFrames {
     /// The client is gone: what was still meant for it is let go, and the reader ends.
     fn drop(&mut self) {
         self.outbox.cut();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_proto::client::v1::cell_client::CellClient;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::accept::{Door, connections};
+    use crate::front::Phase;
+    use crate::guests::Places;
+    use crate::logging::testing::Lines;
+    use crate::peers::{Greeter, PeerBook};
+    use crate::tls::Side;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_connection_whose_session_waits_for_the_core_makes_room_for_nobody() {
+        let (core, mut inputs) = mpsc::channel(1);
+        core.try_send(CoreInput::Status { reply: oneshot::channel().0 }).unwrap();
+        let (_phase, phases) = watch::channel(Phase::Serving(core));
+        let book = Arc::new(PeerBook::new(Default::default(), None, None));
+        let front = Front::new(phases, Arc::new(Greeter(book)), Lines::default().logger());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let places = Places { arriving: 2, settled: 1 };
+        let door = Door::new(Side::Clients, None, places, Lines::default().logger());
+        tokio::spawn(front.clone().router().serve_with_incoming(connections(listener, door)));
+
+        let mut client = CellClient::connect(format!("http://{address}")).await.unwrap();
+        let _session = tokio::spawn(async move { client.session(tokio_stream::pending()).await });
+        let waits = async {
+            while front.streams.available_permits() == STREAMS_MAX {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waits).await.expect("the session's request arrives");
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let closed = async { while second.read_u8().await.is_ok() {} };
+        tokio::time::timeout(LIMIT, closed).await.expect("there is no room for it");
+
+        assert!(matches!(inputs.recv().await, Some(CoreInput::Status { .. })));
+        assert!(matches!(inputs.recv().await, Some(CoreInput::Connected { .. })));
     }
 }
