@@ -6,15 +6,16 @@
 //!
 //! Invariant: a cell that was stopped and is started again on the same directory is the same cell.
 
+mod record;
+
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
 use holdfast_proto::peer::v1::FoundingMember;
 use holdfast_types::{Principal, ReplicaId, check_cell_name};
-use serde::{Deserialize, Serialize};
 use slog::{Logger, o};
 use tempfile::TempDir;
 
@@ -23,9 +24,8 @@ use crate::config::{BOOTSTRAP_WITH_TLS, ClientCertificates, Config, TlsConfig};
 use crate::in_process::Server;
 use crate::listen::{ListenError, Listeners};
 use crate::server::ServerError;
-use crate::storage::sync_dir;
+use record::{Record, listen, open, read_record, reopen};
 
-const RECORD_NAME: &str = "cell.toml";
 const CERTS_DIR: &str = "certs";
 /// A cell for development does not run for longer than this.
 const CERTS_DAYS: u32 = 365;
@@ -102,22 +102,6 @@ pub enum DevError {
         /// Why.
         source: ServerError,
     },
-}
-
-/// What the data directory remembers of the cell.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
-    cell: String,
-    #[serde(default)]
-    tls: bool,
-    replicas: Vec<ReplicaRecord>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct ReplicaRecord {
-    id: u64,
-    peer_address: String,
-    client_address: String,
 }
 
 /// A running cell. Dropping it stops its replicas at once, and blocks while they end; [`DevCell::stop`] is the better
@@ -367,88 +351,6 @@ fn data_dir(options: &DevOptions) -> Result<(PathBuf, Option<TempDir>), DevError
     }
 }
 
-fn read_record(dir: &Path) -> Result<Option<Record>, DevError> {
-    let path = dir.join(RECORD_NAME);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(DevError::Io { path, source }),
-    };
-    let record = toml::from_str(&text).map_err(|error| DevError::Record { path, what: error.to_string() })?;
-    Ok(Some(record))
-}
-
-/// Binds the sockets of a new cell, and writes down where they are.
-fn open(options: &DevOptions, dir: &Path) -> Result<(Record, Vec<Listeners>), DevError> {
-    let mut record = Record { cell: options.cell.clone(), tls: options.tls, replicas: Vec::new() };
-    let mut all = Vec::new();
-    for place in 0..options.replicas {
-        let port = |offset| options.port_base.map_or(0, |base| base + offset);
-        let loopback = |port: u16| format!("{}:{port}", Ipv4Addr::LOCALHOST);
-        let listeners = Listeners::bind(&loopback(port(options.replicas + place)), &loopback(port(place)))?;
-        let addresses = listeners.addresses();
-        let (peer, client) = addresses.map_err(|source| DevError::Io { path: dir.to_owned(), source })?;
-        record.replicas.push(ReplicaRecord {
-            id: u64::from(place) + 1,
-            peer_address: peer.to_string(),
-            client_address: client.to_string(),
-        });
-        all.push(listeners);
-    }
-    write_record(&record, dir)?;
-    Ok((record, all))
-}
-
-/// Durable before a replica is: without it the replicas' data could not be found again.
-fn write_record(record: &Record, dir: &Path) -> Result<(), DevError> {
-    let path = dir.join(RECORD_NAME);
-    let text = toml::to_string(record)
-        .map_err(|error| DevError::Record { path: path.clone(), what: error.to_string() })?;
-    let write = || {
-        let temporary = path.with_extension("tmp");
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        sync_dir(dir)
-    };
-    write().map_err(|source| DevError::Io { path: path.clone(), source })
-}
-
-/// Binds the sockets of a cell that exists.
-fn reopen(record: Record, options: &DevOptions, dir: &Path) -> Result<(Record, Vec<Listeners>), DevError> {
-    let describe = |cell: &str, replicas: usize, tls: bool, port: Option<&str>| {
-        let tls = if tls { "with" } else { "without" };
-        let port = port.map(|port| format!(" from port {port} on")).unwrap_or_default();
-        format!("{cell:?} of {replicas} replicas {tls} TLS{port}")
-    };
-    let first_port = record.replicas.first().and_then(|replica| replica.client_address.rsplit_once(':'));
-    let first_port = first_port.map(|(_, port)| port.to_owned());
-    let wanted_port = options.port_base.map(|port| port.to_string());
-    let same = record.cell == options.cell
-        && record.replicas.len() == usize::from(options.replicas)
-        && record.tls == options.tls
-        && (wanted_port.is_none() || wanted_port == first_port);
-    if !same {
-        return Err(DevError::OtherCell {
-            path: dir.to_owned(),
-            found: describe(&record.cell, record.replicas.len(), record.tls, first_port.as_deref()),
-            wanted: describe(
-                &options.cell,
-                usize::from(options.replicas),
-                options.tls,
-                wanted_port.as_deref(),
-            ),
-        });
-    }
-    let listeners = record.replicas.iter().map(listen).collect::<Result<_, _>>()?;
-    Ok((record, listeners))
-}
-
-fn listen(replica: &ReplicaRecord) -> Result<Listeners, ListenError> {
-    Listeners::bind(&replica.peer_address, &replica.client_address)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,21 +362,5 @@ mod tests {
         assert!(refused(DevOptions { replicas: 0, ..DevOptions::default() }).contains("1 to 9"));
         assert!(refused(DevOptions { port_base: Some(65_533), ..DevOptions::default() }).contains("6 ports"));
         check(&DevOptions { port_base: Some(7_400), ..DevOptions::default() }).unwrap();
-    }
-
-    #[test]
-    fn a_directory_remembers_its_cell_and_is_not_taken_for_another() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = DevOptions::default();
-        let (record, listeners) = open(&options, dir.path()).unwrap();
-        drop(listeners);
-        let found = read_record(dir.path()).unwrap().unwrap();
-        assert_eq!(found, record);
-        let with_tls = DevOptions { tls: true, ..options.clone() };
-        let error = reopen(found.clone(), &with_tls, dir.path()).unwrap_err().to_string();
-        assert!(error.contains("3 replicas without TLS") && error.contains("3 replicas with TLS"), "{error}");
-        let other = DevOptions { cell: "other".into(), ..options };
-        let error = reopen(found, &other, dir.path()).unwrap_err().to_string();
-        assert!(error.contains("\"dev\"") && error.contains("\"other\""), "{error}");
     }
 }
