@@ -6,6 +6,7 @@
 
 use crate::address::Scheme;
 use crate::error::ConnectError;
+use crate::heard::Heard;
 use crate::tls::{self, Credentials, Problem};
 use holdfast_proto::client::v1::StatusRequest;
 use holdfast_proto::client::v1::cell_client::CellClient;
@@ -23,6 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// shorter, because a ping waits behind what is queued, and a line that loses packets takes seconds for that.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where one connection is found to be cut off, others on which nothing was heard for so long are not trusted either.
+/// Much shorter than what is lost by keeping one that is cut off too, and what it costs to make one anew is little.
+const STALE: Duration = Duration::from_secs(1);
 /// The most bytes of a message: some frames of a file each, and the protocol's overhead.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -31,6 +35,7 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 struct Replica {
     channel: Channel,
     problem: Problem,
+    heard: Heard,
 }
 
 /// The connections, by address.
@@ -55,18 +60,25 @@ impl Channels {
 
     /// The channel to a replica. Must be called within a tokio runtime.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
+        Ok(self.replica(address)?.channel)
+    }
+
+    /// What there is of a replica, made if there is nothing.
+    fn replica(&self, address: &str) -> Result<Replica, ConnectError> {
         let mut by_address = self.lock();
         if let Some(replica) = by_address.get(address) {
-            return Ok(replica.channel.clone());
+            return Ok(replica.clone());
         }
-        let problem = Problem::default();
+        let (problem, heard) = (Problem::default(), Heard::new());
         let place = self.routes.get(address).map_or(address, String::as_str).to_owned();
-        let (credentials, noted) = (self.credentials.clone(), problem.clone());
-        let connector =
-            tower::service_fn(move |_| tls::connect(place.clone(), credentials.clone(), noted.clone()));
+        let (credentials, noted, listening) = (self.credentials.clone(), problem.clone(), heard.clone());
+        let connector = tower::service_fn(move |_| {
+            tls::connect(place.clone(), credentials.clone(), noted.clone(), listening.clone())
+        });
         let channel = endpoint(address)?.connect_with_connector_lazy(connector);
-        by_address.insert(address.to_owned(), Replica { channel: channel.clone(), problem });
-        Ok(channel)
+        let replica = Replica { channel, problem, heard };
+        by_address.insert(address.to_owned(), replica.clone());
+        Ok(replica)
     }
 
     /// One line for people: who did not answer, and why.
@@ -91,13 +103,22 @@ impl Channels {
 
     /// The services of the replica at an address.
     pub(crate) fn cell_client(&self, address: &str) -> Result<CellClient<Channel>, ConnectError> {
-        let client = CellClient::new(self.channel(address)?);
-        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+        Ok(self.line(address)?.0)
     }
 
-    /// Forgets a connection on which nothing was heard for too long, so that the next use makes a new one.
-    pub(crate) fn forget(&self, address: &str) {
-        self.lock().remove(address);
+    /// The same, and what is heard on that connection.
+    pub(crate) fn line(&self, address: &str) -> Result<(CellClient<Channel>, Heard), ConnectError> {
+        let Replica { channel, heard, .. } = self.replica(address)?;
+        let client = CellClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok((client.max_encoding_message_size(MESSAGE_BYTES_MAX), heard))
+    }
+
+    /// Forgets a connection on which nothing was heard for too long, so that the next use makes a new one; streams that
+    /// are on it stay. What cut it off may have cut off the others, and TCP would find out that this is over seconds
+    /// after a new connection does: so those that are silent too are forgotten with it. One that was made anew
+    /// meanwhile, because another session has found out before, is not.
+    pub(crate) fn forget(&self, silent: &Heard) {
+        self.lock().retain(|_, replica| !replica.heard.is(silent) && !replica.heard.is_silent_for(STALE));
     }
 
     /// Connects to replicas that may become master, in the background.
@@ -135,5 +156,28 @@ fn cause(status: &Status) -> String {
         // What knows no such call says nothing more.
         None if status.message().is_empty() => status.code().description().to_owned(),
         None => status.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_the_silent_connection_and_those_that_are_silent_like_it() {
+        let channels = Channels::default();
+        let heard = |address: &str| channels.line(address).unwrap().1;
+        let (silent, talking) = (heard("127.0.0.1:1"), heard("127.0.0.1:2"));
+        channels.forget(&silent);
+        assert!(!heard("127.0.0.1:1").is(&silent) && heard("127.0.0.1:2").is(&talking));
+
+        // Another session says the same of the same connection.
+        let anew = heard("127.0.0.1:1");
+        channels.forget(&silent);
+        assert!(heard("127.0.0.1:1").is(&anew));
+
+        talking.age(STALE);
+        channels.forget(&silent);
+        assert!(heard("127.0.0.1:1").is(&anew) && !heard("127.0.0.1:2").is(&talking));
     }
 }

@@ -284,7 +284,7 @@ impl Driver {
     fn disconnect(&mut self, silent: bool) {
         let Some(link) = self.link.take() else { return };
         if silent {
-            self.channels.forget(link.address());
+            link.abandon();
         } else {
             link.finish();
         }

@@ -80,6 +80,7 @@ mod driver;
 mod error;
 mod events;
 mod handle;
+mod heard;
 mod link;
 mod lock;
 mod options;

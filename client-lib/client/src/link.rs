@@ -3,6 +3,7 @@
 //! Never decides where to connect or what to send. The invariant: after the first error nothing more comes out of it.
 
 use crate::channels::Channels;
+use crate::heard::Heard;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use holdfast_proto::client::v1::{ClientFrame, ServerFrame};
@@ -22,6 +23,8 @@ pub(crate) type Arrival = (StreamId, Result<ServerFrame, String>);
 pub(crate) struct Link {
     pub(crate) stream: StreamId,
     address: String,
+    /// On its connection; `None` if there is no way to make one.
+    heard: Option<Heard>,
     channels: Channels,
     /// Bounded by the protocol: the machine never has more requests in flight than the cell allows, and one
     /// KeepAlive. `None` once the last frame was handed over.
@@ -43,7 +46,10 @@ impl Link {
     /// Begins to open a stream to the replica at `address`.
     pub(crate) fn open(stream: StreamId, address: String, channels: &Channels) -> Self {
         let (frames, outbound) = mpsc::unbounded_channel();
-        let client = channels.cell_client(&address);
+        let (client, heard) = match channels.line(&address) {
+            Ok((client, heard)) => (Ok(client), Some(heard)),
+            Err(error) => (Err(error), None),
+        };
         let call = async move {
             let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
             let opened = client.session(UnboundedReceiverStream::new(outbound)).await?;
@@ -51,11 +57,14 @@ impl Link {
         };
         let inbound = Inbound::Opening(call.boxed());
         let channels = channels.clone();
-        Self { stream, address, channels, frames: Some(frames), inbound, close_sent: false }
+        Self { stream, address, heard, channels, frames: Some(frames), inbound, close_sent: false }
     }
 
-    pub(crate) fn address(&self) -> &str {
-        &self.address
+    /// Gives the stream up as silent: what comes next makes another connection.
+    pub(crate) fn abandon(self) {
+        if let Some(heard) = &self.heard {
+            self.channels.forget(heard);
+        }
     }
 
     pub(crate) fn send(&mut self, frame: ClientFrame) {

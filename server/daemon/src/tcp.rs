@@ -16,6 +16,10 @@ const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// At most so many attempts run side by side.
 const ATTEMPTS_MAX: usize = 6;
 
+/// The system takes so much more than it can send at once.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 256 << 10;
+
 /// Connects to `host:port`. Dropping the future gives all attempts up.
 pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
     let mut attempts = FuturesUnordered::new();
@@ -40,6 +44,9 @@ pub(crate) fn set_up(stream: &TcpStream) {
     // A stream with little on its way is sent again after the same time each time, and not after twice the last.
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(stream).set_tcp_thin_linear_timeouts(true);
+    // What HTTP/2 still has, it can put in order: a ping, or a short frame of another stream, goes before a long one.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::Credentials;
 use super::explain;
+use crate::heard::Heard;
 use crate::tcp;
 use hyper_util::rt::TokioIo;
 use std::io;
@@ -62,6 +63,7 @@ impl Problem {
 pub(crate) struct Connection {
     bytes: Bytes,
     problem: Problem,
+    heard: Heard,
 }
 
 enum Bytes {
@@ -82,18 +84,20 @@ pub(crate) async fn connect(
     address: String,
     credentials: Option<Arc<Credentials>>,
     problem: Problem,
+    heard: Heard,
 ) -> io::Result<TokioIo<Connection>> {
     problem.set(None);
+    heard.note();
     let tcp = tcp::connect(&address).await?;
     let Some(credentials) = credentials else {
-        return Ok(TokioIo::new(Connection { bytes: Bytes::Plain { tcp, heard: false }, problem }));
+        return Ok(TokioIo::new(Connection { bytes: Bytes::Plain { tcp, heard: false }, problem, heard }));
     };
     let name = credentials.server_name(&address).map_err(io::Error::other)?;
     let has_identity = credentials.has_identity();
     match TlsConnector::from(credentials.current()).connect(name, tcp).await {
         Ok(stream) => {
             let bytes = Bytes::Tls { stream: Box::new(stream), has_identity };
-            Ok(TokioIo::new(Connection { bytes, problem }))
+            Ok(TokioIo::new(Connection { bytes, problem, heard }))
         }
         Err(error) => {
             let text = explain::handshake(&error, has_identity);
@@ -108,7 +112,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { bytes, problem } = self.get_mut();
+        let before = buffer.filled().len();
+        let heard = self.heard.clone();
+        let read = self.get_mut().poll_bytes(context, buffer);
+        if buffer.filled().len() > before {
+            heard.note();
+        }
+        read
+    }
+}
+
+impl Connection {
+    fn poll_bytes(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { bytes, problem, .. } = self;
         match bytes {
             Bytes::Plain { tcp, heard: true } => Pin::new(tcp).poll_read(context, buffer),
             Bytes::Plain { tcp, heard } => {
@@ -133,9 +149,7 @@ impl AsyncRead for Connection {
             }
         }
     }
-}
 
-impl Connection {
     /// A write failed. What the replica said before it closed the connection says more, if it was not read yet.
     fn write_error(&mut self, error: io::Error) -> io::Error {
         let Bytes::Plain { tcp, heard: false } = &self.bytes else { return error };
