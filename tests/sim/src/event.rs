@@ -5,6 +5,7 @@ use holdfast_proto::client::v1::Refusal;
 use holdfast_replica::{CallAnswer, CallId, StateAt};
 use holdfast_types::ConnectionId;
 
+use crate::clock::TrueTime;
 use crate::fault::Ending;
 use crate::network::Process;
 use crate::streams::{Direction, Life};
@@ -85,6 +86,15 @@ pub enum Event {
     Operate,
     /// Time for another fault.
     Fault,
+    /// A replica that was stopped is cut off as well.
+    CutOff {
+        /// Which.
+        replica: usize,
+        /// Who reaches only it.
+        clients: Vec<usize>,
+        /// When that ends.
+        until: TrueTime,
+    },
     /// A fault ends.
     FaultEnds(Ending),
     /// The faults stop, and the world is mended.

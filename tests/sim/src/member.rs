@@ -24,8 +24,8 @@ use crate::network::Process;
 use crate::server::Server;
 use crate::streams::Life;
 use crate::trace::Kind;
-use crate::verdict::{Invariant, Violation};
-use crate::world::{CELL, World, address};
+use crate::verdict::Violation;
+use crate::world::{CELL, World, address, genesis};
 
 const MILLI: u64 = 1_000_000;
 /// The cell's id.
@@ -299,6 +299,16 @@ impl World {
         server.standing = if founder { Standing::Wiped(0) } else { Standing::Waiting };
     }
 
+    /// Nobody objects to a replica without data, which must never be: so it takes part, as who founds a cell does.
+    fn found_again(&mut self, index: usize) -> Result<(), Violation> {
+        self.trace.say(self.now, || format!("nobody objects to replica {}, which has no data", index + 1));
+        let server = &mut self.servers[index];
+        server.disk = Disk::founded(genesis(&self.plan));
+        server.roster.me.cell_id = CELL_ID;
+        server.standing = Standing::Member;
+        self.start_replica(index)
+    }
+
     /// A founding replica without data asks the others who they are, as the daemon does before it founds a cell.
     pub(crate) fn greet(&mut self, at: Life) -> Result<(), Violation> {
         let index = at.index;
@@ -318,8 +328,7 @@ impl World {
             }
         }
         if unheard == 0 {
-            let what = format!("replica {} came back without its data, and nobody objects", index + 1);
-            return Err(Violation::new(Invariant::Durability, what));
+            return self.found_again(index);
         }
         if times >= GREETINGS_MAX {
             self.refused(index, "nobody answers it");

@@ -176,15 +176,22 @@ impl Plan {
             faults: FaultMix::draw(&mut Rng::fork(seed, "mix")),
             network: NetworkConditions::draw(&mut rng),
             sync_nanos_max: [Self::CALM_SYNC_NANOS, 2 * MILLI, 30 * MILLI][rng.index(3)],
-            snapshot_every_bytes: rng.between(2, 64) << 10,
+            // So few that whoever was away for a moment needs a snapshot; in some runs he hardly ever does.
+            snapshot_every_bytes: drawn_below(&mut rng, 300, [600, 2_000, 16_000]),
             // Sometimes so many that the snapshot before the last still joins the log.
-            log_tail_bytes: rng.between(0, 16) << [10, 14][rng.index(2)],
+            log_tail_bytes: drawn_below(&mut rng, 0, [100, 4_000, 64_000]),
             lease_ms: [shortest_lease_ms, 1_000, 3_000, 5_000, 12_000][rng.index(5)],
             grace_ms: rng.between(2, 20) * 1_000,
             lease_ms_max: [100, 100, 3_000, 15_000][rng.index(4)],
             keep_alives_per_s: [20_000, 20_000, 4, 1][rng.index(4)],
         }
     }
+}
+
+/// From `first` up to one of three ends.
+fn drawn_below(rng: &mut Rng, first: u64, ends: [u64; 3]) -> u64 {
+    let end = ends[rng.index(3)];
+    rng.between(first, end)
 }
 
 impl fmt::Display for Plan {
@@ -195,7 +202,7 @@ impl fmt::Display for Plan {
             "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms, \
              {}; a fault every {} ms for {} s; \
              flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled; syncs up to {} us; \
-             a snapshot every {} KiB, {} KiB of log behind it, {} of a thousand cut off on their way; {}",
+             a snapshot every {} bytes, {} bytes of log behind it, {} of a thousand cut off on their way; {}",
             self.theme,
             self.replicas,
             self.clients,
@@ -212,8 +219,8 @@ impl fmt::Display for Plan {
             network.lost_per_mille,
             network.doubled_per_mille,
             self.sync_nanos_max / MICRO,
-            self.snapshot_every_bytes >> 10,
-            self.log_tail_bytes >> 10,
+            self.snapshot_every_bytes,
+            self.log_tail_bytes,
             network.cut_per_mille,
             self.faults,
         )?;

@@ -72,6 +72,8 @@ stats! {
     client_crashes: "client crashes",
     /// Masters asked to hand over.
     hand_overs: "hand-overs",
+    /// Masters that were to hand over while another replica's host went down.
+    heirs_lost: "lost heirs",
     /// Replicas that ended because a sync failed.
     syncs_failed: "failed syncs",
     /// Replicas that ended because their disk was full.

@@ -238,6 +238,7 @@ impl World {
             Event::Greet(at) => self.greet(at)?,
             Event::Operate => self.operate(),
             Event::Fault => self.begin_fault()?,
+            Event::CutOff { replica, clients, until } => self.cut_off(replica, clients, until),
             Event::FaultEnds(ending) => self.end_fault(ending)?,
             Event::Heal => self.heal()?,
             Event::Drain => self.check_wishes().map(|()| self.drain())?,
@@ -361,7 +362,7 @@ impl World {
 }
 
 /// What all replicas begin with.
-fn genesis(plan: &Plan) -> StateAt {
+pub(crate) fn genesis(plan: &Plan) -> StateAt {
     let member = |index: usize| Member {
         id: index as u64 + 1,
         data_id: data_id(index),
@@ -372,9 +373,8 @@ fn genesis(plan: &Plan) -> StateAt {
     // Somebody must be able to write access control lists.
     let bootstrap_principal = principal(0).as_str().to_owned();
     let settings = Settings { bootstrap_principal, lease_ms_max: plan.lease_ms_max, ..settings::defaults() };
-    let members = (0..plan.replicas).map(member).collect();
+    let (members, voters) = ((0..plan.replicas).map(member).collect(), (1..=plan.replicas as u64).collect());
     let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: CELL_ID, members, settings });
-    let voters = (1..=plan.replicas as u64).collect();
     StateAt { index: GENESIS_INDEX, term: Term(1), voters, learners: Vec::new(), state }
 }
 

@@ -129,6 +129,8 @@ faults! {
     "The log is written without a sync.";
     PromiseBeforeSync, "promise-before-sync", "own",
     "A follower sends its votes and acknowledgements before they are synced.";
+    WipedVotes, "wiped-votes", "issue",
+    "A replica that comes back under its id without its data is admitted, and votes again.";
     DeposedBatchCommitted, "deposed-batch-committed", "issue",
     "What a deposed master had decided is forwarded, and its successor takes it, commits it and applies it.";
     TransferNotReported, "transfer-not-reported", "own",

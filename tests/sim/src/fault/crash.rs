@@ -2,10 +2,13 @@
 
 use holdfast_replica::Input;
 
-use super::Ending;
+use super::{Ending, pause};
 use crate::disk::Damage;
+use crate::network::Process;
 use crate::streams::Direction;
 use crate::world::World;
+
+const MILLI: u64 = 1_000_000;
 
 /// A replica dies and comes back.
 pub(super) fn replica(world: &mut World, index: usize, silent: bool) {
@@ -24,7 +27,22 @@ pub(super) fn lose(world: &mut World, index: usize, damage: Option<Damage>) {
     replica(world, index, false);
     match damage {
         Some(damage) => world.damage(index, damage),
-        None => world.wipe(index),
+        None => {
+            world.wipe(index);
+            if world.fault_rng.per_mille(500) {
+                stop_the_witness(world, index);
+            }
+        }
+    }
+}
+
+/// Of those that are left the one that has applied most is stopped: if the wiped replica votes, those who have not all
+/// that was acknowledged are a majority (I7).
+fn stop_the_witness(world: &mut World, wiped: usize) {
+    let others = world.members().into_iter().filter(|other| *other != wiped);
+    if let Some(witness) = others.max_by_key(|other| world.servers[*other].applied) {
+        let nanos = world.fault_rng.between(2_000, 20_000) * MILLI;
+        pause::sleep(world, Process::Replica(witness), nanos);
     }
 }
 

@@ -61,6 +61,8 @@ kinds! {
     Shrink: "removal", 2,
     /// A replica is replaced.
     Replace: "replacement", 1,
+    /// A hand-over that may come to nothing.
+    LoseHeir: "lost heir", 2,
 }
 
 /// How often each kind comes in a run.

@@ -88,6 +88,14 @@ pub enum Fault {
     Shrink(usize),
     /// An operator has another take a replica's place.
     Replace(usize),
+    /// The master is to hand over and to go on, and the host of a replica goes down that may be its heir: then it stays
+    /// in office.
+    LoseHeir {
+        /// Who is master.
+        master: usize,
+        /// Who goes down.
+        heir: usize,
+    },
 }
 
 /// What ends a fault.
@@ -146,6 +154,12 @@ impl Fault {
             Kind::Grow => Self::Grow,
             Kind::Shrink => Self::Shrink(replica),
             Kind::Replace => Self::Replace(replica),
+            Kind::LoseHeir => {
+                let master = master.unwrap_or(any);
+                let heirs: Vec<usize> = replicas.iter().copied().filter(|heir| *heir != master).collect();
+                let heir = heirs.get(rng.index(heirs.len().max(1)));
+                Self::LoseHeir { master, heir: heir.copied().unwrap_or(master) }
+            }
         }
     }
 }
@@ -190,6 +204,9 @@ impl fmt::Display for Fault {
             Self::Grow => f.write_str("an operator adds a replica"),
             Self::Shrink(index) => write!(f, "an operator removes replica {}", index + 1),
             Self::Replace(index) => write!(f, "an operator replaces replica {}", index + 1),
+            Self::LoseHeir { master, heir } => {
+                write!(f, "replica {} is to hand over, and the host of {} goes down", master + 1, heir + 1)
+            }
         }
     }
 }
@@ -239,6 +256,10 @@ impl World {
             Fault::Grow => operator::grow(self),
             Fault::Shrink(replica) => operator::shrink(self, *replica),
             Fault::Replace(replica) => operator::replace(self, *replica),
+            Fault::LoseHeir { master, heir } => {
+                operator::depose(self, *master);
+                crash::replica(self, *heir, true);
+            }
         }
         Ok(())
     }

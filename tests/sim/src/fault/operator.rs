@@ -8,7 +8,7 @@ use holdfast_proto::client::v1::{KillSessionRequest, Settings};
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Input, Replica};
 
 use crate::client::principal;
-use crate::member::Step;
+use crate::member::{Step, id_of};
 use crate::verdict::{Invariant, Violation};
 use crate::world::World;
 
@@ -43,6 +43,14 @@ pub(super) fn replace(world: &mut World, replica: usize) {
     }
 }
 
+/// A master that is asked to remove itself hands over instead; nobody asks its successor.
+pub(super) fn depose(world: &mut World, master: usize) {
+    if world.servers[master].was_master {
+        world.stats.heirs_lost += 1;
+        ask(world, master, CallRequest::RemoveMember(id_of(master)));
+    }
+}
+
 /// Masters may lengthen leases more, or less, from now on.
 pub(super) fn change_leases(world: &mut World) {
     let lease_ms_max = [100, 2_000, 8_000, 20_000][world.fault_rng.index(4)];
@@ -52,11 +60,15 @@ pub(super) fn change_leases(world: &mut World) {
 /// Asks whoever believes himself master.
 pub(crate) fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
     let master = world.servers.iter().rposition(|server| server.was_master)?;
+    Some(ask(world, master, request))
+}
+
+fn ask(world: &mut World, replica: usize, request: CallRequest) -> CallId {
     world.last_call += 1;
     let call = CallId(world.last_call);
-    world.checkers.unary.asked(call, master, &request);
-    world.hand_in(master, Input::Call { call, principal: principal(0), request });
-    Some(call)
+    world.checkers.unary.asked(call, replica, &request);
+    world.hand_in(replica, Input::Call { call, principal: principal(0), request });
+    call
 }
 
 impl World {

@@ -2,9 +2,10 @@
 //! connections stand.
 
 use super::{Ending, Shape, partition};
+use crate::clock::TrueTime;
 use crate::event::Event;
 use crate::network::Process;
-use crate::world::World;
+use crate::world::{Phase, World};
 
 const MILLI: u64 = 1_000_000;
 
@@ -13,17 +14,35 @@ pub(super) fn begin(world: &mut World, process: Process) {
     stop(world, process, nanos);
 }
 
+/// A process is stopped for so long.
+pub(super) fn sleep(world: &mut World, process: Process, nanos: u64) {
+    stop(world, process, nanos);
+    world.queue.push(world.now.after_nanos(nanos), Event::FaultEnds(Ending::Resume(process)));
+}
+
 /// The master is stopped for longer than it takes the others to elect another and to end sessions, and still cut off
 /// when it goes on: for a moment it has every reason to believe that it is in office (I3, I5).
 pub(super) fn oversleep(world: &mut World, replica: usize, clients: &[usize]) {
     world.stats.overslept += 1;
-    let mend = partition::cut(world, &Shape::Split { replicas: vec![replica], clients: clients.to_vec() });
     let process = Process::Replica(replica);
     let asleep = world.fault_rng.between(1_000, 16_000) * MILLI;
     let after = world.fault_rng.between(100, 4_000) * MILLI;
-    stop(world, process, asleep);
-    world.queue.push(world.now.after_nanos(asleep), Event::FaultEnds(Ending::Resume(process)));
-    world.queue.push(world.now.after_nanos(asleep + after), Event::FaultEnds(mend));
+    sleep(world, process, asleep);
+    // Sometimes what others were about to tell it still comes, and is the first that it finds when it goes on.
+    let cut_after = world.fault_rng.below(2) * world.fault_rng.between(1, 50) * MILLI;
+    let until = world.now.after_nanos(asleep + after);
+    let cut_off = Event::CutOff { replica, clients: clients.to_vec(), until };
+    world.queue.push(world.now.after_nanos(cut_after), cut_off);
+}
+
+impl World {
+    /// A stopped replica is cut off with some clients, unless the faults are over by now.
+    pub(crate) fn cut_off(&mut self, replica: usize, clients: Vec<usize>, until: TrueTime) {
+        if self.phase == Phase::Faults {
+            let mend = partition::cut(self, &Shape::Split { replicas: vec![replica], clients });
+            self.queue.push(until, Event::FaultEnds(mend));
+        }
+    }
 }
 
 /// The master runs seldom, and is cut off. Raft counts time by how often it runs, and so this one is in office, as far

@@ -1,6 +1,7 @@
 //! Watches nodes that others change, with events of chosen kinds, and reads when it hears of one: what it reads then
 //! must be what it heard of, or newer.
 
+use bytes::Bytes;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, Creation, EventKind, HandleEvent, NodeKind};
 use holdfast_session::Token;
@@ -29,18 +30,23 @@ const KINDS: [EventKind; 7] = [
 /// It watches so many nodes at once.
 const HANDLES_MAX: usize = 3;
 
+/// So many files are watched that hardly ever change: what is not told of them at once, nothing later makes up for.
+const SELDOM: u64 = 9;
+
 /// The workload.
 #[derive(Debug)]
 pub struct Watcher {
     /// What it watches, and whether that is a directory.
     handles: Vec<(u64, bool)>,
     opening: Option<(Token, bool)>,
+    /// What is being opened is a file that hardly ever changes.
+    seldom: bool,
     resting: bool,
 }
 
 impl Watcher {
     pub(super) fn draw(_rng: &mut Rng) -> Self {
-        Self { handles: Vec::new(), opening: None, resting: true }
+        Self { handles: Vec::new(), opening: None, seldom: false, resting: true }
     }
 
     pub(super) fn start(&mut self, app: &mut App<'_>) {
@@ -70,6 +76,9 @@ impl Watcher {
         self.opening = None;
         if let Ok(completion) = result {
             self.handles.push((completion.handle.0, is_directory));
+            if self.seldom && !app.draining && app.rng.per_mille(150) {
+                app.write(completion.handle.0, 0, None);
+            }
         }
         app.wake_within(0, if self.handles.len() < HANDLES_MAX { 200 } else { 10_000 });
     }
@@ -86,15 +95,25 @@ impl Watcher {
         };
     }
 
-    fn open(&mut self, app: &mut App<'_>) {
+    /// What to watch, and whether that is a directory.
+    fn choose(&mut self, app: &mut App<'_>) -> (String, bool) {
+        self.seldom = app.rng.per_mille(400);
+        if self.seldom {
+            return (format!("/seldom-{}", app.rng.below(SELDOM)), false);
+        }
         let (path, is_directory) = NODES[app.rng.index(NODES.len())];
+        (path.to_owned(), is_directory)
+    }
+
+    fn open(&mut self, app: &mut App<'_>) {
+        let (path, is_directory) = self.choose(app);
         let all = app.rng.per_mille(500);
         let events = KINDS.into_iter().filter(|_| all || app.rng.per_mille(400)).map(i32::from).collect();
-        let creation = if is_directory { Creation::May } else { Creation::Unspecified }.into();
+        let creation = if is_directory || self.seldom { Creation::May } else { Creation::Unspecified }.into();
         let kind = if is_directory { NodeKind::Directory } else { NodeKind::File }.into();
+        let contents = if self.seldom { app.contents(0) } else { Bytes::new() };
         let caching = app.rng.per_mille(500);
-        let open =
-            wire::Open { path: path.to_owned(), creation, kind, events, caching, ..wire::Open::default() };
+        let open = wire::Open { path, creation, kind, events, caching, contents, ..wire::Open::default() };
         let token = app.call(Operation::Open(Box::new(open)));
         self.opening = Some((token, is_directory));
     }
