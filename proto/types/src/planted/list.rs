@@ -55,10 +55,6 @@ faults! {
     "A session whose end is proposed is granted leases on.";
     RepeatedOpeningLease, "repeated-opening-lease", "own",
     "An opening that is repeated carries a lease.";
-    RoundForLatecomers, "round-for-latecomers", "own",
-    "A leadership round confirms those too who came after it had begun.";
-    ContextReused, "context-reused", "own",
-    "All leadership rounds of a term have the same context.";
 
     // ---- Locks.
     GrantToEnded, "grant-to-ended", "etcd #11456",
