@@ -1,9 +1,9 @@
 //! A crowd of clients in one process: many sessions over few connections, each with a lock that it holds or waits for
 //! and a file that it watches. It is the program itself, started as [`parts::CROWD`](crate::torture::parts::CROWD).
 //!
-//! Says on its standard output, every now and then, how all of them fare: a [`Status`] as JSON. The files that the
+//! Says on its standard output, every now and then, how all of them fare: a `Status` as JSON. The files that the
 //! sessions watch, `/watched-0` and so on, are there before it is started. What is written to them is a number that
-//! rises; whoever sees it pass a multiple of [`ROUND`] passes its lock on and queues up again. Invariant: a crowd ends
+//! rises; whoever sees it pass a multiple of `ROUND` passes its lock on and queues up again. Invariant: a crowd ends
 //! no session of its own accord.
 
 mod group;
