@@ -331,7 +331,7 @@ mod tests {
             let drawn = format!("{:?}", Fault::draw(&mut rng, &FaultMix::even(), Some(1), &[0, 1, 2], 3));
             kinds.insert(drawn.split([' ', '(']).next().unwrap_or_default().to_owned());
         }
-        assert_eq!(kinds.len(), 19, "{kinds:?}");
+        assert_eq!(kinds.len(), 20, "{kinds:?}");
     }
 
     #[test]
