@@ -3,7 +3,7 @@
 //! Like the daemon's log writer, it takes everything that is queued as one record with one sync; a snapshot from
 //! another replica goes alone, its file before the log that it replaces is gone. A record that asks for no sync is
 //! answered before it is durable. After a crash some records of those that were not durable are there, chosen by
-//! chance, and the next may be torn. What a start makes of that is in [`image`].
+//! chance, and the next may be torn. What a start makes of that is in `image`.
 //!
 //! Invariant: after the first failure nothing is answered, and nothing is tried again (design.md §8).
 
