@@ -101,6 +101,8 @@ pub struct World {
     pub(crate) resource: Resource,
     /// The last sequencer that an application was given.
     pub(crate) sequencer: Rc<str>,
+    /// The newest term that anybody was in office in.
+    pub(crate) newest_office: Term,
     /// Found broken where there was no way to say so.
     pub(crate) broken: Option<Violation>,
     /// When the draining must have come to its end.
@@ -142,6 +144,7 @@ impl World {
             named: BTreeMap::new(),
             resource: Resource::default(),
             sequencer: Rc::from(""),
+            newest_office: Term(0),
             broken: None,
             deadline: TrueTime::ZERO,
             plan,
