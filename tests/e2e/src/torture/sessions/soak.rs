@@ -32,10 +32,8 @@ const MEMORY_EVERY: Duration = Duration::from_secs(10);
 /// Opening the sessions takes no longer, and neither does coming back after a kill.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Memory is flat if it is no more than so much larger in the last third of the time than in the one before, in
-/// hundredths. A replica keeps what it has once needed, and taking office anew needs more than staying in it: with 3,000
-/// sessions one process came from 65 MB in its first office to 94 MB in its third, and from there in four more to 98 MB
-/// and no further. A leak of what a session takes would double it with every term.
-const GROWTH_MAX: u64 = 25;
+/// hundredths.
+const GROWTH_MAX: u64 = 10;
 
 /// Runs it.
 ///
