@@ -31,6 +31,38 @@ fn status_shows_every_replica_the_stopped_one_and_the_misspelt_address_too() {
 }
 
 #[test]
+fn replicas_that_have_applied_the_same_show_the_same_hash_of_their_states() {
+    let cell = TestCell::start();
+    let settled_hash = || {
+        let mut hash = None;
+        wait_until("all replicas have applied the same", || {
+            let document = cell.json(&["status", "--state-hash"]);
+            let replicas = document["replicas"].as_array().unwrap();
+            let applied = |replica: &Value| replica["applied"].as_u64();
+            if !replicas
+                .iter()
+                .all(|replica| applied(replica).is_some_and(|at| Some(at) == applied(&replicas[0])))
+            {
+                return false;
+            }
+            let hashes: Vec<&str> =
+                replicas.iter().filter_map(|replica| replica["state_hash"].as_str()).collect();
+            assert_eq!(hashes, [hashes[0]; 3]);
+            hash = Some(hashes[0].to_owned());
+            true
+        });
+        hash.unwrap()
+    };
+    let before = settled_hash();
+    cell.run_with_input(&["put", "/f"], b"contents").assert_done();
+    let after = settled_hash();
+    assert!(before != after && after.len() == 16, "{before} {after}");
+    let text = cell.run(&["status", "--state-hash"]);
+    assert!(text.text().contains("STATE HASH"), "{}", text.text());
+    assert!(cell.json(&["status"])["replicas"][0]["state_hash"].is_null(), "it was not asked for");
+}
+
+#[test]
 fn status_of_a_cell_without_a_master_is_told_and_fails() {
     let mut cell = TestCell::start();
     let master = cell.json(&["status"])["master"].as_u64().unwrap();

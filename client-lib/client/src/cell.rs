@@ -202,6 +202,18 @@ impl Cell {
         self.unary.status_of(address).await
     }
 
+    /// As [`Cell::status_of`], with a hash of the replicated state as it is there (`state_hash`). Two replicas that have
+    /// applied the same entry of the log (`applied_index`), and run the same version of the program, have the same
+    /// hash, or one of them has gone astray. The replica reads its whole state for it, beside its work, for one caller
+    /// at a time. The hash is `None` if the replica is of a version that does not know it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] if it does not answer within the time-out, or `address` is malformed.
+    pub async fn status_with_hash_of(&self, address: &str) -> Result<CellStatus, Error> {
+        self.unary.status_with_hash_of(address).await
+    }
+
     /// Reads a file whole, with its metadata.
     ///
     /// # Errors

@@ -127,7 +127,7 @@ impl Channels {
             let Ok(mut client) = self.cell_client(address) else { continue };
             // A task without a handle: it ends by itself, and whatever comes of it is of no consequence.
             tokio::spawn(async move {
-                let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.status(StatusRequest {})).await;
+                let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.status(StatusRequest::default())).await;
             });
         }
     }

@@ -214,13 +214,26 @@ impl Unary {
 
     /// The view of one replica.
     pub(crate) async fn status_of(&self, address: &str) -> Result<StatusResponse, Error> {
-        let waited = self.timeout / 5;
+        self.ask_status_of(address, StatusRequest::default(), self.timeout / 5).await
+    }
+
+    /// The view of one replica, with a hash of the state that it has. A large state takes a while to read.
+    pub(crate) async fn status_with_hash_of(&self, address: &str) -> Result<StatusResponse, Error> {
+        self.ask_status_of(address, StatusRequest { state_hash: true }, self.timeout).await
+    }
+
+    async fn ask_status_of(
+        &self,
+        address: &str,
+        request: StatusRequest,
+        waited: Duration,
+    ) -> Result<StatusResponse, Error> {
         let unavailable = |last: String| Error::Unavailable { waited, last };
         let scheme = self.channels.scheme();
         let address = address::parse(address, scheme).map_err(|error| unavailable(error.to_string()))?;
         let mut client =
             self.channels.cell_client(&address).map_err(|error| unavailable(error.to_string()))?;
-        match tokio::time::timeout(waited, client.status(StatusRequest {})).await {
+        match tokio::time::timeout(waited, client.status(request)).await {
             Ok(Ok(status)) => Ok(status.into_inner()),
             Ok(Err(status)) => Err(unavailable(self.channels.describe(&address, &status))),
             Err(_) => Err(unavailable(format!("{address} did not answer in time"))),

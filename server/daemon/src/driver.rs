@@ -14,6 +14,7 @@ use std::sync::Arc;
 use holdfast_proto::client::v1::{Refusal, ServerFrame, StatusResponse};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Fault, Input, Output, Persist, Replica, StateAt};
+use holdfast_state::State;
 use holdfast_types::{ConnectionId, Duration, Principal, Time};
 use prost::Message;
 use slog::{Logger, info, warn};
@@ -57,8 +58,10 @@ pub(crate) enum CoreInput {
     Call(Call),
     /// Somebody wants to know how the replica is.
     Status {
+        /// Also with the state that it has.
+        with_state: bool,
         /// To whoever asks.
-        reply: oneshot::Sender<StatusResponse>,
+        reply: oneshot::Sender<(StatusResponse, Option<State>)>,
     },
     /// A replica of the cell has begun to send.
     Contact(Member),
@@ -268,9 +271,10 @@ impl Driver {
                 self.calls.insert(call, PendingCall { reply, _permit: permit });
                 self.replica.handle(now, Input::Call { call, principal, request })
             }
-            CoreInput::Status { reply } => {
+            CoreInput::Status { with_state, reply } => {
+                let state = with_state.then(|| self.replica.state().clone());
                 // Whoever asked may have left.
-                let _ = reply.send(self.replica.status());
+                let _ = reply.send((self.replica.status(), state));
                 Ok(())
             }
             CoreInput::Contact(contact) => {

@@ -69,7 +69,7 @@ async fn cell_of_three(dir: &TempDir) -> Vec<Server> {
 
 async fn status(server: &Server) -> Result<StatusResponse, Status> {
     let address = server.client_address().to_string();
-    stub(&address).await.status(StatusRequest {}).await.map(tonic::Response::into_inner)
+    stub(&address).await.status(StatusRequest::default()).await.map(tonic::Response::into_inner)
 }
 
 /// Why the replica ended by itself.

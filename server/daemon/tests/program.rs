@@ -86,7 +86,7 @@ async fn a_replica_that_is_asked_to_stop_exits_with_0_and_comes_back() {
             assert!(log.read_line(&mut line).unwrap() > 0, "the log ended");
         }
         let mut stub = CellClient::connect(format!("http://{client}")).await.unwrap();
-        let status = stub.status(StatusRequest {}).await.unwrap().into_inner();
+        let status = stub.status(StatusRequest::default()).await.unwrap().into_inner();
         assert_eq!(status.master, 1);
         assert_eq!(signalled(&mut child, Signal::SIGTERM).code(), Some(0));
     }

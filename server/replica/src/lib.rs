@@ -280,8 +280,9 @@ impl Replica {
             members: self.member_statuses(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             attached: self.master.as_ref().map_or(0, Master::attached) as u64,
-            // Whoever serves the caller knows who it is.
+            // Whoever serves the caller knows who it is, and whether that wants a hash.
             principal: String::new(),
+            state_hash: None,
         }
     }
 

@@ -20,7 +20,15 @@ use survey::{Replica, Survey};
 /// Every replica is asked itself, each for at most a fifth of --timeout. Exit status 5 if none answers, or none
 /// of them is master.
 #[derive(Debug, Args)]
-pub(crate) struct Status {}
+pub(crate) struct Status {
+    /// Also have each replica hash its whole state: those that have applied the same must have the same hash. Each then
+    /// has all of --timeout to answer. Exit status 1 if two differ
+    #[arg(long)]
+    state_hash: bool,
+}
+
+/// Before the last column, in which sentences stand.
+const HASH_COLUMN: usize = 6;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -51,12 +59,16 @@ struct Stranger {
 
 impl Status {
     pub(crate) async fn run(&self, client: &Client) -> Result<u8> {
-        let survey = Survey::make(client).await?;
+        let survey = Survey::make(client, self.state_hash).await?;
+        let diverged = survey.diverged();
         let document = Document::from(survey);
         client.output.print(&document, text)?;
         if document.master.is_none() {
             let message = "no replica that answers is master; the cell serves nobody at the moment";
             return Err(Failure::error(Kind::Unreachable, message));
+        }
+        if let Some(diverged) = diverged {
+            return Err(Failure::error(Kind::Failed, diverged));
         }
         Ok(0)
     }
@@ -101,8 +113,15 @@ fn text(document: &Document) -> String {
         ("you", document.principal.clone()),
     ]);
     text.push('\n');
-    let heading = ["REPLICA", "ROLE", "CLIENTS AT", "APPLIED", "LAG", "VERSION", "STATE"];
-    text.push_str(&output::table(&heading, &[3, 4], document.replicas.iter().map(row).collect()));
+    let mut heading = vec!["REPLICA", "ROLE", "CLIENTS AT", "APPLIED", "LAG", "VERSION", "STATE"];
+    let mut rows: Vec<_> = document.replicas.iter().map(row).collect();
+    if document.replicas.iter().any(|replica| replica.state_hash.is_some()) {
+        heading.insert(HASH_COLUMN, "STATE HASH");
+        for (row, replica) in rows.iter_mut().zip(&document.replicas) {
+            row.insert(HASH_COLUMN, replica.state_hash.clone().unwrap_or_else(|| "-".to_owned()));
+        }
+    }
+    text.push_str(&output::table(&heading, &[3, 4], rows));
     if !document.strangers.is_empty() {
         text.push_str("\nAddresses given that are no replica's of this cell:\n");
         for Stranger { address, problem } in &document.strangers {

@@ -36,6 +36,8 @@ pub(super) struct Replica {
     /// So many log entries the master has and it has not; null without a master.
     pub(super) lag: Option<u64>,
     pub(super) applied: Option<u64>,
+    /// Of the state after `applied`, hexadecimal; null if it was not asked for.
+    pub(super) state_hash: Option<String>,
     pub(super) version: Option<String>,
     /// What is wrong with it, for people.
     problem: Option<String>,
@@ -46,8 +48,8 @@ type Answer = (String, Result<CellStatus>);
 
 impl Survey {
     /// Asks the given addresses, and then those that they name.
-    pub(super) async fn make(client: &Client) -> Result<Self> {
-        let mut answers = ask(client, client.cell.addresses()).await;
+    pub(super) async fn make(client: &Client, state_hash: bool) -> Result<Self> {
+        let mut answers = ask(client, client.cell.addresses(), state_hash).await;
         let known = |answers: &[Answer]| -> Vec<String> {
             let statuses = answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
             statuses.flat_map(|status| &status.members).map(|member| member.client_address.clone()).collect()
@@ -56,7 +58,7 @@ impl Survey {
         unasked.sort();
         unasked.dedup();
         unasked.retain(|address| !answers.iter().any(|(asked, _)| asked == address));
-        answers.extend(ask(client, unasked).await);
+        answers.extend(ask(client, unasked, state_hash).await);
         Self::of(answers, &client.cell.addresses(), client.wanted_cell())
     }
 
@@ -87,6 +89,21 @@ impl Survey {
             .collect();
         Ok(Self { best, replicas, strangers })
     }
+
+    /// That two replicas have applied the same and have different states, if it is so.
+    pub(super) fn diverged(&self) -> Option<String> {
+        let hashed = |replica: &&Replica| replica.state_hash.is_some();
+        let mut pairs = self.replicas.iter().filter(hashed).flat_map(|one| {
+            let others = self.replicas.iter().filter(hashed);
+            others.filter(|other| other.id > one.id).map(move |other| (one, other))
+        });
+        let (one, other) =
+            pairs.find(|(one, other)| one.applied == other.applied && one.state_hash != other.state_hash)?;
+        Some(format!(
+            "replicas {} and {} have applied the same and differ: unless their versions do, one of them must be replaced",
+            one.id, other.id
+        ))
+    }
 }
 
 impl Replica {
@@ -113,6 +130,7 @@ impl Replica {
             reachable: by_master.then_some(member.reachable || member.id == best.replica),
             lag: by_master.then(|| best.commit_index.saturating_sub(member.matched_index)),
             applied: None,
+            state_hash: None,
             version: None,
             problem: None,
         };
@@ -121,6 +139,7 @@ impl Replica {
                 replica.role = Some(role_name(own.role()));
                 replica.answers = true;
                 replica.applied = Some(own.applied_index);
+                replica.state_hash = own.state_hash.map(|hash| format!("{hash:016x}"));
                 replica.version = Some(own.version);
             }
             Some((address, Err(error))) => replica.problem = Some(reason(&address, &error)),
@@ -157,12 +176,15 @@ fn role_name(role: Role) -> &'static str {
 }
 
 /// Asks all at once, so that one that hangs holds up nothing.
-async fn ask(client: &Client, addresses: Vec<String>) -> Vec<Answer> {
+async fn ask(client: &Client, addresses: Vec<String>, state_hash: bool) -> Vec<Answer> {
     let mut asking = JoinSet::new();
     for address in addresses {
         let cell = client.cell.clone();
         asking.spawn(async move {
-            let answer = cell.status_of(&address).await;
+            let answer = match state_hash {
+                true => cell.status_with_hash_of(&address).await,
+                false => cell.status_of(&address).await,
+            };
             (address, answer.map_err(anyhow::Error::new))
         });
     }
@@ -261,6 +283,23 @@ mod tests {
         assert!(states[2].contains("refused") && states[2].contains("does not hear it"), "{states:?}");
         assert_eq!(survey.replicas[2].lag, Some(10));
         assert!(survey.strangers.is_empty(), "{:?}", survey.strangers);
+    }
+
+    #[test]
+    fn replicas_that_have_applied_the_same_and_differ_are_told() {
+        let survey = |states: [(u64, Option<u64>); 3]| {
+            let own = |(id, (applied_index, state_hash))| {
+                let role = if id == 1 { Role::Master } else { Role::Follower };
+                let status = CellStatus { applied_index, state_hash, ..status(id, role, 7) };
+                (format!("c{id}:1"), Ok(status))
+            };
+            survey((1..).zip(states).map(own).collect())
+        };
+        let diverged = survey([(9, Some(5)), (8, Some(5)), (9, Some(6))]).diverged();
+        assert!(diverged.is_some_and(|what| what.contains("replicas 1 and 3")));
+        assert_eq!(survey([(9, Some(5)), (8, Some(6)), (9, Some(5))]).diverged(), None);
+        assert_eq!(survey([(9, None), (9, None), (9, Some(5))]).diverged(), None, "not everybody says");
+        assert_eq!(survey([(9, Some(5)); 3]).replicas[2].state_hash.as_deref(), Some("0000000000000005"));
     }
 
     #[test]

@@ -6,9 +6,10 @@ use holdfast_proto::client::v1 as client;
 use holdfast_proto::client::v1::RefusalCode;
 use holdfast_proto::client::v1::cell_server::Cell;
 use holdfast_replica::{CallAnswer, CallRequest};
+use holdfast_state::State;
 use holdfast_types::Principal;
 use prost::Message as _;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::refusal::{refused, status_of};
@@ -38,6 +39,23 @@ impl Front {
         let reply = answered.await.map_err(|_| stopping())?;
         reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))
     }
+
+    /// Waits for the turn to hash the state: one caller at a time, and those who wait count as unanswered calls.
+    async fn hash_turn(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let _waits = self.calls.try_acquire().map_err(|_| overloaded("unanswered calls", CALLS_MAX))?;
+        Arc::clone(&self.hashing).acquire_owned().await.map_err(|_| stopping())
+    }
+}
+
+/// Hashes a state, and frees it if it is the last copy, on a thread for things that take long. The turn ends with it,
+/// also if the caller has left.
+async fn hash(state: State, turn: Option<OwnedSemaphorePermit>) -> Result<u64, Status> {
+    let hashed = tokio::task::spawn_blocking(move || {
+        let hash = state.hash();
+        drop((state, turn));
+        hash
+    });
+    hashed.await.map_err(|error| Status::internal(error.to_string()))
 }
 
 /// Whom a request comes from.
@@ -96,11 +114,18 @@ impl Cell for Front {
     ) -> Result<Response<client::StatusResponse>, Status> {
         let (principal, _under_way) = asker(&request)?;
         let principal = principal.to_string();
+        let with_state = request.get_ref().state_hash;
+        // Taken before the state is, so that no more than one old state is kept in memory for this.
+        let turn = if with_state { Some(self.hash_turn().await?) } else { None };
         let (reply, answered) = oneshot::channel();
-        self.core()?.send(CoreInput::Status { reply }).await.map_err(|_| stopping())?;
-        let status = answered.await.map_err(|_| stopping())?;
+        self.core()?.send(CoreInput::Status { with_state, reply }).await.map_err(|_| stopping())?;
+        let (status, state) = answered.await.map_err(|_| stopping())?;
+        let state_hash = match state {
+            Some(state) => Some(hash(state, turn).await?),
+            None => None,
+        };
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(Response::new(client::StatusResponse { version, principal, ..status }))
+        Ok(Response::new(client::StatusResponse { version, principal, state_hash, ..status }))
     }
 
     async fn get_contents(

@@ -75,6 +75,8 @@ pub(crate) struct Front {
     connections: Arc<AtomicU64>,
     streams: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    /// Of one: whoever has it may have the state hashed.
+    hashing: Arc<Semaphore>,
     burden: Burden,
     /// Shared by what is on its way to all clients.
     unread: Arc<Budget>,
@@ -90,6 +92,7 @@ impl Front {
             connections: Arc::new(AtomicU64::new(1)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            hashing: Arc::new(Semaphore::new(1)),
             burden: Burden::new(),
             unread: Budget::new(UNREAD_BYTES_MAX),
             logger,

@@ -197,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_whose_session_waits_for_the_core_makes_room_for_nobody() {
         let (core, mut inputs) = mpsc::channel(1);
-        core.try_send(CoreInput::Status { reply: oneshot::channel().0 }).unwrap();
+        core.try_send(CoreInput::Status { with_state: false, reply: oneshot::channel().0 }).unwrap();
         let (_phase, phases) = watch::channel(Phase::Serving(core));
         let book = Arc::new(PeerBook::new(Default::default(), None, None));
         let front = Front::new(phases, Arc::new(Greeter(book)), Lines::default().logger());

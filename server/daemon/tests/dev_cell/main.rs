@@ -23,7 +23,7 @@ fn logger() -> Logger {
 }
 
 async fn status(address: &str) -> Result<StatusResponse, Status> {
-    stub(address).await.status(StatusRequest {}).await.map(tonic::Response::into_inner)
+    stub(address).await.status(StatusRequest::default()).await.map(tonic::Response::into_inner)
 }
 
 /// Writes by name at whichever replica is master.

@@ -108,7 +108,7 @@ impl Certs {
 
 /// Who the replica says that the caller is; or why it does not.
 async fn status(channel: tonic::transport::Channel) -> Result<String, String> {
-    let answer = CellClient::new(channel).status(StatusRequest {}).await;
+    let answer = CellClient::new(channel).status(StatusRequest::default()).await;
     answer.map(|answer| answer.into_inner().principal).map_err(|status| causes(&status))
 }
 
@@ -163,7 +163,7 @@ async fn a_client_is_whom_its_certificate_names_and_whoever_has_none_or_a_wrong_
     assert!(unknown.contains("UnknownCA"), "the client is not trusted: {unknown}");
 
     let plain = match CellClient::connect(format!("http://{address}")).await {
-        Ok(mut stub) => causes(&stub.status(StatusRequest {}).await.unwrap_err()),
+        Ok(mut stub) => causes(&stub.status(StatusRequest::default()).await.unwrap_err()),
         Err(error) => causes(&error),
     };
     assert!(plain.contains("this replica speaks TLS only"), "{plain}");
