@@ -14,6 +14,8 @@ mod time;
 pub use fence::{Admitted, Fence, FenceError, FenceTextError};
 pub use ids::{ConnectionId, HandleId, ReplicaId, RequestNumber, Revision, SessionId, Term};
 pub use path::{CELL_LOCAL, NameLimits, NodePath, PathError, check_cell_name};
+#[cfg(holdfast_planted)]
+pub use planted::plant_everywhere;
 pub use planted::{Planted, is_planted, plant};
 pub use principal::{Principal, PrincipalError};
 pub use sequencer::{Mode, Sequencer, SequencerError};

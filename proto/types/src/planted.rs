@@ -2,7 +2,8 @@
 //!
 //! Owns the list of the faults and the switch. In every ordinary build `planted!(Name)` is the constant `false`, and
 //! what it guards is not even compiled in. Only with `RUSTFLAGS="--cfg holdfast_planted"` does it ask which fault the
-//! thread has chosen. Invariant: without that flag no fault can be chosen, whoever asks.
+//! thread has chosen (the simulator: one thread is one world), or the process (the torture rig: whose parts are told by
+//! their environment). Invariant: without that flag no fault can be chosen, whoever asks.
 //!
 //! To plant another: add it to `list`, and guard the wrong behaviour with the macro where the right one is.
 
@@ -33,11 +34,15 @@ thread_local! {
     static CHOSEN: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
 }
 
+/// The fault that the machines of all threads have. A process has it from its beginning.
+#[cfg(holdfast_planted)]
+static EVERYWHERE: std::sync::OnceLock<Planted> = std::sync::OnceLock::new();
+
 /// Whether the machines of this thread have this fault.
 #[cfg(holdfast_planted)]
 #[must_use]
 pub fn is_planted(fault: Planted) -> bool {
-    CHOSEN.get() == Some(fault)
+    CHOSEN.get().as_ref().or_else(|| EVERYWHERE.get()) == Some(&fault)
 }
 
 /// Whether the machines of this thread have this fault: never, in a build like this one.
@@ -53,6 +58,13 @@ pub fn plant(fault: Option<Planted>) -> bool {
     #[cfg(holdfast_planted)]
     CHOSEN.set(fault);
     fault.is_none() || Planted::POSSIBLE
+}
+
+/// From now on the machines of all threads have this fault, those excepted that have chosen another. Only the first
+/// call counts. There is no such function in an ordinary build.
+#[cfg(holdfast_planted)]
+pub fn plant_everywhere(fault: Planted) {
+    let _ = EVERYWHERE.set(fault);
 }
 
 /// `planted!(Name)`: whether the fault [`Planted::Name`](crate::Planted) is planted. A constant `false` unless the

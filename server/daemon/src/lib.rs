@@ -10,6 +10,7 @@
 //! - `tls`: who is at the other end of a connection; [`certs`]: certificates for development
 //! - `listen`, `accept`, `guests`, `socket`, `descriptors`: connections from their listener to gRPC; `tcp`: how they are
 //!   set up
+//! - `planted`: faults on purpose, in builds for that only
 //! - [`config`], [`logging`], `signals`, `clock`: what a process needs besides
 //!
 //! Never here: a decision. Who holds a lock, who is master and what is durable enough is decided in the crates
@@ -31,6 +32,8 @@ mod listen;
 pub mod logging;
 mod outbox;
 mod peers;
+#[cfg(holdfast_planted)]
+pub mod planted;
 pub mod server;
 mod signals;
 mod socket;

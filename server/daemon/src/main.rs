@@ -132,7 +132,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn run(flags: &ConfigFlags) -> anyhow::Result<()> {
-    let config = Config::load(flags, std::env::vars_os())?;
+    let variables = std::env::vars_os();
+    #[cfg(holdfast_planted)]
+    let variables = holdfast_server::planted::take(variables)?;
+    let config = Config::load(flags, variables)?;
     let (logger, _guard) = logging::start(config.log_format, config.log_level);
     Ok(run_replica_blocking(config, logger)?)
 }
