@@ -86,7 +86,6 @@ mod lock;
 mod options;
 mod session;
 mod streams;
-mod tcp;
 mod timer;
 mod tls;
 mod unary;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use holdfast_io::tcp;
 use holdfast_types::Duration;
 use slog::{Logger, debug, warn};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -22,7 +23,6 @@ use tokio::time::Instant;
 
 use crate::guests::{Full, Guests, Places, Seat};
 use crate::socket::{Socket, Stream};
-use crate::tcp;
 use crate::tls::{Presented, Side, Tls};
 
 /// How long to wait when nothing can be accepted, such as for want of file descriptors.

@@ -38,7 +38,6 @@ pub mod server;
 mod signals;
 mod socket;
 pub mod storage;
-mod tcp;
 mod tls;
 
 pub use founding::FoundingError;

@@ -7,7 +7,7 @@
 use super::Credentials;
 use super::explain;
 use crate::heard::Heard;
-use crate::tcp;
+use holdfast_io::tcp;
 use hyper_util::rt::TokioIo;
 use std::io;
 use std::pin::Pin;

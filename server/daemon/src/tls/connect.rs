@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use holdfast_io::tcp;
 use holdfast_types::ReplicaId;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -17,7 +18,6 @@ use hyper_util::rt::TokioIo;
 use tokio_rustls::client::TlsStream;
 
 use super::{Presented, Tls, explain};
-use crate::tcp;
 
 impl Tls {
     /// The client's side of a handshake with the replica `id`; if it fails, why.

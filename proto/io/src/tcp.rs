@@ -1,12 +1,13 @@
 //! TCP that gets over lost packets soon: how connections are made, and how they are set up.
 //!
 //! TCP's own patience is made for bulk: a lost SYN is sent again after a second, and a packet that is lost over and
-//! over after 0.2, 0.4, 0.8, 1.6 s and so on. A lease cannot wait for that. Never decides where to connect.
+//! over after 0.2, 0.4, 0.8, 1.6 s and so on. Elections and leases cannot wait for that. Never decides where to connect.
+
+use std::io;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use std::io;
-use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// An attempt to connect that has come to nothing after this gets another one beside it: longer than the way around
@@ -20,7 +21,11 @@ const ATTEMPTS_MAX: usize = 6;
 const UNSENT_BYTES_MAX: u32 = 256 << 10;
 
 /// Connects to `host:port`. Dropping the future gives all attempts up.
-pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
+///
+/// # Errors
+///
+/// What the first attempt that ended was told.
+pub async fn connect(address: &str) -> io::Result<TcpStream> {
     let mut attempts = FuturesUnordered::new();
     attempts.push(TcpStream::connect(address));
     let stream = loop {
@@ -32,15 +37,21 @@ pub(crate) async fn connect(address: &str) -> io::Result<TcpStream> {
             }
         }
     };
-    stream.set_nodelay(true)?;
+    set_up(&stream);
+    Ok(stream)
+}
+
+/// Sets a connection up. One that died since is noticed soon enough, and a system that does not know an option does
+/// without.
+pub fn set_up(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
     // A stream with little on its way is sent again after the same time each time, and not after twice the last. It is
-    // the other end's to do the same. A system that does not know the option does without.
+    // the other end's to do the same.
     #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(&stream).set_tcp_thin_linear_timeouts(true);
+    let _ = socket2::SockRef::from(stream).set_tcp_thin_linear_timeouts(true);
     // What HTTP/2 still has, it can put in order: a ping, or a short frame of another stream, goes before a long one.
     #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-    Ok(stream)
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
 }
 
 #[cfg(test)]
