@@ -3,6 +3,7 @@
 //! The invariant: a set of files is used whole or not at all, so a certificate never meets another one's key.
 
 use super::{Source, Tls, TlsError};
+use holdfast_io::small_file;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
@@ -121,7 +122,7 @@ impl Source {
     fn read(&self, what: &'static str) -> Result<Vec<u8>, TlsError> {
         match self {
             Self::Pem(pem) => Ok(pem.clone()),
-            Self::File(path) => std::fs::read(path).map_err(|error| TlsError::Unreadable {
+            Self::File(path) => small_file::read(path).map_err(|error| TlsError::Unreadable {
                 what,
                 path: path.display().to_string(),
                 message: error.to_string(),
@@ -191,6 +192,8 @@ mod tests {
         assert!(of(Tls::new().ca("nothing")).contains("no PEM certificate"));
         let missing = of(Tls::new().ca_file("/nonexistent/ca.pem"));
         assert!(missing.contains("CA certificate") && missing.contains("/nonexistent/ca.pem"), "{missing}");
+        #[cfg(target_os = "linux")]
+        assert!(of(Tls::new().ca_file("/dev/zero")).contains("more than 1 MiB"));
         let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (ca, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
         let no_key = of(Tls::new().ca(ca.clone()).identity(ca.clone(), ca.clone()));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+use holdfast_io::small_file;
 use toml::Value;
 
 use super::flags::{ConfigFlags, KEYS};
@@ -63,7 +64,7 @@ impl Sources {
     }
 
     fn read_file(file: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file)
+        let text = small_file::read_to_string(file)
             .map_err(|source| ConfigError::Unreadable { path: file.to_owned(), source })?;
         let table: toml::Table = toml::from_str(&text).map_err(|error| ConfigError::Malformed {
             path: file.to_owned(),

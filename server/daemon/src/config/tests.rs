@@ -231,6 +231,14 @@ fn a_file_that_is_no_toml_is_refused_with_the_place() {
 }
 
 #[test]
+fn a_file_that_is_far_too_long_is_not_read_to_its_end() {
+    let longest = 1 << 20;
+    let file = format!("{FILE}\n{}", "#".repeat(longest - FILE.len() - 1));
+    load(&file, &[], &[]).unwrap();
+    assert_wrong(load(&format!("{file}#"), &[], &[]), &["cannot read", "holdfastd.toml", "more than 1 MiB"]);
+}
+
+#[test]
 fn each_wrong_value_says_where_it_is_what_is_wrong_and_what_would_be_right() {
     let wrong: [(&str, &str, &[&str]); 21] = [
         ("cell", "\"Dev\"", &["key cell", "not well-formed", "a-z"]),

@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use holdfast_io::small_file;
 use rustls::client::Resumption;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::CryptoProvider;
@@ -67,7 +68,7 @@ impl Contents {
     /// Reads the files. Blocks.
     pub(super) fn read(files: &TlsConfig) -> Result<Self, TlsError> {
         let read = |key, path: &Path| {
-            std::fs::read(path).map_err(|source| TlsError::Unreadable {
+            small_file::read(path).map_err(|source| TlsError::Unreadable {
                 key,
                 path: path.display().to_string(),
                 source,

@@ -64,7 +64,7 @@ fn what_the_program_makes_it_can_use() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_pem_is_named_with_its_key() {
+fn a_file_that_is_missing_or_too_long_or_no_pem_is_named_with_its_key() {
     let dir = certificates();
     for (name, key) in [("replica-1.pem", "certificate"), ("replica-1-key.pem", "key"), ("ca.pem", "ca")] {
         let path = dir.path().join(name);
@@ -72,6 +72,9 @@ fn a_file_that_is_missing_or_no_pem_is_named_with_its_key() {
         fs::write(&path, "nonsense").unwrap();
         let why = refused(&config(dir.path()));
         assert!(why.contains(name) && why.contains(&format!("`tls.{key}`")) && why.contains("PEM"), "{why}");
+        fs::write(&path, vec![b'\n'; (1 << 20) + 1]).unwrap();
+        let why = refused(&config(dir.path()));
+        assert!(why.contains(name) && why.contains("more than 1 MiB"), "{why}");
         fs::remove_file(&path).unwrap();
         let why = refused(&config(dir.path()));
         assert!(
