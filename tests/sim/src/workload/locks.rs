@@ -2,9 +2,10 @@
 //! under it, and gives it back in one of several ways.
 
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{self as wire, EventKind, HandleEvent, LockMode, outcome};
+use holdfast_proto::client::v1::{self as wire, EventKind, HandleEvent, LockMode};
 use holdfast_session::Token;
 
+use super::stage::{Stage, Step};
 use super::{Action, App, CallResult};
 use crate::rng::Rng;
 
@@ -21,21 +22,6 @@ pub struct Locks {
     /// A lock that is not needed is kept until somebody asks for it.
     keeps: bool,
     stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    OpeningDirectory(Token),
-    Opening(Token),
-    /// The handle is open and wants nothing.
-    Idle(u64),
-    Acquiring(u64, Token, LockMode),
-    Holding(u64),
-    /// The lock is being given back, or the handle closed.
-    Leaving(u64, Token),
-    Closing(Token),
-    /// Before the start, and after all.
-    Rest,
 }
 
 impl Locks {
@@ -72,34 +58,29 @@ impl Locks {
     }
 
     pub(super) fn completed(&mut self, app: &mut App<'_>, token: Token, result: &CallResult) {
-        match (self.stage, result) {
-            (Stage::OpeningDirectory(awaited), Ok(_)) if awaited == token => {
+        match self.stage.step(token, result) {
+            Some(Step::Directory) => {
                 let events = if self.keeps { vec![EventKind::ConflictingRequest.into()] } else { Vec::new() };
                 let file = app.file(&self.path, self.lock_delay_ms);
                 self.stage =
                     Stage::Opening(app.call(Operation::Open(Box::new(wire::Open { events, ..file }))));
             }
-            (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
+            Some(Step::Opened(handle)) => {
                 if self.keeps {
-                    app.act(Action::KeepLocks(completion.handle.0));
+                    app.act(Action::KeepLocks(handle));
                 }
-                self.idle(app, completion.handle.0);
+                self.idle(app, handle);
             }
-            (Stage::Acquiring(handle, awaited, mode), Ok(completion)) if awaited == token => {
-                if let outcome::Result::Granted(granted) = &completion.result {
-                    self.hold(app, handle, mode, granted.lock_generation);
-                }
-            }
-            // Somebody else has it, or an earlier call that was withdrawn still has a say.
-            (Stage::Acquiring(handle, awaited, _), Err(_)) if awaited == token => self.idle(app, handle),
-            (Stage::Leaving(handle, awaited), _) if awaited == token => self.idle(app, handle),
-            (Stage::Closing(awaited), _) if awaited == token => {
+            Some(Step::Granted { handle, mode, generation }) => self.hold(app, handle, mode, generation),
+            // Not granted: somebody else has it, or an earlier call that was withdrawn still has a say.
+            Some(Step::NotGranted(handle, _) | Step::Left(handle)) => self.idle(app, handle),
+            Some(Step::Closed) => {
                 self.stage = Stage::Rest;
                 if !app.draining {
                     self.start(app);
                 }
             }
-            _ => {}
+            None => {}
         }
     }
 
@@ -125,9 +106,7 @@ impl Locks {
     fn acquire(&mut self, app: &mut App<'_>, handle: u64) {
         let mode = if app.rng.per_mille(600) { LockMode::Exclusive } else { LockMode::Shared };
         let try_only = app.rng.per_mille(200);
-        let operation = Operation::Acquire(wire::Acquire { handle, mode: mode.into(), try_only });
-        let token = app.call(operation);
-        self.stage = Stage::Acquiring(handle, token, mode);
+        self.stage = Stage::acquire(app, handle, mode, try_only);
         if app.rng.per_mille(300) {
             app.wake_within(0, 2_000);
         } else {
@@ -160,33 +139,19 @@ impl Locks {
         }
         app.act(Action::Unguard);
         match app.rng.below(10) {
-            0 if !app.draining => {
-                self.stage = Stage::Rest;
-                app.act(Action::Close);
-            }
-            1 | 2 => self.close(app, handle),
-            _ => {
-                let token = app.call(Operation::Release(wire::Release { handle }));
-                self.stage = Stage::Leaving(handle, token);
-            }
+            0 if !app.draining => self.stage = Stage::end(app, Action::Close),
+            1 | 2 => self.stage = Stage::close(app, handle),
+            _ => self.stage = Stage::release(app, handle),
         }
     }
 
     /// The run is to end. Whoever keeps its lock goes on keeping it: those who wait for it must get it all the same.
     fn finish(&mut self, app: &mut App<'_>, handle: u64) {
-        if self.keeps {
-            self.stage = Stage::Rest;
-        } else {
-            self.close(app, handle);
-        }
+        self.stage = if self.keeps { Stage::Rest } else { Stage::close(app, handle) };
     }
 
     /// The library may still hold the lock, although the application does not.
     pub(super) fn may_keep_lock(&self) -> bool {
         self.keeps && self.stage == Stage::Rest
-    }
-
-    fn close(&mut self, app: &mut App<'_>, handle: u64) {
-        self.stage = Stage::Closing(app.close_handle(handle));
     }
 }

@@ -16,6 +16,7 @@ mod locks;
 mod queue;
 mod reader;
 mod registry;
+mod stage;
 mod theme;
 mod tree;
 mod watcher;

@@ -2,9 +2,10 @@
 //! lock, out of patience, by closing the handle, by ending the session, by dying.
 
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_proto::client::v1::{self as wire, LockMode, RefusalCode, outcome};
+use holdfast_proto::client::v1::{self as wire, LockMode, RefusalCode};
 use holdfast_session::{CallError, Token};
 
+use super::stage::{Stage, Step};
 use super::{Action, App, CallResult};
 use crate::rng::Rng;
 
@@ -21,19 +22,6 @@ pub struct Queue {
     /// How long it is waited for at the most.
     patience_ms_max: u64,
     stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    OpeningDirectory(Token),
-    Opening(Token),
-    Idle(u64),
-    Waiting(u64, Token, LockMode),
-    Holding(u64),
-    Leaving(u64, Token),
-    Closing(Token),
-    /// Before the start, and after all.
-    Rest,
 }
 
 impl Queue {
@@ -53,50 +41,43 @@ impl Queue {
 
     pub(super) fn wake(&mut self, app: &mut App<'_>) {
         match self.stage {
-            Stage::Idle(handle) if app.draining => self.close(app, handle),
+            Stage::Idle(handle) if app.draining => self.stage = Stage::close(app, handle),
             Stage::Idle(handle) => self.wait(app, handle),
             // While draining the queue must come to an end by itself.
-            Stage::Waiting(handle, token, _) if !app.draining => self.lose_patience(app, handle, token),
+            Stage::Acquiring(handle, token, _) if !app.draining => self.lose_patience(app, handle, token),
             Stage::Holding(handle) => self.leave(app, handle),
             _ => {}
         }
     }
 
     pub(super) fn completed(&mut self, app: &mut App<'_>, token: Token, result: &CallResult) {
-        match (self.stage, result) {
-            (Stage::OpeningDirectory(awaited), Ok(_)) if awaited == token => {
+        match self.stage.step(token, result) {
+            Some(Step::Directory) => {
                 self.stage = Stage::Opening(app.open_file(&self.path.clone(), self.lock_delay_ms));
             }
-            (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
-                self.idle(app, completion.handle.0);
-            }
-            (Stage::Waiting(handle, awaited, mode), Ok(completion)) if awaited == token => {
-                if let outcome::Result::Granted(granted) = &completion.result {
-                    self.hold(app, handle, mode, granted.lock_generation);
-                }
-            }
+            Some(Step::Opened(handle) | Step::Left(handle)) => self.idle(app, handle),
+            Some(Step::Granted { handle, mode, generation }) => self.hold(app, handle, mode, generation),
             // The lock could not be had at once; or somebody deleted the node just before.
-            (Stage::Waiting(handle, awaited, _), Err(error)) if awaited == token => match error {
+            Some(Step::NotGranted(handle, error)) => match error {
                 CallError::Refused(refusal) if refusal.code() == RefusalCode::NodeGone => {
-                    self.close(app, handle)
+                    self.stage = Stage::close(app, handle);
                 }
                 _ => self.idle(app, handle),
             },
-            (Stage::Leaving(handle, awaited), _) if awaited == token => self.idle(app, handle),
-            (Stage::Closing(awaited), _) if awaited == token => {
+            Some(Step::Closed) => {
                 self.stage = Stage::Rest;
                 if !app.draining {
                     self.start(app);
                 }
             }
-            _ => {}
+            None => {}
         }
     }
 
     fn wait(&mut self, app: &mut App<'_>, handle: u64) {
         let mode = if app.rng.per_mille(500) { LockMode::Exclusive } else { LockMode::Shared };
-        let acquire = wire::Acquire { handle, mode: mode.into(), try_only: app.rng.per_mille(50) };
-        self.stage = Stage::Waiting(handle, app.call(Operation::Acquire(acquire)), mode);
+        let try_only = app.rng.per_mille(50);
+        self.stage = Stage::acquire(app, handle, mode, try_only);
         app.wake_within(0, self.patience_ms_max);
     }
 
@@ -107,15 +88,9 @@ impl Queue {
                 app.call(Operation::Delete(wire::Delete { handle }));
                 app.wake_within(0, self.patience_ms_max);
             }
-            6..9 => self.close(app, handle),
-            9 => {
-                self.stage = Stage::Rest;
-                app.act(Action::Close);
-            }
-            10 => {
-                self.stage = Stage::Rest;
-                app.act(Action::Die);
-            }
+            6..9 => self.stage = Stage::close(app, handle),
+            9 => self.stage = Stage::end(app, Action::Close),
+            10 => self.stage = Stage::end(app, Action::Die),
             _ => {
                 app.act(Action::Cancel(token));
                 self.idle(app, handle);
@@ -135,32 +110,19 @@ impl Queue {
     fn leave(&mut self, app: &mut App<'_>, handle: u64) {
         app.act(Action::Unguard);
         match app.rng.below(20) {
-            0 if !app.draining => {
-                self.stage = Stage::Rest;
-                app.act(Action::Die);
-            }
-            1 if !app.draining => {
-                self.stage = Stage::Rest;
-                app.act(Action::Close);
-            }
-            2 | 3 => self.close(app, handle),
-            _ => {
-                let token = app.call(Operation::Release(wire::Release { handle }));
-                self.stage = Stage::Leaving(handle, token);
-            }
+            0 if !app.draining => self.stage = Stage::end(app, Action::Die),
+            1 if !app.draining => self.stage = Stage::end(app, Action::Close),
+            2 | 3 => self.stage = Stage::close(app, handle),
+            _ => self.stage = Stage::release(app, handle),
         }
     }
 
     fn idle(&mut self, app: &mut App<'_>, handle: u64) {
         self.stage = Stage::Idle(handle);
         if app.draining {
-            self.close(app, handle);
+            self.stage = Stage::close(app, handle);
         } else {
             app.wake_within(0, 40);
         }
-    }
-
-    fn close(&mut self, app: &mut App<'_>, handle: u64) {
-        self.stage = Stage::Closing(app.close_handle(handle));
     }
 }
