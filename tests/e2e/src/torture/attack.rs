@@ -4,18 +4,23 @@
 //! client has one fault of its process or connections at a time; what is planned for one that is taken is left out.
 
 mod alone;
+mod pairs;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use holdfast::WriteOptions;
 use holdfast_sim::{Invariant, Violation};
 use nix::sys::signal::Signal;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cell::Cell;
+use super::client::RARELY;
 use super::clock;
 use super::crowd::Crowd;
 use super::net::Net;
+use super::run::rarely;
 use super::schedule::{Fault, Kind};
 use super::troubles::Troubles;
 
@@ -40,6 +45,9 @@ pub struct Field {
     pub violations: Vec<Violation>,
     active: Vec<Active>,
     began: Instant,
+    /// Changes of files that the rig itself makes, and how many it has begun.
+    changes: JoinSet<()>,
+    changes_begun: u32,
 }
 
 /// A fault that goes on.
@@ -66,7 +74,8 @@ impl Field {
     #[must_use]
     pub fn new(net: Net, cell: Cell, crowd: Crowd) -> Self {
         let (troubles, violations, active) = (Troubles::default(), Vec::new(), Vec::new());
-        Self { net, cell, crowd, troubles, violations, active, began: Instant::now() }
+        let (began, changes) = (Instant::now(), JoinSet::new());
+        Self { net, cell, crowd, troubles, violations, active, began, changes, changes_begun: 0 }
     }
 
     /// Does all that was planned, until `length` is over.
@@ -78,6 +87,11 @@ impl Field {
         self.began = Instant::now();
         for fault in faults {
             self.pass(self.began + fault.at).await?;
+            if !self.violations.is_empty() {
+                self.say("something is wrong, so that the attack ends here");
+                return Ok(());
+            }
+            self.change_a_file();
             if fault.kind.is_alone() {
                 self.heal().await?;
                 alone::perform(self, fault).await?;
@@ -86,6 +100,26 @@ impl Field {
             }
         }
         self.pass(self.began + length).await
+    }
+
+    /// Changes a file that nobody else changes, while a fault begins: the last change of it, for whoever watches it. As
+    /// often as it takes, but no longer than the cell may take to heal.
+    fn change_a_file(&mut self) {
+        let (admin, path) = (self.cell.admin().clone(), rarely(self.changes_begun % RARELY));
+        self.changes_begun += 1;
+        self.changes.spawn(async move {
+            let deadline = Instant::now() + HEALS;
+            while admin.set_contents(&path, "changed", WriteOptions::new()).await.is_err()
+                && Instant::now() < deadline
+            {
+                sleep(LOOK_EVERY).await;
+            }
+        });
+    }
+
+    /// Waits until nothing more is changed.
+    pub async fn await_changes(&mut self) {
+        while self.changes.join_next().await.is_some() {}
     }
 
     /// Lets time pass, in which faults come to their ends.
@@ -143,6 +177,7 @@ impl Field {
         };
         let whom = match target {
             Target::Everybody => "all".to_owned(),
+            Target::Replica(id) if fault.kind == Kind::SplitMaster => self.split_name(id, fault.draw),
             Target::Replica(id) => format!("replica {id}"),
             Target::Client(place) => self.crowd.name(place).to_owned(),
         };
@@ -190,6 +225,7 @@ impl Field {
             Kind::KillMaster
             | Kind::PauseMaster
             | Kind::IsolateMaster
+            | Kind::SplitMaster
             | Kind::DeafMaster
             | Kind::MuteMaster => {
                 let master = self.cell.master(&self.net).await?;
@@ -208,6 +244,20 @@ impl Field {
                 free.get(place).copied().map(Target::Replica)
             }
         }
+    }
+
+    /// The clients that are on the master's side of a split: one of them at least, and not all.
+    fn split(&self, draw: u64) -> Vec<usize> {
+        let count = self.crowd.len();
+        let with = 1 + usize::try_from(draw >> 8).unwrap_or(0) % (count / 2).max(1);
+        let first = usize::try_from(draw & 255).unwrap_or(0);
+        (0..with).map(|number| (first + number) % count.max(1)).collect()
+    }
+
+    /// The master, and who is on its side, in words.
+    fn split_name(&self, master: u64, draw: u64) -> String {
+        let with: Vec<&str> = self.split(draw).into_iter().map(|place| self.crowd.name(place)).collect();
+        format!("replica {master} with {}", with.join(" "))
     }
 
     async fn kill(&mut self, id: u64) -> anyhow::Result<()> {
@@ -248,6 +298,12 @@ impl Field {
                 (Kind::Isolate | Kind::IsolateMaster, Target::Replica(id)) => {
                     at(id).into_iter().for_each(|host| self.net.isolate(host));
                 }
+                (Kind::SplitMaster, Target::Replica(id)) => {
+                    let with: Vec<_> = self.split(*draw).into_iter().map(|place| others[place]).collect();
+                    let Some(master) = at(id) else { continue };
+                    let inside: Vec<_> = with.into_iter().chain([master]).collect();
+                    split(&mut self.net, &inside, &everybody.collect::<Vec<_>>());
+                }
                 (Kind::DeafMaster | Kind::MuteMaster, Target::Replica(id)) => {
                     let Some(master) = at(id) else { continue };
                     for other in everybody.filter(|other| *other != master) {
@@ -281,6 +337,15 @@ impl Active {
         match self.target {
             Target::Replica(id) => Some(id),
             _ => None,
+        }
+    }
+}
+
+/// Some and all others hear nothing of each other.
+fn split(net: &mut Net, inside: &[super::net::Host], everybody: &[super::net::Host]) {
+    for one in inside {
+        for other in everybody.iter().filter(|other| !inside.contains(other)) {
+            net.cut(*one, *other);
         }
     }
 }

@@ -31,6 +31,9 @@ const PEER_PORT_INSIDE: u16 = 7202;
 /// So long a replica may take to answer a question about its state.
 const STATUS_WAIT: Duration = Duration::from_secs(1);
 
+/// And so long about a hash of all its state, which is small here.
+const HASH_WAIT: Duration = Duration::from_secs(5);
+
 /// The flags that all replicas of a run have. Much goes through snapshots, so that they matter.
 const FLAGS: [&str; 4] =
     ["--lease-floor-ms=1000", "--snapshot-every-bytes=256KiB", "--log-tail-bytes=64KiB", "--log-format=text"];
@@ -137,27 +140,31 @@ impl Cell {
         Ok(())
     }
 
-    /// Waits until all replicas have applied the same, and says what they say of it.
+    /// Waits until all replicas have applied the same entries, and says what state that has left them in, by a hash of
+    /// all of it: each state once, and with it who has it. There should be one.
     ///
     /// # Errors
     ///
     /// If that takes longer than `limit`, with what they said last.
-    pub async fn agreed(&self, net: &Net, limit: Duration) -> anyhow::Result<String> {
+    pub async fn agreed(&self, net: &Net, limit: Duration) -> anyhow::Result<Vec<String>> {
         let mut last = String::new();
-        let told = until(limit, "all replicas agree", async || {
-            let mut states = Vec::new();
-            for id in self.replicas.keys() {
-                states.push(self.status(net, *id).await.map(|status| {
-                    let CellStatus { applied_index, revision, sessions, nodes, .. } = status;
-                    format!("entry {applied_index}, revision {revision}, {sessions} sessions, {nodes} nodes")
-                }));
+        let statuses = until(limit, "all replicas have applied the same", async || {
+            let mut statuses = Vec::new();
+            for replica in self.replicas.values() {
+                let address = replica.client_address(net);
+                let asked = timeout(HASH_WAIT, self.admin.status_with_hash_of(&address)).await;
+                statuses.push(asked.ok().and_then(Result::ok));
             }
-            last = format!("{states:?}");
-            let first = states.first().cloned().flatten();
-            first.filter(|first| states.iter().all(|state| state.as_ref() == Some(first)))
+            let told = |status: &CellStatus| (status.replica, status.applied_index, status.state_hash);
+            last =
+                format!("{:?}", statuses.iter().map(|status| status.as_ref().map(told)).collect::<Vec<_>>());
+            let statuses: Vec<CellStatus> = statuses.into_iter().collect::<Option<_>>()?;
+            let same = statuses.iter().all(|status| status.applied_index == statuses[0].applied_index);
+            same.then_some(statuses)
         })
-        .await;
-        told.map_err(|error| error.context(last))
+        .await
+        .map_err(|error| error.context(last))?;
+        Ok(distinct(&statuses))
     }
 
     /// Replicas that have ended although nobody wanted them to, and how. Each is named once, and is not running then.
@@ -219,6 +226,20 @@ impl Cell {
         self.replicas.remove(&gone);
         Ok(id)
     }
+}
+
+/// The states that replicas are in which have applied the same: what each is, and who is in it.
+fn distinct(statuses: &[CellStatus]) -> Vec<String> {
+    let mut states: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for status in statuses {
+        let CellStatus { applied_index, revision, sessions, nodes, .. } = status;
+        let hash = status.state_hash.map_or_else(|| "none".to_owned(), |hash| format!("{hash:016x}"));
+        let state = format!(
+            "entry {applied_index}, revision {revision}, {sessions} sessions, {nodes} nodes, state hash {hash}"
+        );
+        states.entry(state).or_default().push(status.replica);
+    }
+    states.into_iter().map(|(state, replicas)| format!("{state} (replicas {replicas:?})")).collect()
 }
 
 impl Replica {
@@ -344,5 +365,23 @@ pub async fn until<T>(
         }
         ensure!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_that_have_applied_the_same_and_differ_are_told_apart() {
+        let status = |replica, hash| CellStatus {
+            replica,
+            applied_index: 9,
+            state_hash: Some(hash),
+            ..CellStatus::default()
+        };
+        assert_eq!(distinct(&[status(1, 5), status(2, 5), status(3, 5)]).len(), 1);
+        let apart = distinct(&[status(1, 5), status(2, 6), status(3, 5)]);
+        assert!(apart.len() == 2 && apart[0].ends_with("(replicas [1, 3])"), "{apart:?}");
     }
 }

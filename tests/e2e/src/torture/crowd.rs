@@ -169,6 +169,16 @@ impl Crowd {
         Ok(bad)
     }
 
+    /// What the clients that are there have written down so far.
+    ///
+    /// # Errors
+    ///
+    /// If a history cannot be read.
+    pub fn histories_of_present(&self) -> anyhow::Result<Vec<History>> {
+        let present = self.seats.iter().filter(|seat| seat.part.is_some());
+        present.map(|seat| History::read(&seat.orders.history)).collect()
+    }
+
     /// What all clients that ever were have written down.
     ///
     /// # Errors

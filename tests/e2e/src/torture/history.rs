@@ -104,6 +104,17 @@ pub enum Event {
         /// The grant's generation.
         generation: u64,
     },
+    /// It has asked whether the sequencer of a lock that it had is valid.
+    Checked {
+        /// Of which node.
+        path: String,
+        /// The grant's generation.
+        generation: u64,
+        /// When it began to ask.
+        began: u64,
+        /// The answer.
+        valid: bool,
+    },
     /// It watches a file from now on.
     Watches {
         /// Which.
@@ -116,6 +127,13 @@ pub enum Event {
         /// Which.
         path: String,
         /// The newest generation.
+        generation: u64,
+    },
+    /// The rig has found at the end that a file which it changes itself is at this generation.
+    Changed {
+        /// Which.
+        path: String,
+        /// The generation.
         generation: u64,
     },
     /// It is registered: it has made an ephemeral file.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::Context;
+use holdfast_types::Planted;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
@@ -27,6 +28,32 @@ pub const REPLICA: &str = "holdfastd";
 pub const CLIENT: &str = "holdfast-torture-client";
 /// The name of the program when it is a crowd of clients.
 pub const CROWD: &str = "holdfast-torture-crowd";
+
+/// The variable that names the fault which all parts are to have, in a build that can plant faults.
+const PLANTED: &str = "HOLDFAST_PLANTED";
+
+/// How the program is built and run so that it can plant faults. The directory keeps the two builds apart.
+const PLANTED_BUILD: &str = "RUSTFLAGS='--cfg holdfast_planted' cargo run --release -p holdfast-e2e --bin holdfast-torture \
+                             --target-dir target/planted";
+
+/// Whether the parts can have the fault that the environment names, if it names one.
+///
+/// # Errors
+///
+/// If not: then nothing that is found would mean anything.
+pub fn check_planted() -> Result<(), String> {
+    let Some(name) = std::env::var_os(PLANTED) else { return Ok(()) };
+    let known = name.to_str().and_then(Planted::named);
+    let fault = known.ok_or_else(|| format!("{PLANTED}: there is no fault {name:?}"))?;
+    if !Planted::POSSIBLE {
+        return Err(format!(
+            "this build cannot plant faults: {PLANTED}={} {PLANTED_BUILD} -- ...",
+            fault.name()
+        ));
+    }
+    println!("planted in all parts: {}. {}", fault.name(), fault.what());
+    Ok(())
+}
 
 /// What the program was started as, if it was not by a person.
 #[must_use]
@@ -89,9 +116,9 @@ impl Part {
         let mut command = Command::new(program()?);
         command.arg0(TIE).arg(std::process::id().to_string()).arg(name);
         command.args(arguments.into_iter().map(Into::into));
-        // What the environment says to holdfastd is not for these.
+        // What the environment says to holdfastd is not for these, but for the fault that they are to have.
         for (variable, _) in std::env::vars_os() {
-            if variable.to_string_lossy().starts_with("HOLDFAST_") {
+            if variable.to_string_lossy().starts_with("HOLDFAST_") && variable != PLANTED {
                 command.env_remove(variable);
             }
         }

@@ -25,6 +25,8 @@ const CHUNK: usize = 16 << 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Manner {
     delay: Duration,
+    /// In addition, for what the replica says.
+    answers_delay: Duration,
     stalled: bool,
     /// Rises whenever the connections that exist are to be half-closed.
     half_closes: u64,
@@ -71,6 +73,11 @@ impl Relay {
         self.manner.send_modify(|manner| manner.delay = delay);
     }
 
+    /// From now on, what the replica says comes so much later, and what is said to it does not.
+    pub fn delay_answers(&self, delay: Duration) {
+        self.manner.send_modify(|manner| manner.answers_delay = delay);
+    }
+
     /// From now on, nothing comes through, and everything stays connected.
     pub fn stall(&self) {
         self.manner.send_modify(|manner| manner.stalled = true);
@@ -84,7 +91,8 @@ impl Relay {
 
     /// From now on, everything comes through at once. What was half-closed stays so.
     pub fn heal(&self) {
-        self.manner.send_modify(|manner| (manner.delay, manner.stalled) = (Duration::ZERO, false));
+        self.manner
+            .send_modify(|manner| *manner = Manner { half_closes: manner.half_closes, ..Manner::default() });
     }
 }
 
@@ -102,12 +110,12 @@ async fn connect(outside: TcpStream, socket: TcpSocket, target: SocketAddr, mann
     let _ = (outside.set_nodelay(true), inside.set_nodelay(true));
     let (from_outside, to_outside) = outside.into_split();
     let (from_inside, to_inside) = inside.into_split();
-    let inwards = pass(from_outside, to_inside, manner.clone());
+    let inwards = pass(from_outside, to_inside, manner.clone(), |manner| manner.delay);
     let outwards = async {
         let mut closes = manner.clone();
         let before = closes.borrow_and_update().half_closes;
         tokio::select! {
-            () = pass(from_inside, to_outside, manner) => {}
+            () = pass(from_inside, to_outside, manner, |manner| manner.delay + manner.answers_delay) => {}
             // Both halves are dropped here, which closes the one that writes, and keeps the connection.
             _ = closes.wait_for(|manner| manner.half_closes > before) => {}
         }
@@ -116,13 +124,18 @@ async fn connect(outside: TcpStream, socket: TcpSocket, target: SocketAddr, mann
 }
 
 /// Passes on what one side says until it says no more; then the other side is told.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut manner: watch::Receiver<Manner>) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut manner: watch::Receiver<Manner>,
+    delay: impl Fn(&Manner) -> Duration,
+) {
     let (chunks, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(CHUNKS);
     let delays = manner.clone();
     let read = async move {
         let mut buffer = vec![0; CHUNK];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
-            let at = Instant::now() + delays.borrow().delay;
+            let at = Instant::now() + delay(&delays.borrow());
             if chunks.send((at, buffer[..length].to_vec())).await.is_err() {
                 return;
             }
@@ -177,6 +190,20 @@ mod tests {
         assert!(began.elapsed() >= delay);
         drop(client);
         assert_eq!(hear(&mut replica).await, "", "that the client has gone comes through too");
+    }
+
+    #[tokio::test]
+    async fn answers_can_be_late_that_are_asked_for_at_once() {
+        let (relay, mut client, mut replica) = connected().await;
+        let delay = Duration::from_secs(1);
+        relay.delay_answers(delay);
+        let began = Instant::now();
+        client.write_all(b"ask").await.unwrap();
+        assert_eq!(hear(&mut replica).await, "ask");
+        let asked = Instant::now();
+        replica.write_all(b"answer").await.unwrap();
+        assert_eq!(hear(&mut client).await, "answer");
+        assert!(asked - began < delay && asked.elapsed() >= delay);
     }
 
     #[tokio::test]

@@ -9,12 +9,12 @@ use holdfast_sim::{Invariant, Verdict, Violation};
 
 use super::attack::Field;
 use super::cell::{Cell, until};
-use super::client::{COUNTERS, LOCKS, Orders, REGISTERS, ROOT};
+use super::client::{COUNTERS, LOCKS, Orders, RARELY, REGISTERS, ROOT};
 use super::clock;
 use super::crowd::Crowd;
 use super::disk;
 use super::history::{Event, History, Record};
-use super::judge::{Evidence, RIG, judge};
+use super::judge::{Evidence, RIG, are_told, judge};
 use super::net::Net;
 use super::report::{Seen, done, worst};
 use super::resource::Resource;
@@ -22,17 +22,17 @@ use super::scenario::Options;
 use super::schedule::{Powers, schedule};
 
 /// The clients' lease: short, so that many faults outlast it.
-const LEASE: Duration = Duration::from_secs(4);
+pub(super) const LEASE: Duration = Duration::from_secs(4);
 const GRACE: Duration = Duration::from_secs(12);
+
+/// How many clients there are if nobody says.
+const CLIENTS: u8 = 5;
 
 /// So often a replica can be replaced.
 const SPARES: u8 = 3;
 
 /// How long anything may take once all is well.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// How long a watcher may take to be told of the last change, when nothing else is going on.
-const EVENTS_ARRIVE: Duration = Duration::from_secs(3);
 
 /// Runs it, and says the exit status.
 ///
@@ -86,12 +86,13 @@ async fn gather(options: &Options, seed: u64, dir: &Path) -> anyhow::Result<(Evi
         lease: LEASE,
         grace: GRACE,
     };
-    let crowd = Crowd::start(&mut net, dir, options.clients, &orders)?;
+    let clients = options.clients.unwrap_or(CLIENTS);
+    let crowd = Crowd::start(&mut net, dir, clients, &orders)?;
     let disk = cell.replicas.values_mut().any(|replica| replica.disk.is_some());
-    let powers = Powers { net: net.can_cut(), disk };
+    let powers = Powers { wanted: &options.faults, net: net.can_cut(), disk };
     let length = Duration::from_secs_f64(options.minutes * 60.0);
     let faults = schedule(seed, length, powers);
-    println!("{} replicas, {} clients, {} faults planned", options.replicas, options.clients, faults.len());
+    println!("{} replicas, {clients} clients, {} faults planned", options.replicas, faults.len());
     let mut field = Field::new(net, cell, crowd);
     field.attack(&faults, length).await?;
     field.say("all faults end");
@@ -125,10 +126,16 @@ async fn plant(cell: &holdfast::Cell) -> anyhow::Result<()> {
     for path in [ROOT.to_owned(), format!("{ROOT}/members")] {
         cell.set_contents(&path, "", directory()).await.with_context(|| format!("cannot make {path}"))?;
     }
-    for path in files().into_iter().chain((0..LOCKS).map(|number| format!("{ROOT}/lock-{number}"))) {
+    let locks = (0..LOCKS).map(|number| format!("{ROOT}/lock-{number}"));
+    for path in files().into_iter().chain(locks).chain((0..RARELY).map(rarely)) {
         cell.set_contents(&path, "0", file()).await.with_context(|| format!("cannot make {path}"))?;
     }
     Ok(())
+}
+
+/// A file that the rig changes itself.
+pub(super) fn rarely(number: u32) -> String {
+    format!("{ROOT}/rarely-{number}")
 }
 
 /// The files that are read and written.
@@ -143,8 +150,15 @@ async fn settle(field: &mut Field) -> anyhow::Result<History> {
     if let Err(error) = field.crowd.quiet(LIMIT).await {
         stuck(field, format!("{error:#}"));
     }
-    tokio::time::sleep(EVENTS_ARRIVE).await;
-    let last = final_reads(field.cell.admin()).await?;
+    field.await_changes().await;
+    let last = match final_reads(field.cell.admin()).await {
+        Ok(last) => last,
+        Err(error) => {
+            stuck(field, format!("{error:#}"));
+            History { client: RIG.to_owned(), records: Vec::new() }
+        }
+    };
+    await_events(field, &last).await;
     for what in field.crowd.stop(LIMIT).await? {
         stuck(field, what);
     }
@@ -153,8 +167,13 @@ async fn settle(field: &mut Field) -> anyhow::Result<History> {
     let left = async || admin.read_dir(&path).await.ok().filter(Vec::is_empty).map(drop);
     let gone = until(LIMIT, "nobody is registered who is gone", left).await;
     let agreed = field.cell.agreed(&field.net, LIMIT).await;
-    match &agreed {
-        Ok(state) => field.say(&format!("all replicas agree: {state}")),
+    match agreed.as_deref() {
+        Ok([state]) => field.say(&format!("all replicas agree: {state}")),
+        Ok(states) => {
+            let what = format!("replicas have applied the same and differ: {}", states.join("; "));
+            field.say(&what);
+            field.violations.push(Violation::new(Invariant::Determinism, what));
+        }
         Err(error) => stuck(field, format!("{error:#}")),
     }
     if let Err(error) = gone {
@@ -167,6 +186,23 @@ async fn settle(field: &mut Field) -> anyhow::Result<History> {
         }
     }
     Ok(last)
+}
+
+/// Waits until every watcher has been told of the last change. That one has not within the limit is a lost change.
+async fn await_events(field: &mut Field, last: &History) {
+    let mut missing = None;
+    let told = until(LIMIT, "all watchers are told of the last change", async || {
+        let mut histories = field.crowd.histories_of_present().ok()?;
+        histories.push(last.clone());
+        missing = are_told(&histories).err();
+        missing.is_none().then_some(())
+    })
+    .await;
+    if let Err(error) = told {
+        let what = missing.map_or_else(String::new, |violation| violation.what);
+        field.say(&format!("{error:#}: {what}"));
+        field.violations.push(Violation::new(Invariant::NoLostChange, format!("{error:#}: {what}")));
+    }
 }
 
 fn stuck(field: &mut Field, what: String) {
@@ -189,6 +225,12 @@ async fn final_reads(cell: &holdfast::Cell) -> anyhow::Result<History> {
             generation: contents.stat.content_generation,
             cached: false,
         };
+        records.push(Record { at: clock::now(), event });
+    }
+    for path in (0..RARELY).map(rarely) {
+        let found = cell.stat(&path).await.with_context(|| format!("cannot read {path}"))?;
+        let event =
+            Event::Changed { path: format!("/ls/{name}{path}"), generation: found.stat.content_generation };
         records.push(Record { at: clock::now(), event });
     }
     Ok(History { client: RIG.to_owned(), records })

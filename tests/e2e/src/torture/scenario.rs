@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::schedule::Kind;
 use super::{run, sessions};
 
 /// What to do.
@@ -25,16 +26,20 @@ pub struct Options {
     /// How long faults happen
     #[arg(long, default_value = "5", value_parser = parse_minutes)]
     pub minutes: f64,
-    /// What the faults are drawn from; by default from the clock
+    /// What the faults and the clients' choices are drawn from; by default from the clock. Only of `torture`: the other
+    /// scenarios do the same every time
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Do only these kinds of faults, separated by commas; only of `torture`
+    #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',')]
+    pub faults: Vec<Kind>,
     /// How many replicas found the cell
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=7))]
     pub replicas: u8,
-    /// How many client processes there are
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=30))]
-    pub clients: u8,
-    /// How many sessions the soak has; 10,000 by default
+    /// How many client processes `torture` has; 5 by default
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=30))]
+    pub clients: Option<u8>,
+    /// How many sessions `soak` has; 10,000 by default
     #[arg(long)]
     pub sessions: Option<usize>,
     /// Make no network namespaces: everything on the loopback device, and no faults of the network but those of a relay
@@ -54,6 +59,32 @@ fn parse_minutes(text: &str) -> Result<f64, String> {
 }
 
 impl Scenario {
+    /// Whether an option that was given would have no effect.
+    ///
+    /// # Errors
+    ///
+    /// Which, and why.
+    pub fn check(self, options: &Options) -> Result<(), String> {
+        let is_torture = self == Self::Torture;
+        let what = match options {
+            Options { seed: Some(_), .. } if !is_torture => {
+                "--seed: this scenario draws nothing from a seed. It does the same every time, and what packets and \
+                 processes make of it no seed decides"
+            }
+            Options { faults, .. } if !is_torture && !faults.is_empty() => {
+                "--faults: this scenario has a fault of its own"
+            }
+            Options { clients: Some(_), .. } if !is_torture => {
+                "--clients: this scenario has a number of processes of its own"
+            }
+            Options { sessions: Some(_), .. } if self != Self::Soak => {
+                "--sessions: only soak has as many as one wishes"
+            }
+            _ => return Ok(()),
+        };
+        Err(what.to_owned())
+    }
+
     /// Runs it, and says the exit status: 0 if nothing was wrong; 3, 4 and 5 as the simulator's program has it.
     ///
     /// # Errors

@@ -6,12 +6,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 /// Something that goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
     /// A replica dies by SIGKILL, and is started again.
     Kill,
@@ -29,6 +30,10 @@ pub enum Kind {
     Isolate,
     /// The master and everybody else do.
     IsolateMaster,
+    /// The master and some of the clients, and everybody else, hear nothing of each other.
+    SplitMaster,
+    /// The same, and the master stands still for longer than a lease: it wakes deposed, and knows only these clients.
+    SleepingMaster,
     /// The master hears nothing, and is heard.
     DeafMaster,
     /// The master is not heard, and hears.
@@ -47,6 +52,10 @@ pub enum Kind {
     Wipe,
     /// A replica's disk is full.
     FullDisk,
+    /// A client that holds a lock dies, and when its session is over, so does the master: the lock-delay runs.
+    KillHolder,
+    /// A client hears answers late, and then nothing more at all.
+    LateAnswers,
     /// A client dies by SIGKILL; another takes its place.
     KillClient,
     /// A client is stopped by SIGSTOP, and continued.
@@ -56,41 +65,20 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 20] = [
-        Self::Kill,
-        Self::KillMaster,
-        Self::Pause,
-        Self::PauseMaster,
-        Self::KillAll,
-        Self::Rolling,
-        Self::Isolate,
-        Self::IsolateMaster,
-        Self::DeafMaster,
-        Self::MuteMaster,
-        Self::Ring,
-        Self::Loss,
-        Self::Delay,
-        Self::Stall,
-        Self::HalfClose,
-        Self::Wipe,
-        Self::FullDisk,
-        Self::KillClient,
-        Self::PauseClient,
-        Self::CutClient,
-    ];
-
     /// Whether it needs a network in which packets can be dropped.
     #[must_use]
     pub fn needs_net(self) -> bool {
-        use Kind::{CutClient, DeafMaster, Isolate, IsolateMaster, Loss, MuteMaster, Ring};
-        matches!(self, Isolate | IsolateMaster | DeafMaster | MuteMaster | Ring | Loss | CutClient)
+        use Kind::{CutClient, LateAnswers, Loss, Ring, SleepingMaster, SplitMaster};
+        use Kind::{DeafMaster, Isolate, IsolateMaster, MuteMaster};
+        matches!(self, Isolate | IsolateMaster | SplitMaster | SleepingMaster | DeafMaster | MuteMaster)
+            || matches!(self, Ring | Loss | CutClient | LateAnswers)
     }
 
     /// Whether it is done by itself, when nothing else is wrong, and takes as long as it takes.
     #[must_use]
     pub fn is_alone(self) -> bool {
         matches!(self, Self::Rolling | Self::KillAll | Self::Wipe | Self::FullDisk)
+            || matches!(self, Self::SleepingMaster | Self::KillHolder | Self::LateAnswers)
     }
 
     /// The least and the most that it lasts, in milliseconds.
@@ -100,6 +88,8 @@ impl Kind {
             Self::Pause | Self::PauseMaster => [500, 7_000],
             Self::PauseClient => [500, 20_000],
             Self::CutClient => [1_000, 20_000],
+            Self::SleepingMaster | Self::LateAnswers | Self::SplitMaster => [1_500, 7_000],
+            Self::KillHolder => [20, 300],
             Self::KillClient | Self::Wipe | Self::FullDisk | Self::Rolling | Self::HalfClose => [500, 1_500],
             _ => [1_500, 10_000],
         }
@@ -117,6 +107,10 @@ impl fmt::Display for Kind {
             Self::Rolling => "rolling restart",
             Self::Isolate => "isolated replica",
             Self::IsolateMaster => "isolated master",
+            Self::SplitMaster => "master split off with clients",
+            Self::SleepingMaster => "master asleep and split off with clients",
+            Self::KillHolder => "kill of a holder, then of the master",
+            Self::LateAnswers => "client with late answers, then isolated",
             Self::DeafMaster => "deaf master",
             Self::MuteMaster => "mute master",
             Self::Ring => "majority ring",
@@ -148,7 +142,9 @@ pub struct Fault {
 
 /// What can be done in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Powers {
+pub struct Powers<'o> {
+    /// Only these are wanted; if there are none, all.
+    pub wanted: &'o [Kind],
     /// Packets can be dropped.
     pub net: bool,
     /// A replica has a small disk.
@@ -157,15 +153,18 @@ pub struct Powers {
 
 /// The faults of a run, by their beginnings. They may overlap.
 #[must_use]
-pub fn schedule(seed: u64, length: Duration, powers: Powers) -> Vec<Fault> {
+pub fn schedule(seed: u64, length: Duration, powers: Powers<'_>) -> Vec<Fault> {
     let mut chance = StdRng::seed_from_u64(seed);
-    let possible =
-        |kind: &Kind| (powers.net || !kind.needs_net()) && (powers.disk || *kind != Kind::FullDisk);
+    let possible = |kind: &Kind| {
+        (powers.wanted.is_empty() || powers.wanted.contains(kind))
+            && (powers.net || !kind.needs_net())
+            && (powers.disk || *kind != Kind::FullDisk)
+    };
     let (mut faults, mut deck) = (Vec::new(), Vec::new());
     let mut at = Duration::from_secs(1);
     while at < length {
         if deck.is_empty() {
-            deck = Kind::ALL.into_iter().filter(possible).collect();
+            deck = Kind::value_variants().iter().copied().filter(possible).collect();
             deck.shuffle(&mut chance);
         }
         let Some(kind) = deck.pop() else { break };
@@ -183,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: Powers = Powers { net: true, disk: true };
+    const ALL: Powers<'_> = Powers { wanted: &[], net: true, disk: true };
 
     fn kinds(faults: &[Fault]) -> BTreeSet<Kind> {
         faults.iter().map(|fault| fault.kind).collect()
@@ -201,16 +200,27 @@ mod tests {
     fn five_minutes_have_every_kind_of_fault() {
         for seed in 0..20 {
             let faults = schedule(seed, Duration::from_secs(300), ALL);
-            assert_eq!(kinds(&faults), Kind::ALL.into());
+            assert_eq!(kinds(&faults), Kind::value_variants().iter().copied().collect());
             assert!(faults.iter().all(|fault| fault.at < Duration::from_secs(300)));
         }
     }
 
     #[test]
     fn what_is_not_possible_is_not_planned() {
-        let faults = schedule(1, Duration::from_secs(600), Powers { net: false, disk: false });
+        let faults = schedule(1, Duration::from_secs(600), Powers { wanted: &[], net: false, disk: false });
         let planned = kinds(&faults);
         assert!(!planned.contains(&Kind::FullDisk) && !planned.iter().any(|kind| kind.needs_net()));
         assert!(planned.contains(&Kind::Stall) && planned.contains(&Kind::KillAll));
+    }
+
+    #[test]
+    fn nothing_is_planned_but_what_is_wanted() {
+        let wanted = [Kind::KillMaster, Kind::Loss];
+        assert_eq!(
+            kinds(&schedule(1, Duration::from_secs(60), Powers { wanted: &wanted, ..ALL })),
+            wanted.into()
+        );
+        let impossible = Powers { wanted: &[Kind::Loss], net: false, disk: true };
+        assert_eq!(schedule(1, Duration::from_secs(60), impossible), []);
     }
 }

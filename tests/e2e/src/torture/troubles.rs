@@ -84,12 +84,18 @@ impl Trouble {
         let settles = nanos(SETTLES);
         match self.kind {
             Kind::KillClient | Kind::PauseClient | Kind::CutClient if self.whom != client => Vec::new(),
+            Kind::SplitMaster | Kind::SleepingMaster if self.whom.split(' ').any(|name| name == client) => {
+                vec![(self.from, until + settles)]
+            }
             Kind::Kill
             | Kind::KillMaster
             | Kind::Pause
             | Kind::PauseMaster
             | Kind::Isolate
             | Kind::IsolateMaster
+            | Kind::SplitMaster
+            | Kind::SleepingMaster
+            | Kind::KillHolder
             | Kind::FullDisk
             | Kind::Wipe => vec![(self.from, self.from + settles), (until, until + settles)],
             _ => vec![(self.from, until + settles)],
@@ -127,6 +133,8 @@ mod tests {
         assert_eq!(longest(&[(Kind::Ring, "all", 10, 20)]), 13);
         assert_eq!(longest(&[(Kind::PauseClient, "c1", 10, 20)]), 13);
         assert_eq!(longest(&[(Kind::PauseClient, "c2", 10, 20)]), 0);
+        assert_eq!(longest(&[(Kind::SplitMaster, "replica 1 with c1 c3", 10, 20)]), 13);
+        assert_eq!(longest(&[(Kind::SplitMaster, "replica 1 with c2 c10", 10, 20)]), 3, "a fail-over");
     }
 
     #[test]

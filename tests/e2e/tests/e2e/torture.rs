@@ -42,6 +42,42 @@ fn a_wrong_command_line_is_told_apart_from_a_verdict() {
 }
 
 #[test]
+fn options_that_would_have_no_effect_are_refused_and_say_why() {
+    let given = [
+        ("soak", ["--seed", "7"]),
+        ("loss", ["--seed", "7"]),
+        ("partition", ["--clients", "3"]),
+        ("loss", ["--faults", "kill-master"]),
+        ("torture", ["--sessions", "10"]),
+    ];
+    for (scenario, option) in given {
+        let output = torture(&[&["--scenario", scenario], &option[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{option:?} of {scenario}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("{}: ", option[0])), "{said}");
+    }
+}
+
+#[test]
+fn an_ordinary_build_plants_nothing_and_says_so() {
+    if holdfast_types::Planted::POSSIBLE {
+        return;
+    }
+    for (name, said) in [("lease-without-round", "--cfg holdfast_planted"), ("nonsense", "no fault")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast-torture"));
+        let output =
+            command.env("HOLDFAST_PLANTED", name).output().expect("the program was built with the tests");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(said));
+    }
+    // And a replica does not know the variable at all.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_e2e-replica"));
+    let output = command.env("HOLDFAST_PLANTED", "lease-without-round").arg("run").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("HOLDFAST_PLANTED"), "{output:?}");
+}
+
+#[test]
 fn sessions_live_through_kills_of_the_master_with_their_locks_and_watches() {
     let output = torture(&["--scenario", "soak", "--sessions", "100", "--minutes", "0.01"]);
     let said = String::from_utf8_lossy(&output.stdout);

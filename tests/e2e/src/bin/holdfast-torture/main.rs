@@ -9,7 +9,8 @@ mod daemon;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use holdfast_e2e::torture::scenario::{Options, Scenario};
 use holdfast_e2e::torture::{client, parts, sessions};
 
@@ -25,18 +26,33 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    #[cfg(holdfast_planted)]
+    if let Some(parts::CLIENT | parts::CROWD) = parts::name().as_deref()
+        && let Err(error) = holdfast_server::planted::take(std::env::vars_os())
+    {
+        return failed(&error);
+    }
     let status = match parts::name().as_deref() {
         Some(parts::TIE) => parts::tie().map(|never| match never {}),
         Some(parts::CROWD) => sessions::crowd::run().map(|()| ExitCode::SUCCESS),
         Some(parts::REPLICA) => return daemon::main(),
         Some(parts::CLIENT) => client::run().map(|()| ExitCode::SUCCESS),
-        _ => run(&Arguments::parse()),
+        _ => {
+            let arguments = Arguments::parse();
+            if let Err(why) =
+                arguments.scenario.check(&arguments.options).and_then(|()| parts::check_planted())
+            {
+                Arguments::command().error(ErrorKind::ArgumentConflict, why).exit();
+            }
+            run(&arguments)
+        }
     };
-    status.unwrap_or_else(|error| {
-        let _ =
-            std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("holdfast-torture: {error:#}\n"));
-        ExitCode::FAILURE
-    })
+    status.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("holdfast-torture: {error:#}\n"));
+    ExitCode::FAILURE
 }
 
 /// In one thread, which the parts of the run are tied to, and which moves between the networks of the run.

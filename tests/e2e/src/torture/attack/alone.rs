@@ -3,15 +3,26 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use holdfast::WriteOptions;
 use holdfast_sim::{Invariant, Violation};
 use nix::sys::signal::Signal;
+use tokio::time::{Instant, timeout};
 
-use super::{Field, HEALS};
+use super::{Field, HEALS, pairs};
 use crate::torture::clock;
+use crate::torture::disk::SmallDisk;
 use crate::torture::schedule::{Fault, Kind};
 
 /// How long a replica may take to stop as asked, or to notice what is wrong with its disk.
 const STOPS: Duration = Duration::from_secs(20);
+
+/// What is written while a disk is full: where, how much at a time, and how long a write may take then. A file of the
+/// replicas' logs has 80 KiB.
+const BULK: &str = "/torture/bulk";
+const BULK_BYTES: usize = 64 << 10;
+const BULK_WAIT: Duration = Duration::from_millis(500);
+/// So much finds no room in any case.
+const BULK_ENOUGH: usize = 8 * BULK_BYTES;
 
 /// The exit status of a replica that must not come back.
 const FINAL: i32 = 3;
@@ -32,11 +43,22 @@ pub(super) async fn perform(field: &mut Field, fault: &Fault) -> anyhow::Result<
         },
         _ => None,
     };
-    let name = whom.map_or_else(|| "all".to_owned(), |id| format!("replica {id}"));
+    let name = match fault.kind {
+        Kind::SleepingMaster | Kind::KillHolder | Kind::LateAnswers => {
+            match pairs::name(field, fault).await {
+                Some(name) => name,
+                None => return Ok(()),
+            }
+        }
+        _ => whom.map_or_else(|| "all".to_owned(), |id| format!("replica {id}")),
+    };
     field.say(&format!("{} ({name})", fault.kind));
     let place = field.troubles.begin(fault.kind, name, clock::now());
     let done = match fault.kind {
         Kind::Rolling => rolling(field, &ids).await,
+        Kind::SleepingMaster => pairs::sleeping_master(field, fault).await,
+        Kind::KillHolder => pairs::kill_holder(field, fault).await,
+        Kind::LateAnswers => pairs::late_answers(field, fault).await,
         Kind::Wipe => wipe(field, drawn).await,
         Kind::FullDisk => full_disk(field, small.unwrap_or_default(), fault.lasts).await,
         _ => kill_all(field, fault.lasts).await,
@@ -90,27 +112,51 @@ async fn wipe(field: &mut Field, id: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A replica whose disk is full goes on for as long as its log's newest file has room, which is right; and then must
+/// abort (design.md §8). So the cell is made to write more than that, and the disk kept full meanwhile: log that the
+/// replica needs no longer gives room again.
 async fn full_disk(field: &mut Field, id: u64, lasts: Duration) -> anyhow::Result<()> {
+    let admin = field.cell.admin().clone();
     let Some(replica) = field.cell.replicas.get_mut(&id) else { return Ok(()) };
-    let Some(disk) = &replica.disk else { return Ok(()) };
-    disk.fill()?;
-    let mut ended = replica.ended(STOPS).await;
-    let noticed = ended.is_ok();
-    if !noticed {
-        // Its files have room for some more entries: when it notices depends on how much is written.
-        replica.signal(Signal::SIGKILL);
-        ended = replica.ended(STOPS).await;
-    }
-    field.rest(lasts).await;
-    let Some(replica) = field.cell.replicas.get_mut(&id) else { return Ok(()) };
-    replica.disk.as_ref().map(|disk| disk.free()).transpose()?;
-    let status = ended?;
-    let aborted = status.is_some_and(|status| status.signal() == Some(Signal::SIGABRT as i32));
-    if !noticed {
-        field.say(&format!("replica {id} found room for all that it wrote within {STOPS:?}, and was killed"));
-    } else if !aborted {
-        let what = format!("replica {id} on a full disk ended, {status:?}: {}", replica.last_words());
+    let deadline = Instant::now() + STOPS;
+    let mut written = 0;
+    let ended = loop {
+        replica.disk.as_ref().map(SmallDisk::fill).transpose()?;
+        let bulk = admin.set_contents(BULK, vec![0; BULK_BYTES], WriteOptions::new().create());
+        if let Ok(Ok(_)) = timeout(BULK_WAIT, bulk).await {
+            written += BULK_BYTES;
+        }
+        match replica.ended(BULK_WAIT).await {
+            Ok(ended) => break ended,
+            Err(_)
+                if Instant::now() < deadline
+                    || written < BULK_ENOUGH && Instant::now() < deadline + HEALS => {}
+            Err(_) => {
+                replica.signal(Signal::SIGKILL);
+                replica.ended(STOPS).await?;
+                break None;
+            }
+        }
+    };
+    replica.disk.as_ref().map(SmallDisk::free).transpose()?;
+    let violation = match ended {
+        Some(status) if status.signal() == Some(Signal::SIGABRT as i32) => None,
+        Some(status) => {
+            Some(format!("replica {id} on a full disk ended, {status}: {}", replica.last_words()))
+        }
+        None if written < BULK_ENOUGH => {
+            anyhow::bail!("the cell has taken {written} bytes only in {:?}", STOPS + HEALS)
+        }
+        None => Some(format!(
+            "replica {id} has a full disk, and has not ended although the cell has written {written} bytes, for which \
+             its log has no room; it was killed: {}",
+            replica.last_words()
+        )),
+    };
+    if let Some(what) = violation {
+        field.say(&what);
         field.violations.push(Violation::new(Invariant::Survival, what));
     }
+    field.rest(lasts).await;
     Ok(())
 }

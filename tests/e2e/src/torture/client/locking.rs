@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use holdfast::{Error, Lock, Mode, OpenOptions};
+use holdfast::{Error, Lock, Mode, OpenOptions, SequencerCheck};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Stage, Work};
+use super::{LOCKS, Stage, Work};
 use crate::torture::clock;
 use crate::torture::history::Event;
 
@@ -17,11 +17,11 @@ pub const LOCK_DELAY: Duration = Duration::from_millis(1500);
 impl Work {
     /// Takes a lock over and over.
     pub(super) async fn lock(&self, number: u32) {
-        let worked = self.take_and_let_go(&Self::path("lock", number)).await;
+        let worked = self.take_and_let_go(&Self::path("lock", number), number + 1 == LOCKS).await;
         self.judge("locking", worked);
     }
 
-    async fn take_and_let_go(&self, path: &str) -> Result<(), Error> {
+    async fn take_and_let_go(&self, path: &str, long: bool) -> Result<(), Error> {
         let handle = self.session.open(path, OpenOptions::new().lock_delay(LOCK_DELAY)).await?;
         while self.is(Stage::Working) {
             self.pause(5..200).await;
@@ -29,7 +29,11 @@ impl Work {
             let patience = Duration::from_millis(self.draw(200..8000));
             // Whoever gives up leaves the queue.
             let Ok(lock) = timeout(patience, handle.acquire(mode)).await else { continue };
-            self.hold(lock?, path).await?;
+            if long {
+                self.hold_for_long(lock?, path).await?;
+            } else {
+                self.hold(lock?, path).await?;
+            }
         }
         handle.close().await;
         Ok(())
@@ -46,7 +50,7 @@ impl Work {
             self.pause(1..150).await;
         }
         self.note_belief(&lock, path);
-        self.recorder.note(Event::LetsGo { path: path.to_owned(), generation });
+        self.note_end(&lock, path);
         if self.draw(0..4) > 0 {
             lock.release().await?;
         } else {
@@ -58,6 +62,35 @@ impl Work {
             self.order(path, generation).await;
         }
         Ok(())
+    }
+
+    /// Through fail-overs and snapshots, and asks again and again whether its sequencer is as good as its belief.
+    async fn hold_for_long(&self, lock: Lock, path: &str) -> Result<(), Error> {
+        let generation = lock.generation();
+        for _ in 0..self.draw(10..80) {
+            self.note_belief(&lock, path);
+            if lock.mode() == Mode::Exclusive {
+                self.order(path, generation).await;
+            }
+            let began = clock::now();
+            let valid = self.session.check_sequencer(lock.sequencer()).await? == SequencerCheck::Valid;
+            let path = path.to_owned();
+            self.recorder.note(Event::Checked { path, generation, began, valid });
+            self.pause(50..500).await;
+            if !self.is(Stage::Working) {
+                break;
+            }
+        }
+        self.note_belief(&lock, path);
+        self.note_end(&lock, path);
+        lock.release().await
+    }
+
+    /// The client is about to let the lock go; if there is a session that can, and it is not simply lost.
+    fn note_end(&self, lock: &Lock, path: &str) {
+        if self.is_live() {
+            self.recorder.note(Event::LetsGo { path: path.to_owned(), generation: lock.generation() });
+        }
     }
 
     fn note_belief(&self, lock: &Lock, path: &str) {

@@ -27,12 +27,17 @@ use super::history::{Event, Recorder};
 
 /// Where all clients work.
 pub const ROOT: &str = "/torture";
-/// The locks, each with a resource of its own.
-pub const LOCKS: u32 = 2;
+/// Who is registered is listed there.
+pub const MEMBERS: &str = "/torture/members";
+/// The locks, each with a resource of its own. The last is held for long: through fail-overs, and beyond snapshots.
+pub const LOCKS: u32 = 3;
 /// The files that are read and written.
 pub const REGISTERS: u32 = 3;
 /// The files that are counted up.
 pub const COUNTERS: u32 = 2;
+
+/// The files that the rig itself changes, each when a fault begins, and leaves alone then: a change that nothing follows.
+pub const RARELY: u32 = 40;
 
 /// What a client is told when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +174,7 @@ impl Work {
         let calls = async {
             let locks = (0..LOCKS).map(|number| self.lock(number));
             let locks = futures::future::join_all(locks);
-            tokio::join!(locks, self.read_and_write(), self.count(), self.list());
+            tokio::join!(locks, self.read_and_write(), self.look_on(), self.count(), self.list());
             if self.is_live() {
                 self.recorder.note(Event::Quiet);
             }

@@ -2,7 +2,7 @@
 
 use holdfast::{Contents, Error, Handle, OpenOptions};
 
-use super::{REGISTERS, Stage, Work};
+use super::{COUNTERS, REGISTERS, Stage, Work};
 use crate::torture::clock;
 use crate::torture::history::Event;
 
@@ -30,6 +30,30 @@ impl Work {
                 self.read(handle).await?;
             } else {
                 self.write(handle, self.next_contents(), None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the counters, and never from the cache: whoever writes waits for answers, and so sees little of a master
+    /// that answers and should not.
+    pub(super) async fn look_on(&self) {
+        let worked = self.read_counters().await;
+        self.judge("looking on", worked);
+    }
+
+    async fn read_counters(&self) -> Result<(), Error> {
+        let mut handles = Vec::new();
+        for number in 0..COUNTERS {
+            let options = OpenOptions::new().read_only().caching(false);
+            handles.push(self.session.open(&Self::path("counter", number), options).await?);
+        }
+        while self.is(Stage::Working) {
+            for handle in &handles {
+                self.pause(5..60).await;
+                let began = clock::now();
+                let contents = handle.contents().await?;
+                self.note_read(handle, began, &contents, false);
             }
         }
         Ok(())

@@ -97,15 +97,32 @@ pub(super) fn are_counted_once(evidence: &Evidence) -> Result<(), Violation> {
 
 /// Whoever watched to the end was told of the last change.
 pub(super) fn are_watched_without_a_gap(evidence: &Evidence) -> Result<(), Violation> {
+    // Who was killed watches no more.
+    are_told(&evidence.histories, |history| {
+        history.records.iter().any(|record| record.event == Event::Stopped)
+    })
+}
+
+/// Whoever is still there has been told of the last change of what it watches: of those that these histories know, and
+/// of what the rig found at the end.
+pub(super) fn are_told(histories: &[History], is_there: impl Fn(&History) -> bool) -> Result<(), Violation> {
     let mut changes = Changes::default();
-    for write in evidence.histories.iter().flat_map(writes) {
+    for write in histories.iter().flat_map(writes) {
         match write.outcome {
             Outcome::Wrote { generation, .. } => changes.changed(write.path, generation),
             Outcome::Unknown => changes.unknown(write.path),
             Outcome::Refused => {}
         }
     }
-    for history in &evidence.histories {
+    for Record { event, .. } in
+        histories.iter().filter(|history| history.client == RIG).flat_map(|rig| &rig.records)
+    {
+        // Also by a write that nobody was told of.
+        if let Event::Read { path, generation, .. } | Event::Changed { path, generation } = event {
+            changes.changed(path, *generation);
+        }
+    }
+    for history in histories {
         let mut watches = BTreeMap::new();
         for Record { event, .. } in &history.records {
             match event {
@@ -122,9 +139,7 @@ pub(super) fn are_watched_without_a_gap(evidence: &Evidence) -> Result<(), Viola
                 _ => {}
             }
         }
-        // Who was killed watches no more.
-        let stopped = history.records.iter().any(|record| record.event == Event::Stopped);
-        if !stopped {
+        if !is_there(history) {
             watches.into_values().for_each(|watch| changes.end(watch));
         }
     }

@@ -16,6 +16,8 @@ use crate::torture::history::{Event, History, Record};
 struct Ended {
     belief: Belief,
     let_go: bool,
+    /// Until when its session was alive at least, and so the lock not lost.
+    alive_until: u64,
 }
 
 pub(super) fn exclude_each_other(evidence: &Evidence) -> Result<(), Violation> {
@@ -30,8 +32,8 @@ pub(super) fn are_delayed_when_lost(evidence: &Evidence) -> Result<(), Violation
         let Belief { client, path, generation, .. } = &ended.belief;
         last.insert((client.clone(), path.clone(), *generation), ended);
     }
-    for lost in last.values().filter(|ended| !ended.let_go).map(|ended| &ended.belief) {
-        let earliest = lost.until.saturating_add(nanos(LOCK_DELAY));
+    for ended in last.values().filter(|ended| !ended.let_go) {
+        let (lost, earliest) = (&ended.belief, ended.alive_until.saturating_add(nanos(LOCK_DELAY)));
         let conflicts = |other: &Belief| {
             other.path == lost.path
                 && other.generation > lost.generation
@@ -62,6 +64,28 @@ pub(super) fn protect_the_resource(evidence: &Evidence) -> Result<(), Violation>
     by_path.values().try_for_each(|orders| resource::check(orders))
 }
 
+/// While its holder believes in a lock, and asks, its sequencer is valid.
+pub(super) fn have_valid_sequencers(evidence: &Evidence) -> Result<(), Violation> {
+    for history in &evidence.histories {
+        let believed = of_client(history);
+        for Record { at, event } in &history.records {
+            let Event::Checked { path, generation, began, valid: false } = event else { continue };
+            // It believed before it asked, and does so still. A belief that begins later is the same grant's.
+            let same = |belief: &&Belief| belief.path == *path && belief.generation == *generation;
+            let beliefs = || believed.iter().map(|ended| &ended.belief).filter(same);
+            if beliefs().any(|belief| belief.from <= *began) && beliefs().any(|belief| belief.until > *at) {
+                let what = format!(
+                    "{} holds {path} at {generation} from before {began} until after {at}, and was told between that its \
+                     sequencer is not valid",
+                    history.client
+                );
+                return Err(Violation::new(Invariant::Fencing, what));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn all(evidence: &Evidence) -> impl Iterator<Item = Ended> {
     evidence.histories.iter().flat_map(of_client)
 }
@@ -70,11 +94,12 @@ fn all(evidence: &Evidence) -> impl Iterator<Item = Ended> {
 fn of_client(history: &History) -> Vec<Ended> {
     // Read backwards: what comes later is known when a belief is met.
     let mut let_go: BTreeMap<(&str, u64), u64> = BTreeMap::new();
-    let mut over = u64::MAX;
+    let (mut over, mut alive) = (u64::MAX, 0);
     let mut found = Vec::new();
     for Record { at, event } in history.records.iter().rev() {
         match event {
-            Event::Over { .. } => over = *at,
+            Event::Over { .. } => (over, alive) = (*at, 0),
+            Event::Alive { until } => alive = alive.max(*until),
             Event::LetsGo { path, generation } => {
                 let_go.insert((path, *generation), *at);
             }
@@ -88,7 +113,8 @@ fn of_client(history: &History) -> Vec<Ended> {
                     from: *at,
                     until: (*until).min(over).min(ends.unwrap_or(u64::MAX)),
                 };
-                found.push(Ended { belief, let_go: ends.is_some() });
+                let alive_until = alive.min(over).max(belief.until);
+                found.push(Ended { belief, let_go: ends.is_some(), alive_until });
             }
             _ => {}
         }

@@ -40,6 +40,7 @@ pub fn judge(evidence: &Evidence) -> Vec<Violation> {
         locks::exclude_each_other,
         locks::are_delayed_when_lost,
         locks::protect_the_resource,
+        locks::have_valid_sequencers,
         files::are_linearizable,
         files::are_counted_once,
         files::are_watched_without_a_gap,
@@ -47,6 +48,15 @@ pub fn judge(evidence: &Evidence) -> Vec<Violation> {
         sessions::are_lost_for_a_reason,
     ];
     checks.into_iter().filter_map(|check| check(evidence).err()).collect()
+}
+
+/// Whether those clients that are still there have been told of the last change of all that they watch.
+///
+/// # Errors
+///
+/// Who has not.
+pub fn are_told(there: &[History]) -> Result<(), Violation> {
+    files::are_told(there, |_| true)
 }
 
 #[cfg(test)]
@@ -113,6 +123,10 @@ mod tests {
         let next = |at| [(at, believes(7, at + SECOND)), (at + 1, lets_go(7))];
         assert_eq!(broken(&[history("a", &lost), history("b", &next(SECOND))]), [Invariant::LockDelay]);
         assert_eq!(broken(&[history("a", &lost), history("b", &next(2 * SECOND))]), []);
+        // Its session, and so the lock, was there for longer than it said of the lock.
+        let lost = [(1, believes(5, 100)), (50, Event::Alive { until: SECOND })];
+        let found = broken(&[history("a", &lost), history("b", &next(2 * SECOND))]);
+        assert_eq!(found, [Invariant::LockDelay]);
     }
 
     #[test]
@@ -130,6 +144,17 @@ mod tests {
         );
         assert_eq!(fenced(&[arrival(1, "a", 5, true), arrival(2, "b", 5, true)]), 1);
         assert_eq!(fenced(&[arrival(1, "b", 6, true), arrival(2, "a", 5, true)]), 1);
+    }
+
+    #[test]
+    fn a_sequencer_that_is_not_valid_while_the_lock_is_held_is_found() {
+        let checked = |began, valid| Event::Checked { path: "/lock".into(), generation: 5, began, valid };
+        let held = |valid, until| {
+            broken(&[history("a", &[(1, believes(5, until)), (20, checked(10, valid)), (40, lets_go(5))])])
+        };
+        assert_eq!(held(true, 30), []);
+        assert_eq!(held(false, 30), [Invariant::Fencing]);
+        assert_eq!(held(false, 15), [], "its lease was over before the answer");
     }
 
     #[test]
@@ -169,6 +194,17 @@ mod tests {
         assert_eq!(watched(&[watches.clone(), stopped.clone()]), [Invariant::NoLostChange]);
         assert_eq!(watched(&[watches.clone(), told, stopped]), []);
         assert_eq!(watched(&[watches]), [], "it was killed");
+    }
+
+    #[test]
+    fn a_change_that_only_the_end_shows_is_waited_for_until_all_are_told() {
+        let path = || "/ls/a/counter-0".to_owned();
+        let rig = || history(RIG, &[(9, read(8, "1 a:1", 5))]);
+        let watches = (0, Event::Watches { path: path(), generation: 3 });
+        let told = (5, Event::Told { path: path(), generation: 5 });
+        let untold = are_told(&[history("b", std::slice::from_ref(&watches)), rig()]);
+        assert_eq!(untold.unwrap_err().invariant, Invariant::NoLostChange);
+        assert_eq!(are_told(&[history("b", &[watches, told]), rig()]), Ok(()));
     }
 
     #[test]
