@@ -78,7 +78,7 @@ impl Field {
         Self { net, cell, crowd, troubles, violations, active, began, changes, changes_begun: 0 }
     }
 
-    /// Does all that was planned, until `length` is over.
+    /// Does what was planned, until `length` is over: faults that are done by themselves take longer than planned.
     ///
     /// # Errors
     ///
@@ -87,6 +87,9 @@ impl Field {
         self.began = Instant::now();
         for fault in faults {
             self.pass(self.began + fault.at).await?;
+            if self.began.elapsed() >= length {
+                break;
+            }
             if !self.violations.is_empty() {
                 self.say("something is wrong, so that the attack ends here");
                 return Ok(());
