@@ -36,6 +36,7 @@ impl Log {
     /// From what the disk has. The commit index is raised to the snapshot's, and entries that do not join it are
     /// discarded.
     pub(crate) fn new(boot: &mut Boot) -> Result<Self, Fault> {
+        check_counts(boot)?;
         let mut log = Self {
             before: Position::default(),
             entries: VecDeque::new(),
@@ -233,6 +234,18 @@ impl raft::Storage for Log {
 /// So far from the end of all numbers that no cell ever counts on to it.
 pub(crate) const COUNT_MAX: u64 = u64::MAX / 2;
 
+/// Whether a disk's log counts no further than one can: raft-rs goes on from its numbers without a look at their end.
+fn check_counts(boot: &Boot) -> Result<(), Fault> {
+    let HardState { term, commit, .. } = boot.hard_state;
+    let places = boot.entries.iter().map(|entry| (entry.index, entry.term));
+    match places.chain([(commit, term)]).find(|(index, term)| *index > COUNT_MAX || *term > COUNT_MAX) {
+        Some((index, term)) => {
+            Err(Fault::new(format!("no log is so long that it stands at entry {index} of term {term}")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether a state can stand where it says that it does, with such a membership; or why not. raft-rs panics on a
 /// membership that contradicts itself.
 pub(crate) fn check_place(at: &StateAt) -> Result<(), String> {
@@ -342,6 +355,16 @@ mod tests {
             (&[1][..], &[][..], u64::MAX),
         ] {
             assert!(with(voters, learners, index).is_err(), "{voters:?} {learners:?} at {index}");
+        }
+    }
+
+    #[test]
+    fn a_log_that_counts_too_far_is_a_fault() {
+        for (entry, commit, term) in [((4, 1), 3, u64::MAX), ((4, u64::MAX), 3, 1), ((u64::MAX, 1), 3, 1)] {
+            let mut boot = boot((3, 1), &[entry], commit);
+            boot.hard_state.term = term;
+            let fault = Log::new(&mut boot).unwrap_err().to_string();
+            assert!(fault.contains("no log is so long"), "{fault}");
         }
     }
 
