@@ -4,7 +4,7 @@ use crate::address;
 use crate::channels::Channels;
 use crate::error::{ConnectError, Error};
 use crate::options::WriteOptions;
-use crate::session::{GRACE_DEFAULT, LEASE_DEFAULT, SessionBuilder};
+use crate::session::{GRACE_DEFAULT, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, SessionBuilder};
 use crate::tls::{Credentials, Tls};
 use crate::unary::{Repeat, Unary};
 use crate::values::{AclNames, Contents, DirPage, Entry, NodeStat, SequencerCheck, Written};
@@ -75,7 +75,7 @@ impl CellBuilder {
     }
 
     /// The length of the lease of sessions that ask for no other: see
-    /// [`SessionBuilder::lease`](crate::SessionBuilder::lease). 12 s by default.
+    /// [`SessionBuilder::lease`](crate::SessionBuilder::lease). 100 ms to 60 s; 12 s by default.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -112,8 +112,12 @@ impl CellBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ConnectError`] that says which address is malformed, or which certificate cannot be used, and why.
+    /// A [`ConnectError`] that says which address is malformed, or which certificate cannot be used, and why; or that no
+    /// cell grants such a lease.
     pub fn connect(self) -> Result<Cell, ConnectError> {
+        if !(LEASE_MIN..=LEASE_MAX).contains(&self.lease) {
+            return Err(ConnectError::Lease { lease: self.lease });
+        }
         let channels = Channels::new(self.tls.map(Credentials::load).transpose()?, self.routes);
         let addresses: Arc<[String]> = address::parse_all(&self.addresses, channels.scheme())?.into();
         let unary = Unary::new(Arc::clone(&addresses), channels.clone(), self.timeout);
@@ -425,5 +429,22 @@ impl Cell {
             })
             .await?;
         Ok(SequencerCheck::new(response.valid, response.reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_no_cell_grants_is_refused_when_the_cell_is_made() {
+        let with = |ms| Cell::builder().addresses(["a:1"]).lease(Duration::from_millis(ms)).connect();
+        for ms in [100, 60_000] {
+            with(ms).unwrap();
+        }
+        for ms in [0, 99, 60_001] {
+            let error = with(ms).unwrap_err();
+            assert!(matches!(error, ConnectError::Lease { .. }) && !error.is_retryable(), "{error}");
+        }
     }
 }

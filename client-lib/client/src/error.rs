@@ -3,6 +3,7 @@
 //! Every error answers two questions that a program must ask: is it worth trying again, and may the thing have
 //! happened all the same?
 
+use crate::session::{LEASE_MAX, LEASE_MIN};
 use crate::tls::TlsError;
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
 use holdfast_session::{CallError, Ended};
@@ -158,6 +159,13 @@ pub enum ConnectError {
     TlsRefused {
         /// The text.
         address: String,
+    },
+    /// No cell grants such a lease.
+    #[error("a lease is {LEASE_MIN:?} to {LEASE_MAX:?} long, not {lease:?}")]
+    #[non_exhaustive]
+    Lease {
+        /// The lease that was asked for.
+        lease: Duration,
     },
     /// A certificate or key cannot be used.
     #[error(transparent)]

@@ -20,6 +20,10 @@ use tokio::sync::watch;
 
 /// The length of lease that a session has if it asks for none.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(12);
+/// Cells grant no shorter lease.
+pub(crate) const LEASE_MIN: Duration = Duration::from_millis(100);
+/// And no longer one.
+pub(crate) const LEASE_MAX: Duration = Duration::from_secs(60);
 /// The grace period that a session has if it asks for none.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(45);
 /// The most bytes that a session caches if it is not told otherwise.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use holdfast::{Cell, CellBuilder};
 use holdfast_types::{ReplicaId, check_cell_name};
 use slog::Level;
 
@@ -11,9 +12,8 @@ use crate::error::Error;
 
 /// The most replicas: more are never of use.
 const REPLICAS_MAX: u16 = 9;
-/// Leases, as a cell grants them.
-const LEASE_MIN: Duration = Duration::from_millis(100);
-const LEASE_MAX: Duration = Duration::from_secs(60);
+/// The longest lease that a cell grants.
+const LEASE_FLOOR_MAX: Duration = Duration::from_secs(60);
 /// An election takes a few messages and two syncs of a disk.
 const ELECTION_MIN: Duration = Duration::from_millis(100);
 
@@ -24,8 +24,8 @@ const ELECTION_MIN: Duration = Duration::from_millis(100);
 pub struct TestCellBuilder {
     pub(crate) replicas: u16,
     pub(crate) name: String,
-    pub(crate) lease: Duration,
-    pub(crate) grace: Duration,
+    /// What all clients of the cell are made with, but for the cell's name and addresses.
+    pub(crate) clients: CellBuilder,
     pub(crate) lease_floor: Duration,
     pub(crate) election_timeout: Duration,
     pub(crate) verbose: bool,
@@ -36,8 +36,7 @@ impl Default for TestCellBuilder {
         Self {
             replicas: 3,
             name: "test".to_owned(),
-            lease: Duration::from_secs(5),
-            grace: Duration::from_secs(10),
+            clients: Cell::builder().lease(Duration::from_secs(5)).grace(Duration::from_secs(10)),
             lease_floor: Duration::ZERO,
             election_timeout: Duration::from_millis(500),
             verbose: false,
@@ -61,13 +60,13 @@ impl TestCellBuilder {
     /// The lease of sessions that ask for no other, of all clients that the cell makes: 100 ms to 60 s; 5 s by default. A
     /// client that is cut off is in jeopardy after that. Too short a lease makes tests fail on a busy machine.
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
+        self.clients = self.clients.lease(lease);
         self
     }
 
     /// The grace period of sessions that ask for no other: 10 s by default.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.clients = self.clients.grace(grace);
         self
     }
 
@@ -116,10 +115,8 @@ impl TestCellBuilder {
         check_cell_name(&self.name).map_err(Error::Option)?;
         let wrong = if !(1..=REPLICAS_MAX).contains(&self.replicas) {
             format!("a cell has 1 to {REPLICAS_MAX} replicas, usually 3 or 5, not {}", self.replicas)
-        } else if !(LEASE_MIN..=LEASE_MAX).contains(&self.lease) {
-            format!("a lease is {LEASE_MIN:?} to {LEASE_MAX:?} long, not {:?}", self.lease)
-        } else if self.lease_floor > LEASE_MAX {
-            format!("a lease floor is {LEASE_MAX:?} at the most, not {:?}", self.lease_floor)
+        } else if self.lease_floor > LEASE_FLOOR_MAX {
+            format!("a lease floor is {LEASE_FLOOR_MAX:?} at the most, not {:?}", self.lease_floor)
         } else if self.election_timeout < ELECTION_MIN {
             format!("an election time-out is {ELECTION_MIN:?} at least, not {:?}", self.election_timeout)
         } else {

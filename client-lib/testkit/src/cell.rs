@@ -122,7 +122,7 @@ impl TestCell {
             let ways = setup.ids().map(|to| Ok((to, network.way(&End::Replica(from), to, Port::Peers)?)));
             routes.insert(from, ways.collect::<Result<_, Error>>()?);
         }
-        Ok(Self {
+        let cell = Self {
             slots: setup.ids().map(|_| Mutex::new(Slot::Down)).collect(),
             addresses,
             clients: Mutex::default(),
@@ -131,7 +131,10 @@ impl TestCell {
             network,
             dir: tempfile::Builder::new().prefix("holdfast-testkit-").tempdir()?,
             setup,
-        })
+        };
+        // What clients cannot be made with is wrong now, and not when the first one is made.
+        cell.builder_of_clients().connect()?;
+        Ok(cell)
     }
 
     /// The cell's name.
@@ -197,7 +200,7 @@ impl TestCell {
 
     fn builder_of_clients(&self) -> CellBuilder {
         let Self { addresses, setup, .. } = self;
-        Cell::builder().addresses(addresses).name(&setup.name).lease(setup.lease).grace(setup.grace)
+        setup.clients.clone().addresses(addresses).name(&setup.name)
     }
 
     pub(crate) fn client_of(&self, name: &str) -> Result<Arc<str>, Error> {
