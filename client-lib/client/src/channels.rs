@@ -1,4 +1,5 @@
-//! The connections to the replicas, one each, shared by all sessions and calls of a [`Cell`](crate::Cell).
+//! The connections to the replicas, one each, shared by all sessions and calls of a [`Cell`](crate::Cell); and one more
+//! for KeepAlives where the first is slow.
 //!
 //! Connections are made when first used and then kept, so that a fail-over does not begin with a TCP handshake.
 //! Never decides where to go. The invariant: a broken connection is noticed, by its reset or by an unanswered
@@ -42,6 +43,8 @@ struct Replica {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channels {
     by_address: Arc<Mutex<BTreeMap<String, Replica>>>,
+    /// The same for KeepAlives that must not wait behind other frames. Made when first needed.
+    spare: Arc<Mutex<BTreeMap<String, Replica>>>,
     /// `None`: plain text.
     credentials: Option<Arc<Credentials>>,
     /// Where to connect to instead, by address.
@@ -50,7 +53,12 @@ pub(crate) struct Channels {
 
 impl Channels {
     pub(crate) fn new(credentials: Option<Credentials>, routes: BTreeMap<String, String>) -> Self {
-        Self { by_address: Arc::default(), credentials: credentials.map(Arc::new), routes: Arc::new(routes) }
+        Self {
+            by_address: Arc::default(),
+            spare: Arc::default(),
+            credentials: credentials.map(Arc::new),
+            routes: Arc::new(routes),
+        }
     }
 
     /// How addresses may be written.
@@ -60,12 +68,16 @@ impl Channels {
 
     /// The channel to a replica. Must be called within a tokio runtime.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
-        Ok(self.replica(address)?.channel)
+        Ok(self.replica_in(&self.by_address, address)?.channel)
     }
 
-    /// What there is of a replica, made if there is nothing.
-    fn replica(&self, address: &str) -> Result<Replica, ConnectError> {
-        let mut by_address = self.lock();
+    /// What `channels` has for a replica, made if there is nothing.
+    fn replica_in(
+        &self,
+        channels: &Mutex<BTreeMap<String, Replica>>,
+        address: &str,
+    ) -> Result<Replica, ConnectError> {
+        let mut by_address = channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(replica) = by_address.get(address) {
             return Ok(replica.clone());
         }
@@ -108,9 +120,14 @@ impl Channels {
 
     /// The same, and what is heard on that connection.
     pub(crate) fn line(&self, address: &str) -> Result<(CellClient<Channel>, Heard), ConnectError> {
-        let Replica { channel, heard, .. } = self.replica(address)?;
+        let Replica { channel, heard, .. } = self.replica_in(&self.by_address, address)?;
         let client = CellClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok((client.max_encoding_message_size(MESSAGE_BYTES_MAX), heard))
+    }
+
+    /// The same by a connection that carries KeepAlives only.
+    pub(crate) fn spare_client(&self, address: &str) -> Result<CellClient<Channel>, ConnectError> {
+        Ok(CellClient::new(self.replica_in(&self.spare, address)?.channel))
     }
 
     /// Forgets a connection on which nothing was heard for too long, so that the next use makes a new one; streams that
@@ -118,7 +135,10 @@ impl Channels {
     /// after a new connection does: so those that are silent too are forgotten with it. One that was made anew
     /// meanwhile, because another session has found out before, is not.
     pub(crate) fn forget(&self, silent: &Heard) {
-        self.lock().retain(|_, replica| !replica.heard.is(silent) && !replica.heard.is_silent_for(STALE));
+        for channels in [&self.by_address, &self.spare] {
+            let mut channels = channels.lock().unwrap_or_else(PoisonError::into_inner);
+            channels.retain(|_, replica| !replica.heard.is(silent) && !replica.heard.is_silent_for(STALE));
+        }
     }
 
     /// Connects to replicas that may become master, in the background.
@@ -177,7 +197,9 @@ mod tests {
         assert!(heard("127.0.0.1:1").is(&anew));
 
         talking.age(STALE);
+        channels.spare_client("127.0.0.1:1").unwrap();
         channels.forget(&silent);
         assert!(heard("127.0.0.1:1").is(&anew) && !heard("127.0.0.1:2").is(&talking));
+        assert_eq!(channels.spare.lock().unwrap().len(), 1);
     }
 }

@@ -85,6 +85,7 @@ mod link;
 mod lock;
 mod options;
 mod session;
+mod spare;
 mod streams;
 mod timer;
 mod tls;

@@ -1,9 +1,11 @@
-//! The one stream that a session has at a time: frames out, frames in, and how it ends.
+//! The one stream that a session has at a time: frames out, frames in, and how it ends. Its KeepAlives also have a
+//! spare way.
 //!
 //! Never decides where to connect or what to send. The invariant: after the first error nothing more comes out of it.
 
 use crate::channels::Channels;
 use crate::heard::Heard;
+use crate::spare::Spare;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use holdfast_proto::client::v1::{ClientFrame, ServerFrame};
@@ -11,10 +13,13 @@ use holdfast_session::StreamId;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 /// A stream that carries the session's last word is kept for so long, so that it gets out.
 const LAST_WORD_TIME: Duration = Duration::from_secs(1);
+
+/// Metadata that names a stream.
+const STREAM_KEY: &str = "holdfast-stream";
 
 /// A frame, or the end of the stream and why.
 pub(crate) type Arrival = (StreamId, Result<ServerFrame, String>);
@@ -30,6 +35,7 @@ pub(crate) struct Link {
     /// KeepAlive. `None` once the last frame was handed over.
     frames: Option<mpsc::UnboundedSender<ClientFrame>>,
     inbound: Inbound,
+    spare: Spare,
     /// The session's `close` is on its way.
     close_sent: bool,
 }
@@ -50,14 +56,19 @@ impl Link {
             Ok((client, heard)) => (Ok(client), Some(heard)),
             Err(error) => (Err(error), None),
         };
+        let spare = Spare::new();
+        let mut request = Request::new(UnboundedReceiverStream::new(outbound));
+        if let Ok(name) = spare.name().parse() {
+            request.metadata_mut().insert(STREAM_KEY, name);
+        }
         let call = async move {
             let mut client = client.map_err(|error| Status::unavailable(error.to_string()))?;
-            let opened = client.session(UnboundedReceiverStream::new(outbound)).await?;
+            let opened = client.session(request).await?;
             Ok(opened.into_inner())
         };
         let inbound = Inbound::Opening(call.boxed());
         let channels = channels.clone();
-        Self { stream, address, heard, channels, frames: Some(frames), inbound, close_sent: false }
+        Self { stream, address, heard, channels, frames: Some(frames), inbound, spare, close_sent: false }
     }
 
     /// Gives the stream up as silent: what comes next makes another connection.
@@ -69,6 +80,7 @@ impl Link {
 
     pub(crate) fn send(&mut self, frame: ClientFrame) {
         self.close_sent |= frame.close.is_some();
+        self.spare.sent(&frame);
         if let Some(frames) = &self.frames {
             // It fails if the stream is broken, which `next` reports.
             let _ = frames.send(frame);
@@ -83,6 +95,7 @@ impl Link {
         }
         // What is queued is sent, and then the stream half closed.
         self.frames = None;
+        self.spare.stop();
         // A task without a handle: it ends by itself, and whatever comes of it is of no consequence.
         tokio::spawn(tokio::time::timeout(LAST_WORD_TIME, async move { while self.next().await.is_ok() {} }));
     }
@@ -95,11 +108,27 @@ impl Link {
                     Ok(stream) => self.inbound = Inbound::Open(Box::new(stream)),
                     Err(status) => return Err(self.over(&status)),
                 },
-                Inbound::Open(stream) => match stream.message().await {
-                    Ok(Some(frame)) => return Ok(frame),
-                    Ok(None) => return Err(self.over(&Status::unavailable("the replica ended the stream"))),
-                    Err(status) => return Err(self.over(&status)),
-                },
+                Inbound::Open(stream) => {
+                    let message = tokio::select! {
+                        biased;
+                        message = stream.message() => message,
+                        lease = self.spare.answer(&self.address, &self.channels) => {
+                            return Ok(ServerFrame { lease: Some(lease), ..ServerFrame::default() });
+                        }
+                    };
+                    match message {
+                        Ok(Some(frame)) => {
+                            if let Some(lease) = &frame.lease {
+                                self.spare.answered(lease);
+                            }
+                            return Ok(frame);
+                        }
+                        Ok(None) => {
+                            return Err(self.over(&Status::unavailable("the replica ended the stream")));
+                        }
+                        Err(status) => return Err(self.over(&status)),
+                    }
+                }
                 Inbound::Over => std::future::pending().await,
             }
         }

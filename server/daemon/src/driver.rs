@@ -20,6 +20,7 @@ use prost::Message;
 use slog::{Logger, info, warn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use crate::front::spare::Leases;
 use crate::logging::AbortOnPanic;
 use crate::outbox::{Outbox, PushError};
 use crate::peers::Peers;
@@ -53,6 +54,8 @@ pub(crate) enum CoreInput {
         connection: ConnectionId,
         /// To its client.
         outbox: Arc<Outbox<ServerFrame>>,
+        /// Told of every lease that is granted on it.
+        leases: Leases,
     },
     /// A unary call.
     Call(Call),
@@ -103,6 +106,12 @@ pub(crate) enum Ended {
     Removed,
 }
 
+/// The way to a client.
+struct Line {
+    outbox: Arc<Outbox<ServerFrame>>,
+    leases: Leases,
+}
+
 /// The core and what performs its wishes.
 pub(crate) struct Driver {
     replica: Replica,
@@ -118,7 +127,7 @@ pub(crate) struct Driver {
     peers: Peers,
     /// Who is master, for whoever waits for one.
     masters: watch::Sender<Leadership>,
-    connections: HashMap<ConnectionId, Arc<Outbox<ServerFrame>>>,
+    connections: HashMap<ConnectionId, Line>,
     calls: HashMap<CallId, PendingCall>,
     next_call: u64,
     logger: Logger,
@@ -207,8 +216,8 @@ impl Driver {
             }
         }
         self.calls.clear();
-        for outbox in self.connections.values() {
-            outbox.finish();
+        for line in self.connections.values() {
+            line.outbox.finish();
         }
     }
 
@@ -261,8 +270,8 @@ impl Driver {
                 self.replica.handle(now, input)
             }
             CoreInput::Frame(frame, _waited) => self.replica.handle(now, frame),
-            CoreInput::Connected { connection, outbox } => {
-                self.connections.insert(connection, outbox);
+            CoreInput::Connected { connection, outbox, leases } => {
+                self.connections.insert(connection, Line { outbox, leases });
                 Ok(())
             }
             CoreInput::Call(Call { principal, request, reply, permit }) => {
@@ -300,8 +309,8 @@ impl Driver {
             Output::WriteSnapshot(state) => self.write_snapshot(state),
             Output::Frame { connection, frame } => self.send_frame(connection, frame),
             Output::Disconnect { connection } => {
-                if let Some(outbox) = self.connections.remove(&connection) {
-                    outbox.finish();
+                if let Some(line) = self.connections.remove(&connection) {
+                    line.outbox.finish();
                 }
             }
             Output::Answer { call, answer, master_address } => {
@@ -347,7 +356,11 @@ impl Driver {
 
     /// Queues a frame. A client that lets them pile up loses its stream; its session goes on.
     fn send_frame(&mut self, connection: ConnectionId, frame: ServerFrame) {
-        let Some(outbox) = self.connections.get(&connection) else { return };
+        let Some(Line { outbox, leases }) = self.connections.get(&connection) else { return };
+        if let Some(lease) = &frame.lease {
+            // Its own client may wait for it elsewhere.
+            leases.tell(*lease);
+        }
         let bytes = frame.encoded_len();
         match outbox.push(frame, bytes) {
             // A stream that is gone: its reader is about to say so.

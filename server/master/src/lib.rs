@@ -34,6 +34,7 @@ mod keep_alives;
 mod leases;
 mod load;
 mod notices;
+mod past_stream;
 mod requests;
 mod rounds;
 mod sessions;
@@ -46,6 +47,7 @@ use holdfast_state::State;
 use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, SessionId, Term, Time, planted};
 
 pub use interface::{CallAnswer, CallId, CallRequest, Input, Output, RoundId};
+pub use past_stream::{Asked, PastStream};
 
 use bars::Bars;
 use caches::Caches;

@@ -41,7 +41,7 @@ use protobuf::Message as _;
 use raft::{RawNode, StateRole};
 use slog::{Logger, debug, warn};
 
-pub use holdfast_master::{CallAnswer, CallId, CallRequest};
+pub use holdfast_master::{Asked, CallAnswer, CallId, CallRequest, PastStream};
 pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
 /// raft's own messages, for whoever stores them. Nobody else need look inside.
 pub use raft::eraftpb as raftpb;

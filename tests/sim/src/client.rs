@@ -244,6 +244,7 @@ impl World {
                     let bytes: Bytes = frame.encode_to_vec().into();
                     self.trace.event(self.now, Kind::ClientFrame, index as u64, stream.0, &bytes);
                     self.client_sends(index, stream, bytes);
+                    self.spare_sent(index, stream, &frame);
                 }
                 Output::Complete { token, result } => inputs = self.complete(index, token, &result)?,
                 Output::StateChanged(state) => self.state_changed(index, &state)?,
@@ -363,6 +364,13 @@ impl World {
     /// Checks that whoever is waited for has been told, if he asked for that.
     pub(crate) fn check_wishes(&self) -> Result<(), Violation> {
         self.checkers.wishes.check(self.now, TrueTime::from_nanos(self.plan.faults_nanos))
+    }
+
+    /// A client's process dies of itself, if it has not died before.
+    pub(crate) fn dies(&mut self, life: Life) {
+        if self.client_life(life.index) == life {
+            self.client_dies(life.index);
+        }
     }
 
     /// The client's process, in its present life.

@@ -8,6 +8,7 @@ use holdfast_types::ConnectionId;
 use crate::clock::TrueTime;
 use crate::fault::Ending;
 use crate::network::Process;
+use crate::spare::Leg;
 use crate::streams::{Direction, Life};
 
 /// Something that happens at a moment.
@@ -63,6 +64,8 @@ pub enum Event {
     GaveUp(ConnectionId),
     /// Something may have arrived on a stream.
     Arrival(ConnectionId, Direction),
+    /// A KeepAlive goes past its stream.
+    Spare(ConnectionId, Leg),
     /// An application looks into its cache.
     Peek(Life),
     /// An order of an application's arrives at the resource outside the cell.

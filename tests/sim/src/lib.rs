@@ -39,6 +39,7 @@ pub mod rng;
 pub mod run;
 mod server;
 pub mod shrink;
+pub mod spare;
 pub mod stats;
 pub mod streams;
 pub mod trace;

@@ -11,6 +11,7 @@ use holdfast_session::StreamId;
 use holdfast_types::ConnectionId;
 
 use crate::clock::TrueTime;
+use crate::spare::Spare;
 
 /// A process in one of its lives: events that are meant for an earlier one find nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,8 @@ pub struct Stream {
     pub replica: Life,
     /// Both ends know that it stands.
     pub established: bool,
+    /// Of its KeepAlives past it.
+    pub spare: Spare,
     up: Pipe,
     down: Pipe,
 }
@@ -91,7 +94,8 @@ impl Streams {
         self.last += 1;
         let connection = ConnectionId(self.last);
         let (up, down) = (Pipe::default(), Pipe::default());
-        self.streams.insert(connection, Stream { client, name, replica, established: false, up, down });
+        let (established, spare) = (false, Spare::default());
+        self.streams.insert(connection, Stream { client, name, replica, established, spare, up, down });
         connection
     }
 
@@ -99,6 +103,10 @@ impl Streams {
     #[must_use]
     pub fn get(&self, connection: ConnectionId) -> Option<&Stream> {
         self.streams.get(&connection)
+    }
+
+    pub(crate) fn get_mut(&mut self, connection: ConnectionId) -> Option<&mut Stream> {
+        self.streams.get_mut(&connection)
     }
 
     /// The stream that a client's session calls `name`.

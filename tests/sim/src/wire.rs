@@ -144,6 +144,7 @@ impl World {
         match item {
             Item::Frame(bytes) if lives => {
                 let frame = ServerFrame::decode(bytes).map_err(|error| fault("a replica's frame", error))?;
+                self.spare_heard(connection, &frame);
                 self.clients[client.index].greets &= frame.hello.is_none();
                 self.hand_to_client(client.index, SessionInput::Frame { stream: name, frame });
             }

@@ -233,8 +233,8 @@ impl World {
             Event::Arrival(connection, direction) => self.arrive(connection, direction)?,
             Event::Peek(life) => self.peek(life)?,
             Event::Order { from, generation } => self.order_arrives(from, generation)?,
-            Event::Die(life) if self.client_life(life.index) == life => self.client_dies(life.index),
-            Event::Die(_) => {}
+            Event::Spare(connection, leg) => self.spare(connection, leg),
+            Event::Die(life) => self.dies(life),
             Event::NamedArrives(call) => self.named_arrives(call)?,
             Event::NamedTold(call, answer) => self.named_told(call, *answer)?,
             Event::NamedGivesUp(call) => self.named_gives_up(call)?,

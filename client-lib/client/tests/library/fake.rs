@@ -6,6 +6,7 @@ use holdfast_proto::client::v1::cell_server::{Cell as CellService, CellServer};
 use holdfast_proto::client::v1::{client_frame, outcome, request::Operation, server_frame};
 use rustls::ServerConfig;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
@@ -22,11 +23,15 @@ pub(crate) struct Replica {
     pub(crate) address: String,
     streams: mpsc::Receiver<Stream>,
     writes: mpsc::Sender<Result<wire::SetContentsResponse, Status>>,
+    extensions: mpsc::Receiver<wire::ExtendLeaseRequest>,
+    extension_ms: Arc<AtomicU32>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 /// One session stream, with the test as master.
 pub(crate) struct Stream {
+    /// What the client calls it.
+    pub(crate) name: String,
     inbound: Streaming<wire::ClientFrame>,
     /// Dropped to cut the stream.
     outbound: mpsc::Sender<Result<wire::ServerFrame, Status>>,
@@ -41,6 +46,9 @@ pub(crate) struct Stream {
 struct Service {
     streams: mpsc::Sender<Stream>,
     writes: Mutex<mpsc::Receiver<Result<wire::SetContentsResponse, Status>>>,
+    extensions: mpsc::Sender<wire::ExtendLeaseRequest>,
+    /// The lease that is granted past a stream.
+    extension_ms: Arc<AtomicU32>,
 }
 
 impl Drop for Replica {
@@ -80,15 +88,33 @@ impl Replica {
     {
         let (streams_sent, streams) = mpsc::channel(8);
         let (writes, writes_received) = mpsc::channel(8);
-        let service = Service { streams: streams_sent, writes: Mutex::new(writes_received) };
+        let (extensions_sent, extensions) = mpsc::channel(8);
+        let extension_ms = Arc::new(AtomicU32::new(4_000));
+        let service = Service {
+            streams: streams_sent,
+            writes: Mutex::new(writes_received),
+            extensions: extensions_sent,
+            extension_ms: Arc::clone(&extension_ms),
+        };
         let serving = serve(CellServer::new(service));
         let server = tokio::spawn(async move { serving.await.expect("the server serves") });
-        Self { address, streams, writes, tasks: vec![server] }
+        Self { address, streams, writes, extensions, extension_ms, tasks: vec![server] }
     }
 
     /// The next stream that a client opens.
     pub(crate) async fn accept(&mut self) -> Stream {
         within(self.streams.recv()).await.expect("the replica runs")
+    }
+
+    /// The next KeepAlive that comes past its stream. It is answered at once, with a lease of 4 s if the test does
+    /// not say otherwise.
+    pub(crate) async fn past_stream(&mut self) -> wire::ExtendLeaseRequest {
+        within(self.extensions.recv()).await.expect("the replica runs")
+    }
+
+    /// How long the leases are from now on that are granted past streams; 0: there are none.
+    pub(crate) fn extend_by(&self, lease_ms: u32) {
+        self.extension_ms.store(lease_ms, Ordering::Relaxed);
     }
 
     /// What the next write by name is answered.
@@ -112,6 +138,15 @@ impl Stream {
         }
         self.notices_through = self.notices_through.max(frame.notices_through);
         frame
+    }
+
+    /// The number of the next KeepAlive.
+    pub(crate) async fn keep_alive(&mut self) -> u64 {
+        loop {
+            if let Some(keep_alive) = self.any_frame().await.keep_alive {
+                return keep_alive.number;
+            }
+        }
     }
 
     /// The next frame that is more than a KeepAlive or an acknowledgement.
@@ -317,7 +352,9 @@ impl CellService for Service {
         request: Request<Streaming<wire::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (outbound, frames) = mpsc::channel(64);
+        let name = request.metadata().get("holdfast-stream").expect("the library names its streams");
         let stream = Stream {
+            name: name.to_str().expect("it is text").to_owned(),
             inbound: request.into_inner(),
             outbound,
             lease_ms: None,
@@ -334,6 +371,18 @@ impl CellService for Service {
     ) -> Result<Response<wire::SetContentsResponse>, Status> {
         let answer = self.writes.lock().await.try_recv();
         answer.unwrap_or_else(|_| panic!("a write that the test did not expect")).map(Response::new)
+    }
+
+    async fn extend_lease(
+        &self,
+        request: Request<wire::ExtendLeaseRequest>,
+    ) -> Result<Response<wire::LeaseGranted>, Status> {
+        let request = request.into_inner();
+        let number = request.keep_alive.map_or(0, |keep_alive| keep_alive.number);
+        // Whether the test looks at it is its own affair.
+        let _ = self.extensions.try_send(request);
+        let lease_ms = self.extension_ms.load(Ordering::Relaxed);
+        Ok(Response::new(wire::LeaseGranted { number, lease_ms }))
     }
 
     async fn status(

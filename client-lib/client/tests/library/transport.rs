@@ -1,6 +1,6 @@
 //! Corner cases between the library and the network, against replicas that say what the test wants.
 
-use crate::fake::{Replica, granted, handle, session, within};
+use crate::fake::{Replica, granted, handle, session, told, within};
 use holdfast::{Cell, Ended, Error, Lost, Mode, OpenOptions, SessionState, WriteOptions};
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{outcome, request::Operation, server_frame};
@@ -267,4 +267,37 @@ async fn nobody_there_is_an_error_that_can_be_retried() {
     let cell = Cell::builder().addresses([address]).timeout(Duration::from_millis(200)).connect().unwrap();
     let error = within(cell.set_contents("/x", "y", WriteOptions::new())).await.unwrap_err();
     assert!(error.is_retryable() && !error.is_outcome_unknown(), "{error}");
+}
+
+#[tokio::test]
+async fn a_keep_alive_that_its_stream_does_not_answer_goes_past_it_and_keeps_the_stream() {
+    let mut replica = Replica::start().await;
+    let (session, mut stream) = session(&mut replica, 4_000, Duration::from_secs(45)).await;
+    stream.lease_ms = None;
+    let unanswered = stream.keep_alive().await;
+    let past = replica.past_stream().await;
+    assert_eq!(past.stream, stream.name);
+    assert_eq!(past.keep_alive, Some(wire::KeepAlive { number: unanswered }));
+    // A stream that is silent is given up after a second, and this one goes on.
+    assert_eq!(stream.keep_alive().await, unanswered + 1);
+    assert_eq!(session.state(), SessionState::Safe);
+
+    // What the session has acted on is told by that way too.
+    stream.notice(told(1, 1, &[wire::EventKind::ContentsModified])).await;
+    while replica.past_stream().await.notices_through == 0 {}
+    assert_eq!(session.state(), SessionState::Safe);
+}
+
+#[tokio::test]
+async fn a_stream_is_given_up_if_nothing_is_granted_past_it_either() {
+    let mut replica = Replica::start().await;
+    let (_session, mut stream) = session(&mut replica, 4_000, Duration::from_secs(45)).await;
+    stream.lease_ms = None;
+    replica.extend_by(0);
+    let unanswered = stream.keep_alive().await;
+    assert_eq!(replica.past_stream().await.keep_alive, Some(wire::KeepAlive { number: unanswered }));
+    let mut newer = replica.accept().await;
+    assert_ne!(newer.name, stream.name, "each stream has a name of its own");
+    newer.attach(4_000).await;
+    assert_eq!(newer.keep_alive().await, unanswered + 1);
 }

@@ -55,6 +55,8 @@ faults! {
     "A session whose end is proposed is granted leases on.";
     RepeatedOpeningLease, "repeated-opening-lease", "own",
     "An opening that is repeated carries a lease.";
+    OldGrantPastStream, "old-grant-past-stream", "own",
+    "A KeepAlive that comes past its stream is answered with the last grant, whichever KeepAlive that was made for.";
 
     // ---- Locks.
     GrantToEnded, "grant-to-ended", "etcd #11456",

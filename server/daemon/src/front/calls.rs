@@ -19,6 +19,9 @@ use crate::driver::{Call, CoreInput};
 use crate::guests::UnderWay;
 use crate::socket::Caller;
 
+/// Metadata with which a client names its stream.
+const STREAM_KEY: &str = "holdfast-stream";
+
 impl Front {
     /// Has the core answer a call, which has so many bytes. Dropping the future does not withdraw the call.
     pub(super) async fn call(
@@ -104,8 +107,18 @@ impl Cell for Front {
         &self,
         request: Request<Streaming<client::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let name = request.metadata().get(STREAM_KEY).and_then(|name| name.to_str().ok());
+        let name = name.map(str::to_owned);
         let visit = caller(&request)?.visit.clone();
-        self.begin_session(principal(&request)?, visit, request.into_inner()).await
+        self.begin_session(principal(&request)?, visit, name, request.into_inner()).await
+    }
+
+    async fn extend_lease(
+        &self,
+        request: Request<client::ExtendLeaseRequest>,
+    ) -> Result<Response<client::LeaseGranted>, Status> {
+        let (principal, _under_way) = asker(&request)?;
+        self.extend_lease_of(principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn status(

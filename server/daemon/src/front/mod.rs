@@ -12,6 +12,7 @@ mod burden;
 mod calls;
 pub(crate) mod refusal;
 mod session;
+pub(crate) mod spare;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,7 @@ use crate::outbox::Budget;
 use crate::peers::Greeter;
 use burden::Burden;
 use refusal::refused;
+use spare::Spares;
 
 /// The most bytes of one message from a client: the largest contents that settings allow, four times, since a
 /// frame may carry several requests. What gRPC itself takes by default.
@@ -43,6 +45,8 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const STREAMS_MAX: usize = 200_000;
 /// The most unary calls that have no answer yet.
 const CALLS_MAX: usize = 8_192;
+/// The most KeepAlives past their streams that have no answer yet. Not more: when a replica is slow, all come at once.
+const SPARES_MAX: usize = 1_024;
 /// The most bytes of frames that session streams have not read yet.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
 /// The most streams of one connection, over which a client may spread its sessions.
@@ -80,6 +84,7 @@ pub(crate) struct Front {
     burden: Burden,
     /// Shared by what is on its way to all clients.
     unread: Arc<Budget>,
+    spares: Arc<Spares>,
     logger: Logger,
 }
 
@@ -95,6 +100,7 @@ impl Front {
             hashing: Arc::new(Semaphore::new(1)),
             burden: Burden::new(),
             unread: Budget::new(UNREAD_BYTES_MAX),
+            spares: Arc::default(),
             logger,
         }
     }

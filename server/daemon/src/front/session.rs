@@ -17,6 +17,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::burden::{Burden, watch};
+use super::spare::{Leases, Registered};
 use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
 use crate::driver::CoreInput;
 use crate::guests::{UnderWay, Visit};
@@ -33,6 +34,7 @@ impl Front {
         &self,
         principal: Principal,
         visit: Visit,
+        name: Option<String>,
         frames: Streaming<ClientFrame>,
     ) -> Result<Response<SessionFrames>, Status> {
         let core = self.core()?;
@@ -43,8 +45,11 @@ impl Front {
         let connection = self.next_connection();
         let outbox = Outbox::new(OUTBOX_LIMITS, Arc::clone(&self.unread));
         let (read, taken) = oneshot::channel();
-        let connected = CoreInput::Connected { connection, outbox: Arc::clone(&outbox) };
+        let leases = Leases::default();
+        let connected =
+            CoreInput::Connected { connection, outbox: Arc::clone(&outbox), leases: leases.clone() };
         core.send(connected).await.map_err(|_| super::stopping())?;
+        let spare = name.and_then(|name| self.spares.register(name, connection, principal.clone(), leases));
         let reader = Reader {
             connection,
             principal,
@@ -56,6 +61,7 @@ impl Front {
             _permit: permit,
             _under_way: under_way,
             visit,
+            _spare: spare,
         };
         tokio::spawn(reader.run(self.logger.clone()));
         Ok(Response::new(SessionFrames { outbox, _read: read }))
@@ -79,6 +85,8 @@ struct Reader {
     _permit: OwnedSemaphorePermit,
     /// So that the connection is not taken for an idle one.
     _under_way: UnderWay,
+    /// For as long as it lives, the stream's KeepAlives may come elsewhere too.
+    _spare: Option<Registered>,
 }
 
 impl Reader {

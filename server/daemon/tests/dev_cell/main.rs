@@ -1,5 +1,6 @@
 //! A whole cell in this process, and a client that uses nothing but the generated stubs.
 
+mod past_stream;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,16 +6,22 @@ use holdfast_proto::client::v1::{
     AttachSession, ClientFrame, Creation, KeepAlive, LockMode, NodeKind, OpenSession, Outcome, Request,
     ServerFrame, client_frame, outcome, request,
 };
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::support::LIMIT;
 
+/// How many streams were begun.
+static STREAMS: AtomicU64 = AtomicU64::new(0);
+
 pub(crate) const SECRET: &[u8] = b"a secret of the test's own";
 
 /// A session's stream.
 pub(crate) struct Stream {
+    /// What it can be named by elsewhere.
+    pub(crate) name: String,
     frames: mpsc::Sender<ClientFrame>,
     answers: Streaming<ServerFrame>,
     /// Outcomes that came while something else was waited for.
@@ -42,10 +48,13 @@ impl Stream {
         let (frames, sent) = mpsc::channel(16);
         let first = ClientFrame { hello: Some(hello), ..ClientFrame::default() };
         frames.send(first).await.unwrap();
-        let mut answers = stub.session(ReceiverStream::new(sent)).await.ok()?.into_inner();
+        let name = format!("a stream of the test's {}", STREAMS.fetch_add(1, Ordering::Relaxed));
+        let mut request = tonic::Request::new(ReceiverStream::new(sent));
+        request.metadata_mut().insert("holdfast-stream", name.parse().unwrap());
+        let mut answers = stub.session(request).await.ok()?.into_inner();
         match answers.message().await.ok()??.hello? {
             Hello::Refused(_) => None,
-            hello => Some((Self { frames, answers, outcomes: Vec::new() }, hello)),
+            hello => Some((Self { name, frames, answers, outcomes: Vec::new() }, hello)),
         }
     }
 

@@ -82,6 +82,7 @@ situations! {
     DeadCacherHeldWrite rare "a change held up by a dead client's cache until its lease ran out",
     LeaseWithheld common "a KeepAlive that extends nothing, because of notices that are not acknowledged",
     KeepAliveWithInvalidation rare "a KeepAlive answered together with an invalidation",
+    ExtendedPastStream common "a lease extended by a KeepAlive past its stream",
     OverlappingWrites rare "two sessions' writes to one node while it is invalidated",
     ReleaseBehindWrite rare "a Release behind a write of its session that waits for an invalidation",
     ReopenDenied rare "a name that was open, and is denied after a change of access control",

@@ -282,6 +282,7 @@ impl World {
                     let bytes: Bytes = frame.encode_to_vec().into();
                     self.trace.event(self.now, Kind::ServerFrame, index as u64, connection.0, &bytes);
                     self.send(connection, Direction::Down, Item::Frame(bytes));
+                    self.spare_granted(connection, &frame);
                 }
                 Output::Disconnect { connection } => self.replica_disconnects(connection),
                 Output::Leadership { master, term } => self.trace.say(self.now, || {

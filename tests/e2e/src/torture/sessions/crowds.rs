@@ -46,6 +46,7 @@ pub(super) struct Sum {
     pub(super) jeopardy_max_ms: u64,
     pub(super) fail_overs: u64,
     pub(super) terms: BTreeSet<u64>,
+    pub(super) bulk_writes: u64,
 }
 
 impl Crowds {
@@ -131,6 +132,7 @@ impl Sum {
         self.jeopardy_max_ms = self.jeopardy_max_ms.max(status.jeopardy_max_ms);
         self.fail_overs += status.fail_overs;
         self.terms.extend(status.terms);
+        self.bulk_writes += status.bulk_writes;
     }
 
     /// Whether every session holds its lease.

@@ -15,6 +15,8 @@ const LOSS_PERCENT: u8 = 20;
 const ALONE: usize = 40;
 /// Sessions that share one.
 const SHARING: usize = 60;
+/// Sessions that write large files all the while, one a process.
+const BULK: usize = 4;
 /// How often it is said how things are going.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Opening the sessions takes no longer.
@@ -38,6 +40,11 @@ pub(in crate::torture) async fn loss(options: &Options) -> anyhow::Result<u8> {
     let host = net.add_host()?;
     let sharing = format!("--sessions {SHARING} --group 3 --ask-every-ms 1000");
     crowds.start(&net, host, &cluster, place.dir(), &flags(&sharing))?;
+    let host = net.add_host()?;
+    for _ in 0..BULK {
+        let bulk = "--sessions 1 --group 1 --ask-every-ms 1000 --bulk 1";
+        crowds.start(&net, host, &cluster, place.dir(), &flags(bulk))?;
+    }
     let opened = crowds.wait("every session is open", OPENING_MAX, |sum| sum.is_safe()).await?;
     say(&format!("{} sessions of 12 s, and now {LOSS_PERCENT}% of all packets are lost", opened.sessions));
     net.lose_everywhere(LOSS_PERCENT);
@@ -52,7 +59,7 @@ pub(in crate::torture) async fn loss(options: &Options) -> anyhow::Result<u8> {
         sum = crowds.look()?.unwrap_or(sum);
         say(&format!(
             "{:4} s  safe {}/{}  jeopardies {} (longest {} ms)  least left of a lease {:?} ms  longest answer {} ms  \
-            masters {}{}",
+            masters {}  bulk writes {}{}",
             began.elapsed().as_secs(),
             sum.safe,
             sum.sessions,
@@ -61,6 +68,7 @@ pub(in crate::torture) async fn loss(options: &Options) -> anyhow::Result<u8> {
             crowds.lease_left_min_ms.unwrap_or(0),
             crowds.answer_max_ms,
             sum.terms.len() + 1,
+            sum.bulk_writes,
             sum.wrong().map(|wrong| format!("  WRONG: {wrong}")).unwrap_or_default(),
         ));
     }
