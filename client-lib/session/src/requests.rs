@@ -282,7 +282,7 @@ impl Requests {
         {
             let Some((_, next)) = self.queue.first_key_value() else { return };
             let answer_bytes = answer_bytes_max(&next.operation, self.contents_bytes_max);
-            if self.answer_bytes > 0 && self.answer_bytes + answer_bytes > ANSWER_BYTES_MAX {
+            if self.answer_bytes > 0 && self.answer_bytes.saturating_add(answer_bytes) > ANSWER_BYTES_MAX {
                 return;
             }
             self.answer_bytes += answer_bytes;

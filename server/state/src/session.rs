@@ -3,6 +3,7 @@
 //! No leases here: how long a session lives is the master's soft state. Invariant: a handle's claim and its
 //! node's lock say the same; a session's principal never changes.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -208,7 +209,8 @@ impl Sessions {
     }
 
     pub(crate) fn iter_after(&self, after: Option<SessionId>) -> impl Iterator<Item = (SessionId, &Session)> {
-        self.iter_from(SessionId(after.map_or(0, |id| id.0 + 1)))
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_id.range((after, Bound::Unbounded)).map(|(id, session)| (*id, &**session))
     }
 
     /// The sessions that have a caching handle.
