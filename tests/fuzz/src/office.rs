@@ -4,11 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_proto::client::v1::{ClientFrame, Refusal};
+use holdfast_proto::client::v1::ClientFrame;
 use holdfast_proto::log::v1::Member;
-use holdfast_replica::{
-    Boot, CallAnswer, CallId, CallRequest, Config, Fault, Input, Output, Replica, StateAt,
-};
+use holdfast_replica::{Boot, CallId, CallRequest, Config, Fault, Input, Output, Replica, StateAt};
 use holdfast_state::{Genesis, State, settings};
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Term, Time};
 use slog::{Discard, Logger, o};
@@ -44,8 +42,6 @@ pub struct Office {
     spoken: BTreeSet<ConnectionId>,
     open_calls: BTreeSet<CallId>,
     last_call: u64,
-    /// The answer to the last call that was answered.
-    pub last_answer: Option<(CallId, Result<CallAnswer, Refusal>)>,
     /// The streams that were told something.
     pub told: BTreeSet<ConnectionId>,
     /// It was removed from its cell.
@@ -81,7 +77,6 @@ impl Office {
             spoken: BTreeSet::new(),
             open_calls: BTreeSet::new(),
             last_call: 0,
-            last_answer: None,
             told: BTreeSet::new(),
             removed: false,
         };
@@ -123,6 +118,12 @@ impl Office {
         Ok(call)
     }
 
+    /// Whether a call was answered. Others that were made before it may have their answers later.
+    #[must_use]
+    pub fn is_answered(&self, call: CallId) -> bool {
+        !self.open_calls.contains(&call)
+    }
+
     /// Time passes, and wakes the replica whenever it wants to be woken.
     ///
     /// # Errors
@@ -157,9 +158,8 @@ impl Office {
                     assert!(self.spoken.contains(&connection), "a frame to {connection}, which never spoke");
                     self.told.insert(connection);
                 }
-                Output::Answer { call, answer, .. } => {
+                Output::Answer { call, .. } => {
                     assert!(self.open_calls.remove(&call), "{call:?} was answered twice");
-                    self.last_answer = Some((call, answer));
                 }
                 Output::Removed => self.removed = true,
                 Output::Peer { .. }
