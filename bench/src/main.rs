@@ -26,7 +26,12 @@ use anyhow::{Context as _, Result};
 use clap::Parser as _;
 
 use arguments::{Arguments, Command};
+use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
+
+/// That of `holdfastd`, which this program is as well.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> Result<()> {
     match Arguments::parse().command {

@@ -13,7 +13,13 @@ use holdfast_server::config::{Config, ConfigError, ConfigFlags, LogFormat, LogLe
 use holdfast_server::dev::{DevCell, DevError, DevOptions};
 use holdfast_server::{ServerError, StopSignals, logging, run_replica_blocking};
 use holdfast_types::{Principal, ReplicaId};
+use mimalloc::MiMalloc;
 use slog::Logger;
+
+/// Gives back what a replica needed only while it was the master, and lets the next time need no more than the last
+/// (`docs/adr/0011-an-allocator-that-gives-memory-back.md`).
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The first of the ports where the command-line client looks if it is not told where.
 const PORT_BASE_USUAL: u16 = 7101;
