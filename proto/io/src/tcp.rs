@@ -16,6 +16,12 @@ const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// At most so many attempts run side by side.
 const ATTEMPTS_MAX: usize = 6;
 
+/// A connection on which what was sent has found no way for so long is broken by the system. On a line that loses
+/// packets, TCP waits twice as long each time that it sends something again, up to minutes, while a new connection gets
+/// through: so whatever hangs on this one had better begin anew.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(6);
+
 /// The system takes so much more than it can send at once.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 256 << 10;
@@ -49,6 +55,8 @@ pub fn set_up(stream: &TcpStream) {
     // the other end's to do the same.
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(stream).set_tcp_thin_linear_timeouts(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
     // What HTTP/2 still has, it can put in order: a ping, or a short frame of another stream, goes before a long one.
     #[cfg(target_os = "linux")]
     let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
@@ -65,7 +73,11 @@ mod tests {
         let stream = connect(&listener.local_addr().unwrap().to_string()).await.unwrap();
         assert!(stream.nodelay().unwrap());
         #[cfg(target_os = "linux")]
-        assert!(socket2::SockRef::from(&stream).tcp_thin_linear_timeouts().unwrap());
+        {
+            let socket = socket2::SockRef::from(&stream);
+            assert!(socket.tcp_thin_linear_timeouts().unwrap());
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
+        }
     }
 
     #[tokio::test]

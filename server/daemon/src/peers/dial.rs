@@ -16,11 +16,11 @@ use crate::tls::{self, explain};
 
 /// A replica answers a Hello at once or not at all.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// A host that has died without a word is noticed this way; a process that has died, by its sockets.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// A host that has died without a word is noticed this way; a process that has died, by its sockets. Both ends ask.
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// A ping waits behind what is queued, which on a line that loses packets can be seconds' worth. To break a connection
-/// then would only queue all of it anew.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// then would only queue all of it anew; one on which nothing gets through is broken by the system before.
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most bytes of one message between replicas: many times what one batch of raft messages comes to.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 

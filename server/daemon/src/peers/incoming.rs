@@ -21,7 +21,7 @@ use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::PeerBook;
-use super::dial::MESSAGE_BYTES_MAX;
+use super::dial::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX};
 use super::snapshot::receive;
 use crate::driver::CoreInput;
 use crate::guests::UnderWay;
@@ -30,9 +30,6 @@ use crate::tls::Presented;
 
 /// A stream must say who sends within this time.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
-/// As on the dialling side.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// So many snapshots are taken at a time; one is the rule, two if the master changes during one.
 const SNAPSHOTS_MAX: usize = 2;
 
