@@ -12,7 +12,7 @@ use crate::values::SequencerCheck;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, outcome};
 use holdfast_session::{CacheConfig, CacheStats, Config, Ended};
-use holdfast_types::SessionId;
+use holdfast_types::{LEASE_MS, SessionId};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ use tokio::sync::watch;
 /// The length of lease that a session has if it asks for none.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(12);
 /// Cells grant no shorter lease.
-pub(crate) const LEASE_MIN: Duration = Duration::from_millis(100);
+pub(crate) const LEASE_MIN: Duration = Duration::from_millis(*LEASE_MS.start() as u64);
 /// And no longer one.
-pub(crate) const LEASE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const LEASE_MAX: Duration = Duration::from_millis(*LEASE_MS.end() as u64);
 /// The grace period that a session has if it asks for none.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(45);
 /// The most bytes that a session caches if it is not told otherwise.

@@ -19,4 +19,4 @@ pub use planted::plant_everywhere;
 pub use planted::{Planted, is_planted, plant};
 pub use principal::{Principal, PrincipalError};
 pub use sequencer::{Mode, Sequencer, SequencerError};
-pub use time::{Duration, Time};
+pub use time::{Duration, LEASE_MS, Time};

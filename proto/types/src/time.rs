@@ -6,6 +6,9 @@ use std::ops::{Add, AddAssign, Sub};
 /// The standard library's span of time.
 pub use std::time::Duration;
 
+/// How long leases are, in milliseconds: cells grant no shorter ones and no longer ones.
+pub const LEASE_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
+
 /// A moment on a monotonic clock, in nanoseconds since a beginning of the clock's own. Moments of two machines
 /// cannot be compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

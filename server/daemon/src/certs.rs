@@ -15,6 +15,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use holdfast_io::small_file;
 use holdfast_types::{Principal, ReplicaId, check_cell_name};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -248,7 +249,7 @@ fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option
     let wrong = |what: String| CertsError::Ca { dir: options.dir.clone(), what };
     match (certificate.exists(), key.exists()) {
         (true, true) => {
-            let read = |path: &Path| fs::read_to_string(path).map_err(io_at(path));
+            let read = |path: &Path| small_file::read_to_string(path).map_err(io_at(path));
             let (pem, key_pem) = (read(&certificate)?, read(&key)?);
             let pair = KeyPair::from_pem(&key_pem).map_err(|error| wrong(error.to_string()))?;
             check_authority(&pem, &pair).map_err(wrong)?;

@@ -8,8 +8,7 @@
 //! - `founding`: how a replica comes to a cell
 //! - [`storage`]: the log and the snapshots; [`identity`]: whose data directory it is
 //! - `tls`: who is at the other end of a connection; [`certs`]: certificates for development
-//! - `listen`, `accept`, `guests`, `socket`, `descriptors`: connections from their listener to gRPC; `tcp`: how they are
-//!   set up
+//! - `listen`, `accept`, `guests`, `socket`, `descriptors`: connections from their listener to gRPC
 //! - `planted`: faults on purpose, in builds for that only
 //! - [`config`], [`logging`], `signals`, `clock`: what a process needs besides
 //!

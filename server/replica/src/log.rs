@@ -239,9 +239,10 @@ fn check_counts(boot: &Boot) -> Result<(), Fault> {
     let HardState { term, commit, .. } = boot.hard_state;
     let places = boot.entries.iter().map(|entry| (entry.index, entry.term));
     match places.chain([(commit, term)]).find(|(index, term)| *index > COUNT_MAX || *term > COUNT_MAX) {
-        Some((index, term)) => {
-            Err(Fault::new(format!("no log is so long that it stands at entry {index} of term {term}")))
-        }
+        Some((index, term)) => Err(Fault::new(format!(
+            "the data are damaged: no log is so long that it stands at entry {index} of term {term}; remove this \
+                 replica from its cell, and add one with an empty data directory under a new id"
+        ))),
         None => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use holdfast_proto::log::v1::command::Kind;
 use holdfast_proto::log::v1::{
     Batch, Command, EndLockDelay, EndSession, LowerLeasePromise, OpenSession, RaiseVersion, ReapNode,
 };
-use holdfast_types::{NodePath, Principal, Revision, SessionId, Term, planted};
+use holdfast_types::{LEASE_MS, NodePath, Principal, Revision, SessionId, Term, planted};
 use prost::Message;
 
 use crate::exactly_once::Window;
@@ -24,8 +24,6 @@ use crate::{Effect, Settings, State, VERSION_MAX, refusal, settings};
 
 /// How many bytes a session's secret may have.
 pub(crate) const SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=64;
-/// How long a lease may be.
-pub(crate) const LEASE_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// The most bytes of what a client calls itself.
 pub(crate) const CLIENT_BYTES_MAX: usize = 255;
 

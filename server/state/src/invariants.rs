@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_proto::client::v1::Uses;
-use holdfast_types::{Revision, SessionId};
+use holdfast_types::{LEASE_MS, Revision, SessionId};
 
-use crate::apply::{CLIENT_BYTES_MAX, LEASE_MS, SECRET_BYTES};
+use crate::apply::{CLIENT_BYTES_MAX, SECRET_BYTES};
 use crate::exactly_once::Recorded;
 use crate::lock::Holder;
 use crate::node::{Kind, Node};

@@ -3,9 +3,8 @@
 //! Replicated, so that all replicas refuse alike. Lowering a limit takes nothing away from what exists.
 
 use holdfast_proto::client::v1::{Refusal, Settings};
-use holdfast_types::{NameLimits, Principal};
+use holdfast_types::{LEASE_MS, NameLimits, Principal};
 
-use crate::apply::LEASE_MS;
 use crate::refusal;
 
 /// What the limits of names can be at the most: nothing in a cell ever had a longer one.
