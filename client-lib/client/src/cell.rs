@@ -213,7 +213,8 @@ impl Cell {
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if it does not answer within the time-out, or `address` is malformed.
+    /// [`Error::Unavailable`] if it does not answer within the time-out, or refuses, since only those who may administer
+    /// the cell may ask, and few at a time; or if `address` is malformed.
     pub async fn status_with_hash_of(&self, address: &str) -> Result<CellStatus, Error> {
         self.unary.status_with_hash_of(address).await
     }

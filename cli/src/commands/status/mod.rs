@@ -4,15 +4,20 @@
 //! address is asked, the given ones and those that the cell knows, and each that does not answer, or that answers
 //! for another cell, has a line of its own.
 
+mod compare;
 mod survey;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
+use tokio::time::{Instant, sleep_until};
 
 use crate::client::Client;
 use crate::failure::{Failure, Kind};
 use crate::output;
+use compare::Comparison;
 use survey::{Replica, Survey};
 
 /// Show the cell: its master, its replicas, how far each is behind, and who you are for its access control lists.
@@ -21,11 +26,15 @@ use survey::{Replica, Survey};
 /// of them is master.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Also have each replica hash its whole state: those that have applied the same must have the same hash. Each then
-    /// has all of --timeout to answer. Exit status 1 if two differ
+    /// Also have each replica hash its whole state, and compare: replicas that have applied the same entry must have the
+    /// same. Asks again until all have, for as long as --timeout. Exit status 1 if two differ, or if they could not be
+    /// compared. For administrators of the cell
     #[arg(long)]
     state_hash: bool,
 }
+
+/// So long after replicas were asked that had not applied the same, they are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Before the last column, in which sentences stand.
 const HASH_COLUMN: usize = 6;
@@ -45,6 +54,8 @@ struct Document {
     attached: u64,
     /// Who the caller is, for the access control lists.
     principal: String,
+    /// Whether the states are the same; null if it was not asked for.
+    states: Option<&'static str>,
     replicas: Vec<Replica>,
     /// Addresses that were given and are no replica's of the cell, or do not answer.
     strangers: Vec<Stranger>,
@@ -59,18 +70,39 @@ struct Stranger {
 
 impl Status {
     pub(crate) async fn run(&self, client: &Client) -> Result<u8> {
-        let survey = Survey::make(client, self.state_hash).await?;
-        let diverged = survey.diverged();
-        let document = Document::from(survey);
+        let (survey, comparison) = match self.state_hash {
+            true => compared(client).await?,
+            false => (Survey::make(client, false).await?, None),
+        };
+        let states = comparison.as_ref().map(Comparison::name);
+        let document = Document { states, ..Document::from(survey) };
         client.output.print(&document, text)?;
         if document.master.is_none() {
             let message = "no replica that answers is master; the cell serves nobody at the moment";
             return Err(Failure::error(Kind::Unreachable, message));
         }
-        if let Some(diverged) = diverged {
-            return Err(Failure::error(Kind::Failed, diverged));
+        match comparison {
+            Some(Comparison::Differ(who)) => Err(Failure::error(Kind::Failed, who)),
+            Some(Comparison::NotCompared(why)) => Err(Failure::error(
+                Kind::Failed,
+                format!("the replicas' states could not be compared: {why}"),
+            )),
+            Some(Comparison::Same) | None => Ok(0),
         }
-        Ok(0)
+    }
+}
+
+/// Asks for states, again and again while they cannot be compared and there is time.
+async fn compared(client: &Client) -> Result<(Survey, Option<Comparison>)> {
+    let until = Instant::now() + client.timeout;
+    loop {
+        let survey = Survey::make(client, true).await?;
+        let comparison = Comparison::of(&survey.replicas);
+        let again = Instant::now() + ASK_AGAIN;
+        if !matches!(comparison, Comparison::NotCompared(_)) || again >= until {
+            return Ok((survey, Some(comparison)));
+        }
+        sleep_until(again).await;
     }
 }
 
@@ -92,6 +124,7 @@ impl From<Survey> for Document {
             sessions: best.sessions,
             attached: best.attached,
             principal: best.principal,
+            states: None,
             replicas: survey.replicas,
             strangers: strangers.map(|(address, problem)| Stranger { address, problem }).collect(),
         }

@@ -89,21 +89,6 @@ impl Survey {
             .collect();
         Ok(Self { best, replicas, strangers })
     }
-
-    /// That two replicas have applied the same and have different states, if it is so.
-    pub(super) fn diverged(&self) -> Option<String> {
-        let hashed = |replica: &&Replica| replica.state_hash.is_some();
-        let mut pairs = self.replicas.iter().filter(hashed).flat_map(|one| {
-            let others = self.replicas.iter().filter(hashed);
-            others.filter(|other| other.id > one.id).map(move |other| (one, other))
-        });
-        let (one, other) =
-            pairs.find(|(one, other)| one.applied == other.applied && one.state_hash != other.state_hash)?;
-        Some(format!(
-            "replicas {} and {} have applied the same and differ: unless their versions do, one of them must be replaced",
-            one.id, other.id
-        ))
-    }
 }
 
 impl Replica {
@@ -235,6 +220,7 @@ fn no_answer(answers: Vec<Answer>, wanted_cell: Option<&str>) -> anyhow::Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compare::Comparison;
     use super::*;
 
     fn member(id: u64) -> MemberStatus {
@@ -287,19 +273,35 @@ mod tests {
 
     #[test]
     fn replicas_that_have_applied_the_same_and_differ_are_told() {
-        let survey = |states: [(u64, Option<u64>); 3]| {
-            let own = |(id, (applied_index, state_hash))| {
+        let compare = |states: [(u64, Option<u64>, &str); 3]| {
+            let own = |(id, (applied_index, state_hash, version))| {
                 let role = if id == 1 { Role::Master } else { Role::Follower };
-                let status = CellStatus { applied_index, state_hash, ..status(id, role, 7) };
+                let version = str::to_owned(version);
+                let status = CellStatus { applied_index, state_hash, version, ..status(id, role, 7) };
                 (format!("c{id}:1"), Ok(status))
             };
-            survey((1..).zip(states).map(own).collect())
+            Comparison::of(&survey((1..).zip(states).map(own).collect()).replicas)
         };
-        let diverged = survey([(9, Some(5)), (8, Some(5)), (9, Some(6))]).diverged();
-        assert!(diverged.is_some_and(|what| what.contains("replicas 1 and 3")));
-        assert_eq!(survey([(9, Some(5)), (8, Some(6)), (9, Some(5))]).diverged(), None);
-        assert_eq!(survey([(9, None), (9, None), (9, Some(5))]).diverged(), None, "not everybody says");
-        assert_eq!(survey([(9, Some(5)); 3]).replicas[2].state_hash.as_deref(), Some("0000000000000005"));
+        assert_eq!(compare([(9, Some(5), "1"); 3]), Comparison::Same);
+        assert_eq!(compare([(9, Some(5), "1"), (9, Some(5), "1"), (9, None, "1")]), Comparison::Same);
+        let one_differs = compare([(9, Some(5), "1"), (9, Some(6), "1"), (9, Some(5), "1")]);
+        assert!(
+            matches!(&one_differs, Comparison::Differ(who) if who.contains("entry 9") && who.contains("replace replica 2 ")),
+            "{one_differs:?}"
+        );
+        let two_differ = compare([(9, Some(5), "1"), (8, Some(5), "1"), (9, Some(6), "1")]);
+        assert!(
+            matches!(&two_differ, Comparison::Differ(who) if who.contains("cannot be told")),
+            "{two_differ:?}"
+        );
+        for not_alike in [
+            [(9, Some(5), "1"), (8, Some(6), "1"), (9, Some(5), "1")],
+            [(9, Some(5), "1"), (9, Some(6), "2"), (9, Some(5), "1")],
+            [(9, None, "1"), (9, None, "1"), (9, Some(5), "1")],
+        ] {
+            let compared = compare(not_alike);
+            assert!(matches!(compared, Comparison::NotCompared(_)), "{compared:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::refusal::{refused, status_of};
 use super::session::SessionFrames;
-use super::{CALLS_MAX, Front, overloaded, stopping};
+use super::{CALLS_MAX, Front, HASHES_MAX, overloaded, stopping};
 use crate::driver::{Call, CoreInput};
 use crate::guests::UnderWay;
 use crate::socket::Caller;
@@ -43,9 +43,11 @@ impl Front {
         reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))
     }
 
-    /// Waits for the turn to hash the state: one caller at a time, and those who wait count as unanswered calls.
+    /// Waits for the turn to hash the state, with few others: one caller has it at a time, and no call of another kind
+    /// waits for them.
     async fn hash_turn(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let _waits = self.calls.try_acquire().map_err(|_| overloaded("unanswered calls", CALLS_MAX))?;
+        let waits = self.hashes.try_acquire();
+        let _waits = waits.map_err(|_| overloaded("callers that ask for the state's hash", HASHES_MAX))?;
         Arc::clone(&self.hashing).acquire_owned().await.map_err(|_| stopping())
     }
 }
@@ -126,7 +128,6 @@ impl Cell for Front {
         request: Request<client::StatusRequest>,
     ) -> Result<Response<client::StatusResponse>, Status> {
         let (principal, _under_way) = asker(&request)?;
-        let principal = principal.to_string();
         let with_state = request.get_ref().state_hash;
         // Taken before the state is, so that no more than one old state is kept in memory for this.
         let turn = if with_state { Some(self.hash_turn().await?) } else { None };
@@ -134,10 +135,14 @@ impl Cell for Front {
         self.core()?.send(CoreInput::Status { with_state, reply }).await.map_err(|_| stopping())?;
         let (status, state) = answered.await.map_err(|_| stopping())?;
         let state_hash = match state {
-            Some(state) => Some(hash(state, turn).await?),
+            Some(state) => {
+                // It is work without an end to whoever asks for it over and over.
+                state.may_administer(&principal).map_err(|refusal| status_of(&refusal, ""))?;
+                Some(hash(state, turn).await?)
+            }
             None => None,
         };
-        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let (version, principal) = (env!("CARGO_PKG_VERSION").to_owned(), principal.to_string());
         Ok(Response::new(client::StatusResponse { version, principal, state_hash, ..status }))
     }
 
@@ -188,5 +193,32 @@ impl Cell for Front {
         request: Request<client::SetAclRequest>,
     ) -> Result<Response<client::SetAclResponse>, Status> {
         forward!(self, request, SetAcl)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::front::Phase;
+    use crate::logging::testing::Lines;
+    use crate::peers::{Greeter, PeerBook};
+    use futures::FutureExt as _;
+    use tokio::sync::watch;
+
+    #[tokio::test]
+    async fn few_wait_for_the_state_s_hash_and_take_nothing_from_other_calls() {
+        let (_phase, phases) = watch::channel(Phase::Stopping);
+        let book = Arc::new(PeerBook::new(Default::default(), None, None));
+        let front = Front::new(phases, Arc::new(Greeter(book)), Lines::default().logger());
+        let turn = front.hash_turn().await.unwrap();
+        let mut waiting: Vec<_> = (0..HASHES_MAX).map(|_| Box::pin(front.hash_turn())).collect();
+        for waits in &mut waiting {
+            assert!(waits.as_mut().now_or_never().is_none(), "its turn comes later");
+        }
+        let refused = front.hash_turn().now_or_never().expect("it is told at once").unwrap_err();
+        assert!(refused.message().contains("hash"), "{refused}");
+        assert_eq!(front.calls.available_permits(), CALLS_MAX);
+        drop(turn);
+        assert!(waiting.remove(0).now_or_never().is_some_and(|turn| turn.is_ok()));
     }
 }

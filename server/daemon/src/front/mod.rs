@@ -45,6 +45,8 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const STREAMS_MAX: usize = 200_000;
 /// The most unary calls that have no answer yet.
 const CALLS_MAX: usize = 8_192;
+/// The most callers that ask for the state's hash, of whom one is served at a time.
+const HASHES_MAX: usize = 8;
 /// The most KeepAlives past their streams that have no answer yet. Not more: when a replica is slow, all come at once.
 const SPARES_MAX: usize = 1_024;
 /// The most bytes of frames that session streams have not read yet.
@@ -79,6 +81,8 @@ pub(crate) struct Front {
     connections: Arc<AtomicU64>,
     streams: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    /// For those who want the state hashed.
+    hashes: Arc<Semaphore>,
     /// Of one: whoever has it may have the state hashed.
     hashing: Arc<Semaphore>,
     burden: Burden,
@@ -97,6 +101,7 @@ impl Front {
             connections: Arc::new(AtomicU64::new(1)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            hashes: Arc::new(Semaphore::new(HASHES_MAX)),
             hashing: Arc::new(Semaphore::new(1)),
             burden: Burden::new(),
             unread: Budget::new(UNREAD_BYTES_MAX),

@@ -1,6 +1,7 @@
 //! Cells with TLS: who gets in, who does not, and what each is told.
 
 mod client;
+mod state_hash;
 
 use std::fs;
 use std::path::{Path, PathBuf};
