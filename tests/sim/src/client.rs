@@ -17,13 +17,14 @@ use crate::checker::guards::{self, Guard};
 use crate::checker::progress::Leftovers;
 use crate::clock::{Clock, TrueTime};
 use crate::coverage::Situation;
+use crate::genesis::{CELL, address};
 use crate::network::Process;
 use crate::rng::Rng;
 use crate::streams::Life;
 use crate::trace::Kind;
 use crate::verdict::{Invariant, Violation};
 use crate::workload::{CallResult, Workload};
-use crate::world::{CELL, Phase, World, address};
+use crate::world::{Phase, World};
 
 const MILLI: u64 = 1_000_000;
 /// How much the library believes clocks to differ; the masters believe the same.

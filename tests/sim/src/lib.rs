@@ -27,6 +27,7 @@ pub mod coverage;
 pub mod disk;
 pub mod event;
 pub mod fault;
+mod genesis;
 mod member;
 mod named;
 pub mod network;

@@ -20,12 +20,13 @@ use crate::clock::TrueTime;
 use crate::disk::{Crash, Damage, Disk};
 use crate::event::Event;
 use crate::fault::operator_call;
+use crate::genesis::{CELL, address, genesis};
 use crate::network::Process;
 use crate::server::Server;
 use crate::streams::Life;
 use crate::trace::Kind;
 use crate::verdict::Violation;
-use crate::world::{CELL, World, address, genesis};
+use crate::world::World;
 
 const MILLI: u64 = 1_000_000;
 /// The cell's id.

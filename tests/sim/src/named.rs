@@ -14,12 +14,13 @@ use crate::checker::register::Op;
 use crate::client::principal;
 use crate::coverage::Situation;
 use crate::event::Event;
+use crate::genesis::replica_at;
 use crate::network::Process;
 use crate::streams::Life;
 use crate::trace::Kind;
 use crate::verdict::{Invariant, Violation};
 use crate::workload::NamedResult;
-use crate::world::{World, replica_at};
+use crate::world::World;
 
 const MILLI: u64 = 1_000_000;
 /// How long an answer is waited for.

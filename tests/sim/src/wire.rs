@@ -12,10 +12,11 @@ use prost::Message;
 
 use crate::client::principal;
 use crate::event::Event;
+use crate::genesis::replica_at;
 use crate::network::Process;
 use crate::streams::{Direction, Item, Stream};
 use crate::verdict::Violation;
-use crate::world::{World, fault, replica_at};
+use crate::world::{World, fault};
 
 /// How long a client tries to reach a host that does not answer.
 const CONNECT_NANOS: u64 = 1_000_000_000;

@@ -7,21 +7,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use holdfast_proto::client::v1::Settings;
-use holdfast_proto::log::v1::Member;
-use holdfast_replica::{CallId, StateAt};
-use holdfast_state::{Genesis, State, settings};
+use holdfast_replica::CallId;
 use holdfast_types::{SessionId, Term};
 
 use crate::canon::Canon;
 use crate::checker::Checkers;
 use crate::checker::progress::Leftovers;
 use crate::checker::resource::Resource;
-use crate::client::{Client, principal};
+use crate::client::Client;
 use crate::clock::TrueTime;
 use crate::coverage::{Coverage, Sights};
 use crate::event::Event;
-use crate::member::{CELL_ID, Operator};
+use crate::genesis::{GENESIS_INDEX, genesis};
+use crate::member::Operator;
 use crate::named::Named;
 use crate::network::{Network, Process};
 use crate::plan::{NetworkConditions, Options, Plan};
@@ -33,10 +31,6 @@ use crate::streams::Streams;
 use crate::trace::{Kind, Trace};
 use crate::verdict::{Invariant, Violation};
 
-/// The cell's name.
-pub(crate) const CELL: &str = "sim";
-/// Raft's index of the genesis.
-pub(crate) const GENESIS_INDEX: u64 = 1;
 const SECOND: u64 = 1_000_000_000;
 /// How long clients go on working in the healed world before they come to an end.
 const HEALED_NANOS: u64 = 10 * SECOND;
@@ -362,39 +356,6 @@ impl World {
         leftovers.replicas.extend(self.operator.steps.front().map(|step| format!("{step:?} is not done")));
         leftovers
     }
-}
-
-/// What all replicas begin with.
-pub(crate) fn genesis(plan: &Plan) -> StateAt {
-    let member = |index: usize| Member {
-        id: index as u64 + 1,
-        data_id: data_id(index),
-        peer_address: address(index),
-        client_address: address(index),
-        learner: false,
-    };
-    // Somebody must be able to write access control lists.
-    let bootstrap_principal = principal(0).as_str().to_owned();
-    let settings = Settings { bootstrap_principal, lease_ms_max: plan.lease_ms_max, ..settings::defaults() };
-    let (members, voters) = ((0..plan.replicas).map(member).collect(), (1..=plan.replicas as u64).collect());
-    let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: CELL_ID, members, settings });
-    StateAt { index: GENESIS_INDEX, term: Term(1), voters, learners: Vec::new(), state }
-}
-
-/// What names the data of a replica as it began.
-pub(crate) fn data_id(index: usize) -> u64 {
-    index as u64 + 101
-}
-
-/// Where a replica is found.
-pub(crate) fn address(index: usize) -> String {
-    format!("replica-{}", index + 1)
-}
-
-/// Which replica is found there.
-pub(crate) fn replica_at(address: &str) -> Option<usize> {
-    let id: usize = address.strip_prefix("replica-")?.parse().ok()?;
-    id.checked_sub(1)
 }
 
 /// A machine stopped, or did what it must not.

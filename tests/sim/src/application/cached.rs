@@ -3,7 +3,8 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, outcome};
-use holdfast_types::HandleId;
+use holdfast_session::Slot;
+use holdfast_types::{HandleId, Time};
 
 use super::handle_of;
 use super::told::op_of;
@@ -27,19 +28,7 @@ impl World {
         let Some(id) = handle_of(operation).map(HandleId) else { return Ok(None) };
         let Some(handle) = client.handles.get(&id) else { return Ok(None) };
         let Some(slot) = &handle.slot else { return Ok(None) };
-        let clock = || client.clock.local(self.now);
-        let answer = match operation {
-            Operation::GetContents(_) => {
-                slot.contents(clock).map(|read| outcome::Result::Contents(Box::new((*read).clone())))
-            }
-            Operation::GetStat(_) => {
-                slot.stat(clock).map(|read| outcome::Result::Stat(Box::new((*read).clone())))
-            }
-            Operation::ReadDir(page) if page.after.is_empty() && page.limit == 0 => {
-                slot.children(clock).map(|read| outcome::Result::Directory(Box::new((*read).clone())))
-            }
-            _ => None,
-        };
+        let answer = answer_of(slot, operation, || client.clock.local(self.now));
         let Some(answer) = answer else { return Ok(None) };
         let handle = handle.clone();
         let floor = self.checkers.reads.floor();
@@ -92,5 +81,21 @@ impl World {
         }
         self.plan_peek(index);
         Ok(())
+    }
+}
+
+/// What a slot has for a read.
+fn answer_of(slot: &Slot, operation: &Operation, clock: impl FnOnce() -> Time) -> Option<outcome::Result> {
+    match operation {
+        Operation::GetContents(_) => {
+            slot.contents(clock).map(|read| outcome::Result::Contents(Box::new((*read).clone())))
+        }
+        Operation::GetStat(_) => {
+            slot.stat(clock).map(|read| outcome::Result::Stat(Box::new((*read).clone())))
+        }
+        Operation::ReadDir(page) if page.after.is_empty() && page.limit == 0 => {
+            slot.children(clock).map(|read| outcome::Result::Directory(Box::new((*read).clone())))
+        }
+        _ => None,
     }
 }

@@ -179,12 +179,7 @@ impl World {
                 client.closing = true;
                 return Ok(Some(Input::Close));
             }
-            Action::Wake(nanos) => {
-                let wanted = self.now.after_nanos(nanos);
-                let draining = self.phase == Phase::Draining;
-                let at = if draining { wanted } else { self.plan.rhythm.next(index, wanted) };
-                client.wake_at = Some(at);
-            }
+            Action::Wake(nanos) => self.plan_wake(index, nanos),
             Action::Busy(nanos) => client.starved_until = self.now.after_nanos(nanos),
             Action::Die => self.queue.push(self.now.after_nanos(1_000), Event::Die(life)),
             Action::Order { generation, nanos } => {
@@ -196,6 +191,14 @@ impl World {
             Action::Call(..) | Action::Cancel(_) | Action::KeepLocks(_) => {}
         }
         Ok(None)
+    }
+
+    /// The application wants to be woken after so long.
+    fn plan_wake(&mut self, index: usize, nanos: u64) {
+        let wanted = self.now.after_nanos(nanos);
+        let draining = self.phase == Phase::Draining;
+        let at = if draining { wanted } else { self.plan.rhythm.next(index, wanted) };
+        self.clients[index].wake_at = Some(at);
     }
 
     /// A call: answered by a slot at once, or else for the session to make.

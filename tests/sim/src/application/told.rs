@@ -5,7 +5,7 @@
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, Creation, Open, RefusalCode, outcome};
 use holdfast_session::{CallError, Completion, Ended};
-use holdfast_types::{HandleId, Revision, SessionId};
+use holdfast_types::{HandleId, RequestNumber, Revision, SessionId};
 
 use super::Call;
 use crate::checker::answers::{self, Opening, Read};
@@ -33,14 +33,7 @@ impl World {
         let is_read = is_read(&call.operation);
         self.checkers.reads.told(*revision, call.floor, is_read)?;
         self.checkers.exactly_once.told(session, *number, &call.operation, result)?;
-        if let outcome::Result::Sequencer(text) = result {
-            self.sequencer = text.sequencer.as_str().into();
-        }
-        if let outcome::Result::Granted(_) = result {
-            self.stats.granted += 1;
-            self.stats.queued += u64::from(*revision == Revision(0));
-            self.sights.told_granted(session, number.0);
-        }
+        self.note_lock(session, *number, *revision, result);
         self.note_durable(index, call, result);
         self.note_counted(index, call)?;
         if let Some((path, instance)) = &call.node {
@@ -57,6 +50,25 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Somebody was told that he has a lock, or a sequencer of one.
+    fn note_lock(
+        &mut self,
+        session: SessionId,
+        number: RequestNumber,
+        revision: Revision,
+        result: &outcome::Result,
+    ) {
+        match result {
+            outcome::Result::Sequencer(text) => self.sequencer = text.sequencer.as_str().into(),
+            outcome::Result::Granted(_) => {
+                self.stats.granted += 1;
+                self.stats.queued += u64::from(revision == Revision(0));
+                self.sights.told_granted(session, number.0);
+            }
+            _ => {}
+        }
     }
 
     /// An application was told something of a node: no state may have forgotten it from now on.

@@ -18,22 +18,47 @@ impl World {
     /// Takes in what a replica has applied.
     pub(super) fn observe(&mut self, index: usize, replica: &Replica) -> Result<(), Violation> {
         if replica.is_master() != self.servers[index].was_master {
-            let others = self.servers.iter().filter(|server| server.was_master).count();
-            self.servers[index].was_master = replica.is_master();
-            self.stats.masters += u64::from(replica.is_master());
-            self.stats.overlaps += u64::from(replica.is_master() && others > 0);
-            if replica.is_master() {
-                self.sight_office(replica.term().0);
-                // One that was stopped while it won may find that out when others have long been in office. It has
-                // what was acknowledged before its term, and can tell nobody anything.
-                if replica.term() > self.newest_office {
-                    self.newest_office = replica.term();
-                    self.check_durable(replica.state())?;
-                }
-            }
-            let verb = if replica.is_master() { "takes office" } else { "leaves office" };
-            self.trace.say(self.now, || format!("replica {} {verb}, {}", index + 1, replica.term()));
+            self.observe_office(index, replica)?;
         }
+        let (applied, reached) = (self.servers[index].applied, replica.applied_index());
+        self.observe_entries(index, replica)?;
+        if reached > self.canon.index() {
+            let what = format!("replica {} applied {reached}, which nobody had written", index + 1);
+            return Err(Violation::new(Invariant::Durability, what));
+        }
+        let revision = replica.state().revision();
+        if self.canon.revision_at(reached).is_some_and(|canonical| canonical != revision) {
+            let what = format!("at index {reached} replica {} is at {revision}", index + 1);
+            return Err(Violation::new(Invariant::Determinism, what));
+        }
+        if reached > applied && self.servers[index].rng.below(COMPARE_ONE_IN) == 0 {
+            self.compare(index, reached, replica.state().hash())?;
+        }
+        Ok(())
+    }
+
+    /// A replica has become master, or is it no longer.
+    fn observe_office(&mut self, index: usize, replica: &Replica) -> Result<(), Violation> {
+        let others = self.servers.iter().filter(|server| server.was_master).count();
+        self.servers[index].was_master = replica.is_master();
+        self.stats.masters += u64::from(replica.is_master());
+        self.stats.overlaps += u64::from(replica.is_master() && others > 0);
+        if replica.is_master() {
+            self.sight_office(replica.term().0);
+            // One that was stopped while it won may find that out when others have long been in office. It has
+            // what was acknowledged before its term, and can tell nobody anything.
+            if replica.term() > self.newest_office {
+                self.newest_office = replica.term();
+                self.check_durable(replica.state())?;
+            }
+        }
+        let verb = if replica.is_master() { "takes office" } else { "leaves office" };
+        self.trace.say(self.now, || format!("replica {} {verb}, {}", index + 1, replica.term()));
+        Ok(())
+    }
+
+    /// Each entry that a replica has applied since one last looked is the canonical log's, or its next.
+    fn observe_entries(&mut self, index: usize, replica: &Replica) -> Result<(), Violation> {
         let (applied, reached) = (self.servers[index].applied, replica.applied_index());
         for entry_index in applied + 1..=reached {
             // Behind a snapshot there are no entries.
@@ -48,18 +73,6 @@ impl World {
             }
         }
         self.servers[index].applied = reached;
-        if reached > self.canon.index() {
-            let what = format!("replica {} applied {reached}, which nobody had written", index + 1);
-            return Err(Violation::new(Invariant::Durability, what));
-        }
-        let revision = replica.state().revision();
-        if self.canon.revision_at(reached).is_some_and(|canonical| canonical != revision) {
-            let what = format!("at index {reached} replica {} is at {revision}", index + 1);
-            return Err(Violation::new(Invariant::Determinism, what));
-        }
-        if reached > applied && self.servers[index].rng.below(COMPARE_ONE_IN) == 0 {
-            self.compare(index, reached, replica.state().hash())?;
-        }
         Ok(())
     }
 

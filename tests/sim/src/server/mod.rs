@@ -23,13 +23,14 @@ use crate::coverage::Situation;
 use crate::disk::Disk;
 use crate::event::Event;
 use crate::fault::Ending;
+use crate::genesis::{GENESIS_INDEX, data_id};
 use crate::member::{CELL_ID, Standing, roster};
 use crate::network::Process;
 use crate::rng::Rng;
 use crate::streams::{Direction, Item, Life};
 use crate::trace::Kind;
 use crate::verdict::Violation;
-use crate::world::{GENESIS_INDEX, World, data_id, fault};
+use crate::world::{World, fault};
 
 const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
