@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::clock::nanos;
+use super::run::LEASE;
 use super::schedule::Kind;
 
 /// How long after a change of the cell a fail-over may take on a machine with much to do.
@@ -83,7 +84,15 @@ impl Trouble {
         let until = self.until.unwrap_or(now);
         let settles = nanos(SETTLES);
         match self.kind {
-            Kind::KillClient | Kind::PauseClient | Kind::CutClient if self.whom != client => Vec::new(),
+            Kind::KillClient | Kind::PauseClient | Kind::CutClient | Kind::LateAnswers
+                if self.whom != client =>
+            {
+                Vec::new()
+            }
+            // Late answers come in time. They are late for a lease at least, and only then there are none.
+            Kind::LateAnswers => vec![(self.from + nanos(LEASE), until + settles)],
+            // Whoever connects again is heard.
+            Kind::HalfClose => vec![(self.from, self.from + settles)],
             Kind::SplitMaster | Kind::SleepingMaster if self.whom.split(' ').any(|name| name == client) => {
                 vec![(self.from, until + settles)]
             }
@@ -129,10 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn connections_that_are_closed_once_disturb_until_others_are_made() {
+        assert_eq!(longest(&[(Kind::HalfClose, "replica 1", 10, 12)]), 3);
+    }
+
+    #[test]
     fn what_hits_the_cell_disturbs_everybody_and_what_hits_a_client_only_that() {
         assert_eq!(longest(&[(Kind::Ring, "all", 10, 20)]), 13);
         assert_eq!(longest(&[(Kind::PauseClient, "c1", 10, 20)]), 13);
         assert_eq!(longest(&[(Kind::PauseClient, "c2", 10, 20)]), 0);
+        assert_eq!(longest(&[(Kind::LateAnswers, "c2", 10, 24)]), 0, "only one client is isolated at last");
+        assert_eq!(longest(&[(Kind::LateAnswers, "c1", 10, 24)]), 13, "late answers alone are in time");
         assert_eq!(longest(&[(Kind::SplitMaster, "replica 1 with c1 c3", 10, 20)]), 13);
         assert_eq!(longest(&[(Kind::SplitMaster, "replica 1 with c2 c10", 10, 20)]), 3, "a fail-over");
     }
