@@ -5,8 +5,8 @@
 
 mod alone;
 mod pairs;
+mod target;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast::WriteOptions;
@@ -16,13 +16,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cell::Cell;
-use super::client::RARELY;
 use super::clock;
 use super::crowd::Crowd;
 use super::net::Net;
-use super::run::rarely;
+use super::run::rarely_changed;
 use super::schedule::{Fault, Kind};
 use super::troubles::Troubles;
+use super::unmet::Unmet;
+use target::Target;
 
 /// How long the cell may take to serve once nothing is wrong any more.
 pub(super) const HEALS: Duration = Duration::from_secs(30);
@@ -48,6 +49,8 @@ pub struct Field {
     /// Changes of files that the rig itself makes, and how many it has begun.
     changes: JoinSet<()>,
     changes_begun: u32,
+    /// How many files there are for that.
+    rarely: u32,
 }
 
 /// A fault that goes on.
@@ -61,21 +64,13 @@ struct Active {
     draw: u64,
 }
 
-/// Whom a fault hits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    Everybody,
-    Replica(u64),
-    Client(usize),
-}
-
 impl Field {
-    /// Everything is well so far.
+    /// Everything is well so far. There are so many files that the rig is to change itself.
     #[must_use]
-    pub fn new(net: Net, cell: Cell, crowd: Crowd) -> Self {
+    pub fn new(net: Net, cell: Cell, crowd: Crowd, rarely: u32) -> Self {
         let (troubles, violations, active) = (Troubles::default(), Vec::new(), Vec::new());
         let (began, changes) = (Instant::now(), JoinSet::new());
-        Self { net, cell, crowd, troubles, violations, active, began, changes, changes_begun: 0 }
+        Self { net, cell, crowd, troubles, violations, active, began, changes, changes_begun: 0, rarely }
     }
 
     /// Does what was planned, until `length` is over: faults that are done by themselves take longer than planned.
@@ -97,9 +92,14 @@ impl Field {
             self.change_a_file();
             if fault.kind.is_alone() {
                 self.heal().await?;
-                alone::perform(self, fault).await?;
+            }
+            let Some((target, place)) = self.aim(fault).await else { continue };
+            if fault.kind.is_alone() {
+                alone::perform(self, fault, target).await?;
+                self.troubles.end(place, clock::now());
             } else {
-                self.begin(fault).await?;
+                let begun = self.begin(fault, target, place).await;
+                self.judge(&fault.kind.to_string(), begun)?;
             }
         }
         self.pass(self.began + length).await
@@ -108,7 +108,8 @@ impl Field {
     /// Changes a file that nobody else changes, while a fault begins: the last change of it, for whoever watches it. As
     /// often as it takes, but no longer than the cell may take to heal.
     fn change_a_file(&mut self) {
-        let (admin, path) = (self.cell.admin().clone(), rarely(self.changes_begun % RARELY));
+        let (admin, path) =
+            (self.cell.admin().clone(), rarely_changed(self.changes_begun % self.rarely.max(1)));
         self.changes_begun += 1;
         self.changes.spawn(async move {
             let deadline = Instant::now() + HEALS;
@@ -146,8 +147,26 @@ impl Field {
     pub fn look_after(&mut self) -> anyhow::Result<()> {
         let fallen = [self.cell.fallen()?, self.crowd.fallen()?].concat();
         for what in fallen {
-            self.say(&what);
-            self.violations.push(Violation::new(Invariant::Survival, what));
+            self.note(Violation::new(Invariant::Survival, what));
+        }
+        Ok(())
+    }
+
+    /// Notes what is wrong.
+    pub(super) fn note(&mut self, violation: Violation) {
+        self.say(&violation.what);
+        self.violations.push(violation);
+    }
+
+    /// Notes what the cell or a client has not done that it should have.
+    ///
+    /// # Errors
+    ///
+    /// What the rig itself could not do.
+    pub(super) fn judge(&mut self, when: &str, done: anyhow::Result<()>) -> anyhow::Result<()> {
+        if let Err(error) = done {
+            let violation = Unmet::judge(when, error)?;
+            self.note(violation);
         }
         Ok(())
     }
@@ -160,32 +179,17 @@ impl Field {
     pub async fn heal(&mut self) -> anyhow::Result<()> {
         let all = std::mem::take(&mut self.active);
         self.end(all)?;
-        self.expect_service("after healing").await;
+        self.expect_service("after healing").await?;
         self.look_after()
     }
 
     /// Notices if the cell does not serve in time.
-    async fn expect_service(&mut self, when: &str) {
-        if let Err(error) = self.cell.serving(&self.net, HEALS).await {
-            let what = format!("{when}, {error:#}");
-            self.say(&what);
-            self.violations.push(Violation::new(Invariant::Progress, what));
-        }
+    async fn expect_service(&mut self, when: &str) -> anyhow::Result<()> {
+        let served = self.cell.serving(&self.net, HEALS).await;
+        self.judge(when, served)
     }
 
-    async fn begin(&mut self, fault: &Fault) -> anyhow::Result<()> {
-        let Some(target) = self.target(fault).await else {
-            self.say(&format!("{}: nobody is there for it now", fault.kind));
-            return Ok(());
-        };
-        let whom = match target {
-            Target::Everybody => "all".to_owned(),
-            Target::Replica(id) if fault.kind == Kind::SplitMaster => self.split_name(id, fault.draw),
-            Target::Replica(id) => format!("replica {id}"),
-            Target::Client(place) => self.crowd.name(place).to_owned(),
-        };
-        self.say(&format!("{} ({whom}), for {:.1} s", fault.kind, fault.lasts.as_secs_f64()));
-        let place = self.troubles.begin(fault.kind, whom, clock::now());
+    async fn begin(&mut self, fault: &Fault, target: Target, place: usize) -> anyhow::Result<()> {
         let Fault { kind, draw, .. } = *fault;
         self.active.push(Active { kind, place, until: Instant::now() + fault.lasts, target, draw });
         match (kind, target) {
@@ -219,48 +223,6 @@ impl Field {
             self.troubles.end(place, clock::now());
         }
         self.shape_net()
-    }
-
-    /// Whom a fault hits. `None` if all who could be are taken, or there is no master.
-    async fn target(&self, fault: &Fault) -> Option<Target> {
-        let taken: BTreeSet<u64> = self.active.iter().filter_map(|active| active.replica()).collect();
-        match fault.kind {
-            Kind::KillMaster
-            | Kind::PauseMaster
-            | Kind::IsolateMaster
-            | Kind::SplitMaster
-            | Kind::DeafMaster
-            | Kind::MuteMaster => {
-                let master = self.cell.master(&self.net).await?;
-                (!taken.contains(&master)).then_some(Target::Replica(master))
-            }
-            Kind::Ring | Kind::Loss => Some(Target::Everybody),
-            Kind::KillClient | Kind::PauseClient | Kind::CutClient => {
-                let place = usize::try_from(fault.draw % self.crowd.len().max(1) as u64).ok()?;
-                let free = self.active.iter().all(|active| active.target != Target::Client(place));
-                free.then_some(Target::Client(place))
-            }
-            _ => {
-                let free: Vec<u64> =
-                    self.cell.replicas.keys().copied().filter(|id| !taken.contains(id)).collect();
-                let place = usize::try_from(fault.draw % free.len().max(1) as u64).ok()?;
-                free.get(place).copied().map(Target::Replica)
-            }
-        }
-    }
-
-    /// The clients that are on the master's side of a split: one of them at least, and not all.
-    fn split(&self, draw: u64) -> Vec<usize> {
-        let count = self.crowd.len();
-        let with = 1 + usize::try_from(draw >> 8).unwrap_or(0) % (count / 2).max(1);
-        let first = usize::try_from(draw & 255).unwrap_or(0);
-        (0..with).map(|number| (first + number) % count.max(1)).collect()
-    }
-
-    /// The master, and who is on its side, in words.
-    fn split_name(&self, master: u64, draw: u64) -> String {
-        let with: Vec<&str> = self.split(draw).into_iter().map(|place| self.crowd.name(place)).collect();
-        format!("replica {master} with {}", with.join(" "))
     }
 
     async fn kill(&mut self, id: u64) -> anyhow::Result<()> {

@@ -11,15 +11,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use holdfast::{CellStatus, Role};
+use holdfast_sim::Invariant;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::agreement;
 use super::disk::SmallDisk;
 use super::net::{Host, Net};
 use super::parts::{Part, REPLICA};
 use super::relay::Relay;
+use super::unmet::Unmet;
 
 /// Where everybody finds a replica: its relays are there.
 const CLIENT_PORT: u16 = 7101;
@@ -145,10 +148,10 @@ impl Cell {
     ///
     /// # Errors
     ///
-    /// If that takes longer than `limit`, with what they said last.
+    /// If that takes longer than `limit`, or one says nothing of its state, with what they said last.
     pub async fn agreed(&self, net: &Net, limit: Duration) -> anyhow::Result<Vec<String>> {
         let mut last = String::new();
-        let statuses = until(limit, "all replicas have applied the same", async || {
+        let statuses = until(limit, "all replicas have applied the same and hash it", async || {
             let mut statuses = Vec::new();
             for replica in self.replicas.values() {
                 let address = replica.client_address(net);
@@ -158,13 +161,11 @@ impl Cell {
             let told = |status: &CellStatus| (status.replica, status.applied_index, status.state_hash);
             last =
                 format!("{:?}", statuses.iter().map(|status| status.as_ref().map(told)).collect::<Vec<_>>());
-            let statuses: Vec<CellStatus> = statuses.into_iter().collect::<Option<_>>()?;
-            let same = statuses.iter().all(|status| status.applied_index == statuses[0].applied_index);
-            same.then_some(statuses)
+            agreement::comparable(statuses)
         })
         .await
         .map_err(|error| error.context(last))?;
-        Ok(distinct(&statuses))
+        Ok(agreement::distinct(&statuses))
     }
 
     /// Replicas that have ended although nobody wanted them to, and how. Each is named once, and is not running then.
@@ -226,20 +227,6 @@ impl Cell {
         self.replicas.remove(&gone);
         Ok(id)
     }
-}
-
-/// The states that replicas are in which have applied the same: what each is, and who is in it.
-fn distinct(statuses: &[CellStatus]) -> Vec<String> {
-    let mut states: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for status in statuses {
-        let CellStatus { applied_index, revision, sessions, nodes, .. } = status;
-        let hash = status.state_hash.map_or_else(|| "none".to_owned(), |hash| format!("{hash:016x}"));
-        let state = format!(
-            "entry {applied_index}, revision {revision}, {sessions} sessions, {nodes} nodes, state hash {hash}"
-        );
-        states.entry(state).or_default().push(status.replica);
-    }
-    states.into_iter().map(|(state, replicas)| format!("{state} (replicas {replicas:?})")).collect()
 }
 
 impl Replica {
@@ -313,7 +300,13 @@ impl Replica {
             Signal::SIGKILL => status.signal() == Some(Signal::SIGKILL as i32),
             _ => status.success(),
         };
-        ensure!(expected, "replica {} ended by {signal}, {status}: {}", self.id, self.last_words());
+        ensure!(
+            expected,
+            Unmet::new(
+                Invariant::Survival,
+                format!("replica {} ended by {signal}, {status}: {}", self.id, self.last_words())
+            )
+        );
         Ok(())
     }
 
@@ -325,7 +318,8 @@ impl Replica {
     pub async fn ended(&mut self, limit: Duration) -> anyhow::Result<Option<ExitStatus>> {
         let Some(part) = &mut self.part else { return Ok(None) };
         let Ok(ended) = timeout(limit, part.end()).await else {
-            bail!("replica {} has not ended after {limit:?}", self.id);
+            let what = format!("replica {} has not ended after {limit:?}", self.id);
+            return Err(Unmet::new(Invariant::Progress, what).into());
         };
         self.part = None;
         ended.map(Some)
@@ -363,25 +357,10 @@ pub async fn until<T>(
         if let Some(found) = probe().await {
             return Ok(found);
         }
-        ensure!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        ensure!(
+            Instant::now() < deadline,
+            Unmet::new(Invariant::Progress, format!("waited {limit:?} in vain: {what}"))
+        );
         sleep(Duration::from_millis(50)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replicas_that_have_applied_the_same_and_differ_are_told_apart() {
-        let status = |replica, hash| CellStatus {
-            replica,
-            applied_index: 9,
-            state_hash: Some(hash),
-            ..CellStatus::default()
-        };
-        assert_eq!(distinct(&[status(1, 5), status(2, 5), status(3, 5)]).len(), 1);
-        let apart = distinct(&[status(1, 5), status(2, 6), status(3, 5)]);
-        assert!(apart.len() == 2 && apart[0].ends_with("(replicas [1, 3])"), "{apart:?}");
     }
 }

@@ -68,6 +68,12 @@ impl Crowd {
         &self.seats[seat].orders.name
     }
 
+    /// Whether one sits there, as far as is known.
+    #[must_use]
+    pub fn is_taken(&self, seat: usize) -> bool {
+        self.seats[seat].part.is_some()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn host(&self, seat: usize) -> Host {

@@ -12,6 +12,7 @@
 //!
 //! Invariant: nothing of a run outlives it, and nothing of it touches the network of the machine.
 
+mod agreement;
 pub mod attack;
 pub mod cell;
 pub mod client;
@@ -30,3 +31,4 @@ pub mod scenario;
 pub mod schedule;
 pub mod sessions;
 pub mod troubles;
+pub mod unmet;

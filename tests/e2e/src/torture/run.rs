@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use holdfast::{NodeKind, WriteOptions};
 use holdfast_sim::{Invariant, Verdict, Violation};
+use nix::sys::signal::Signal;
 
 use super::attack::Field;
 use super::cell::{Cell, until};
-use super::client::{COUNTERS, LOCKS, Orders, RARELY, REGISTERS, ROOT};
+use super::client::{COUNTERS, LOCKS, Orders, REGISTERS, ROOT};
 use super::clock;
 use super::crowd::Crowd;
 use super::disk;
@@ -20,6 +21,7 @@ use super::report::{Seen, done, worst};
 use super::resource::Resource;
 use super::scenario::Options;
 use super::schedule::{Powers, schedule};
+use super::unmet::Unmet;
 
 /// The clients' lease: short, so that many faults outlast it.
 pub(super) const LEASE: Duration = Duration::from_secs(4);
@@ -30,6 +32,10 @@ const CLIENTS: u8 = 5;
 
 /// So often a replica can be replaced.
 const SPARES: u8 = 3;
+
+/// So many files at most does the rig itself change: half an hour has no more faults. In a longer run it begins again
+/// with the first, and a change may be lost that a later one of the same file makes good.
+const RARELY_MAX: usize = 500;
 
 /// How long anything may take once all is well.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -73,9 +79,13 @@ pub async fn run(options: &Options) -> anyhow::Result<u8> {
 /// Everything but the judgement.
 async fn gather(options: &Options, seed: u64, dir: &Path) -> anyhow::Result<(Evidence, Vec<Violation>)> {
     let mut net = network(options);
-    let mut cell = Cell::start(&mut net, dir, options.replicas, SPARES, true)?;
+    let cell = Cell::start(&mut net, dir, options.replicas, SPARES, true)?;
     cell.serving(&net, LIMIT).await?;
-    plant(cell.admin()).await?;
+    let length = Duration::from_secs_f64(options.minutes * 60.0);
+    let disk = cell.replicas.values().any(|replica| replica.disk.is_some());
+    let faults = schedule(seed, length, Powers { wanted: &options.faults, net: net.can_cut(), disk });
+    let rarely = changed_rarely(faults.len());
+    plant(cell.admin(), rarely).await?;
     let (resource, address) = Resource::start(&net).await?;
     let orders = Orders {
         addresses: cell.addresses(),
@@ -85,19 +95,16 @@ async fn gather(options: &Options, seed: u64, dir: &Path) -> anyhow::Result<(Evi
         seed,
         lease: LEASE,
         grace: GRACE,
+        rarely,
     };
     let clients = options.clients.unwrap_or(CLIENTS);
     let crowd = Crowd::start(&mut net, dir, clients, &orders)?;
-    let disk = cell.replicas.values_mut().any(|replica| replica.disk.is_some());
-    let powers = Powers { wanted: &options.faults, net: net.can_cut(), disk };
-    let length = Duration::from_secs_f64(options.minutes * 60.0);
-    let faults = schedule(seed, length, powers);
     println!("{} replicas, {clients} clients, {} faults planned", options.replicas, faults.len());
-    let mut field = Field::new(net, cell, crowd);
+    let mut field = Field::new(net, cell, crowd, rarely);
     field.attack(&faults, length).await?;
     field.say("all faults end");
     field.heal().await?;
-    let last = settle(&mut field).await?;
+    let last = settle(&mut field, rarely).await?;
     let mut histories = field.crowd.histories()?;
     histories.push(last);
     let (lease, grace) = (LEASE, GRACE);
@@ -120,21 +127,26 @@ fn network(options: &Options) -> Net {
 }
 
 /// Makes the files that clients work on.
-async fn plant(cell: &holdfast::Cell) -> anyhow::Result<()> {
+async fn plant(cell: &holdfast::Cell, rarely: u32) -> anyhow::Result<()> {
     let directory = || WriteOptions::new().create().kind(NodeKind::Directory);
     let file = || WriteOptions::new().create();
     for path in [ROOT.to_owned(), format!("{ROOT}/members")] {
         cell.set_contents(&path, "", directory()).await.with_context(|| format!("cannot make {path}"))?;
     }
     let locks = (0..LOCKS).map(|number| format!("{ROOT}/lock-{number}"));
-    for path in files().into_iter().chain(locks).chain((0..RARELY).map(rarely)) {
+    for path in files().into_iter().chain(locks).chain((0..rarely).map(rarely_changed)) {
         cell.set_contents(&path, "0", file()).await.with_context(|| format!("cannot make {path}"))?;
     }
     Ok(())
 }
 
-/// A file that the rig changes itself.
-pub(super) fn rarely(number: u32) -> String {
+/// How many files the rig changes itself in a run of so many faults: one at each.
+fn changed_rarely(faults: usize) -> u32 {
+    u32::try_from(faults.min(RARELY_MAX)).unwrap_or(u32::MAX)
+}
+
+/// One of them.
+pub(super) fn rarely_changed(number: u32) -> String {
     format!("{ROOT}/rarely-{number}")
 }
 
@@ -146,12 +158,11 @@ fn files() -> Vec<String> {
 
 /// Brings everything to an end, once all is well: calls end, replicas agree, watchers are told, who is gone is no
 /// longer registered. What does not come to pass is noted. Returns what the rig reads itself at last.
-async fn settle(field: &mut Field) -> anyhow::Result<History> {
-    if let Err(error) = field.crowd.quiet(LIMIT).await {
-        stuck(field, format!("{error:#}"));
-    }
+async fn settle(field: &mut Field, rarely: u32) -> anyhow::Result<History> {
+    let quiet = field.crowd.quiet(LIMIT).await;
+    field.judge("once all is well", quiet)?;
     field.await_changes().await;
-    let last = match final_reads(field.cell.admin()).await {
+    let last = match final_reads(field.cell.admin(), rarely).await {
         Ok(last) => last,
         Err(error) => {
             stuck(field, format!("{error:#}"));
@@ -166,26 +177,28 @@ async fn settle(field: &mut Field) -> anyhow::Result<History> {
     let path = format!("{ROOT}/members");
     let left = async || admin.read_dir(&path).await.ok().filter(Vec::is_empty).map(drop);
     let gone = until(LIMIT, "nobody is registered who is gone", left).await;
-    let agreed = field.cell.agreed(&field.net, LIMIT).await;
-    match agreed.as_deref() {
-        Ok([state]) => field.say(&format!("all replicas agree: {state}")),
-        Ok(states) => {
-            let what = format!("replicas have applied the same and differ: {}", states.join("; "));
-            field.say(&what);
-            field.violations.push(Violation::new(Invariant::Determinism, what));
-        }
-        Err(error) => stuck(field, format!("{error:#}")),
-    }
-    if let Err(error) = gone {
-        stuck(field, format!("{error:#}"));
-    }
+    field.judge("once all have stopped", gone)?;
+    let agreed = await_agreement(field).await;
+    field.judge("once all have stopped", agreed)?;
     field.look_after()?;
-    for replica in field.cell.replicas.values_mut() {
-        if let Err(error) = replica.stop(nix::sys::signal::Signal::SIGTERM, LIMIT).await {
-            field.violations.push(Violation::new(Invariant::Survival, format!("{error:#}")));
-        }
+    let ids: Vec<u64> = field.cell.replicas.keys().copied().collect();
+    for id in ids {
+        let Some(replica) = field.cell.replicas.get_mut(&id) else { continue };
+        let stopped = replica.stop(Signal::SIGTERM, LIMIT).await;
+        field.judge("at the end", stopped)?;
     }
     Ok(last)
+}
+
+/// Waits until all replicas have applied the same, and compares what has come of it.
+async fn await_agreement(field: &Field) -> anyhow::Result<()> {
+    let agreed = field.cell.agreed(&field.net, LIMIT).await?;
+    let [state] = &*agreed else {
+        let what = format!("replicas have applied the same and differ: {}", agreed.join("; "));
+        return Err(Unmet::new(Invariant::Determinism, what).into());
+    };
+    field.say(&format!("all replicas agree: {state}"));
+    Ok(())
 }
 
 /// Waits until every watcher has been told of the last change. That one has not within the limit is a lost change.
@@ -200,18 +213,16 @@ async fn await_events(field: &mut Field, last: &History) {
     .await;
     if let Err(error) = told {
         let what = missing.map_or_else(String::new, |violation| violation.what);
-        field.say(&format!("{error:#}: {what}"));
-        field.violations.push(Violation::new(Invariant::NoLostChange, format!("{error:#}: {what}")));
+        field.note(Violation::new(Invariant::NoLostChange, format!("{error:#}: {what}")));
     }
 }
 
 fn stuck(field: &mut Field, what: String) {
-    field.say(&what);
-    field.violations.push(Violation::new(Invariant::Progress, what));
+    field.note(Violation::new(Invariant::Progress, what));
 }
 
 /// What the files hold when nobody writes any more.
-async fn final_reads(cell: &holdfast::Cell) -> anyhow::Result<History> {
+async fn final_reads(cell: &holdfast::Cell, rarely: u32) -> anyhow::Result<History> {
     let name = cell.status().await?.cell;
     let mut records = Vec::new();
     for path in files() {
@@ -227,7 +238,7 @@ async fn final_reads(cell: &holdfast::Cell) -> anyhow::Result<History> {
         };
         records.push(Record { at: clock::now(), event });
     }
-    for path in (0..RARELY).map(rarely) {
+    for path in (0..rarely).map(rarely_changed) {
         let found = cell.stat(&path).await.with_context(|| format!("cannot read {path}"))?;
         let event =
             Event::Changed { path: format!("/ls/{name}{path}"), generation: found.stat.content_generation };
@@ -272,5 +283,25 @@ impl Directory {
             Self::Temporary(dir) => dir.keep(),
             Self::Kept(dir) => dir,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_of_half_an_hour_changes_a_file_that_none_changes_again() {
+        let faults = |minutes: u64| {
+            let all = Powers { wanted: &[], net: true, disk: true };
+            (0..20).map(move |seed| schedule(seed, Duration::from_secs(60 * minutes), all).len())
+        };
+        for planned in faults(5).chain(faults(29)) {
+            assert_eq!(changed_rarely(planned) as usize, planned);
+        }
+        assert!(
+            faults(600).all(|planned| changed_rarely(planned) as usize == RARELY_MAX),
+            "handles are dear"
+        );
     }
 }

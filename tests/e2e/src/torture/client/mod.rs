@@ -36,9 +36,6 @@ pub const REGISTERS: u32 = 3;
 /// The files that are counted up.
 pub const COUNTERS: u32 = 2;
 
-/// The files that the rig itself changes, each when a fault begins, and leaves alone then: a change that nothing follows.
-pub const RARELY: u32 = 40;
-
 /// What a client is told when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orders {
@@ -56,12 +53,15 @@ pub struct Orders {
     pub lease: Duration,
     /// See `lease`.
     pub grace: Duration,
+    /// How many files there are that the rig itself changes, each when a fault begins, and leaves alone then: a change
+    /// that nothing follows.
+    pub rarely: u32,
 }
 
 impl Orders {
     /// As arguments.
     #[must_use]
-    pub fn arguments(&self) -> [String; 7] {
+    pub fn arguments(&self) -> [String; 8] {
         [
             self.addresses.join(","),
             self.resource.clone(),
@@ -70,6 +70,7 @@ impl Orders {
             self.seed.to_string(),
             self.lease.as_millis().to_string(),
             self.grace.as_millis().to_string(),
+            self.rarely.to_string(),
         ]
     }
 
@@ -79,8 +80,8 @@ impl Orders {
     ///
     /// If they are none.
     pub fn parse(arguments: &[String]) -> anyhow::Result<Self> {
-        let [addresses, resource, history, name, seed, lease, grace] = arguments else {
-            anyhow::bail!("a client has seven arguments");
+        let [addresses, resource, history, name, seed, lease, grace, rarely] = arguments else {
+            anyhow::bail!("a client has eight arguments");
         };
         let milliseconds = |text: &str| anyhow::Ok(Duration::from_millis(text.parse()?));
         Ok(Self {
@@ -91,6 +92,7 @@ impl Orders {
             seed: seed.parse()?,
             lease: milliseconds(lease)?,
             grace: milliseconds(grace)?,
+            rarely: rarely.parse()?,
         })
     }
 }
@@ -300,6 +302,7 @@ mod tests {
             seed: 5,
             lease: Duration::from_secs(4),
             grace: Duration::from_millis(1500),
+            rarely: 66,
         };
         assert_eq!(Orders::parse(&orders.arguments()).unwrap(), orders);
         assert!(Orders::parse(&orders.arguments()[1..]).is_err());

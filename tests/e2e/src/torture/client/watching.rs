@@ -2,7 +2,7 @@
 
 use holdfast::{Error, EventKind, OpenOptions};
 
-use super::{COUNTERS, RARELY, REGISTERS, Work};
+use super::{COUNTERS, REGISTERS, Work};
 use crate::torture::history::Event;
 
 impl Work {
@@ -10,7 +10,7 @@ impl Work {
     pub(super) async fn watch(&self) {
         let registers = (0..REGISTERS).map(|number| Self::path("register", number));
         let counters = (0..COUNTERS).map(|number| Self::path("counter", number));
-        let rarely = (0..RARELY).map(|number| Self::path("rarely", number));
+        let rarely = (0..self.orders.rarely).map(|number| Self::path("rarely", number));
         let watches = registers.chain(counters).chain(rarely).map(|path| self.watch_file(path));
         tokio::select! {
             worked = futures::future::join_all(watches) => {
