@@ -58,10 +58,10 @@ impl SmallDisk {
     ///
     /// If it cannot.
     pub fn free(&self) -> std::io::Result<()> {
-        match fs::remove_file(self.ballast()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        // A process that is just being started has all files of this one open for a moment, and a file that is only
+        // deleted takes its room until then.
+        fs::write(self.ballast(), [])?;
+        fs::remove_file(self.ballast())
     }
 
     fn ballast(&self) -> PathBuf {
