@@ -1,7 +1,7 @@
 //! Holdfast's messages, generated from `proto/`: [`client::v1`] is what clients and the master say to each
 //! other, [`peer::v1`] what replicas say, [`log::v1`] what a raft entry and a snapshot are made of.
 //!
-//! Nothing else lives here. With the feature `grpc` the services come too; the pure crates do without it.
+//! Nothing else lives here but the name of metadata that both ends go by. With the feature `grpc` the services come too; the pure crates do without it.
 
 #![allow(missing_docs, reason = "the .proto files hold the documentation of every message and field")]
 
@@ -12,6 +12,9 @@ pub mod client {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/holdfast.client.v1.rs"));
     }
+
+    /// Metadata of `Cell.Session` with which a client names its stream (`ExtendLeaseRequest.stream`).
+    pub const STREAM_KEY: &str = "holdfast-stream";
 }
 
 /// What is replicated.

@@ -13,8 +13,9 @@ use holdfast_proto::client::v1::StatusRequest;
 use holdfast_proto::client::v1::cell_client::CellClient;
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -27,7 +28,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where one connection is found to be cut off, others on which nothing was heard for so long are not trusted either.
 /// Much shorter than what is lost by keeping one that is cut off too, and what it costs to make one anew is little.
-const STALE: Duration = Duration::from_secs(1);
+pub(crate) const STALE: Duration = Duration::from_secs(1);
+/// A connection for KeepAlives that was not used for so long is closed.
+const SPARE_IDLE_MAX: Duration = Duration::from_secs(60);
 /// The most bytes of a message: some frames of a file each, and the protocol's overhead.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -37,14 +40,19 @@ struct Replica {
     channel: Channel,
     problem: Problem,
     heard: Heard,
+    /// When it was last asked for.
+    used: Instant,
 }
+
+type Replicas = BTreeMap<String, Replica>;
 
 /// The connections, by address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channels {
-    by_address: Arc<Mutex<BTreeMap<String, Replica>>>,
-    /// The same for KeepAlives that must not wait behind other frames. Made when first needed.
-    spare: Arc<Mutex<BTreeMap<String, Replica>>>,
+    by_address: Arc<Mutex<Replicas>>,
+    /// The same for KeepAlives that must not wait behind other frames. Made when first needed, and closed when that was a
+    /// minute ago.
+    spare: Arc<Mutex<Replicas>>,
     /// `None`: plain text.
     credentials: Option<Arc<Credentials>>,
     /// Where to connect to instead, by address.
@@ -72,13 +80,10 @@ impl Channels {
     }
 
     /// What `channels` has for a replica, made if there is nothing.
-    fn replica_in(
-        &self,
-        channels: &Mutex<BTreeMap<String, Replica>>,
-        address: &str,
-    ) -> Result<Replica, ConnectError> {
-        let mut by_address = channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(replica) = by_address.get(address) {
+    fn replica_in(&self, channels: &Mutex<Replicas>, address: &str) -> Result<Replica, ConnectError> {
+        let mut by_address = lock(channels);
+        if let Some(replica) = by_address.get_mut(address) {
+            replica.used = Instant::now();
             return Ok(replica.clone());
         }
         let (problem, heard) = (Problem::default(), Heard::new());
@@ -88,14 +93,14 @@ impl Channels {
             tls::connect(place.clone(), credentials.clone(), noted.clone(), listening.clone())
         });
         let channel = endpoint(address)?.connect_with_connector_lazy(connector);
-        let replica = Replica { channel, problem, heard };
+        let replica = Replica { channel, problem, heard, used: Instant::now() };
         by_address.insert(address.to_owned(), replica.clone());
         Ok(replica)
     }
 
     /// One line for people: who did not answer, and why.
     pub(crate) fn describe(&self, address: &str, status: &Status) -> String {
-        let problem = self.lock().get(address).and_then(|replica| replica.problem.text());
+        let problem = lock(&self.by_address).get(address).and_then(|replica| replica.problem.text());
         match problem {
             Some(problem) => format!("{address}: {problem}"),
             None => format!("{address}: {}", cause(status)),
@@ -105,12 +110,7 @@ impl Channels {
     /// Whether the replica was last out of reach for a reason that trying again cannot cure, such as a certificate
     /// that is not trusted: then it has taken nothing that was sent to it.
     pub(crate) fn is_barred(&self, address: &str) -> bool {
-        self.lock().get(address).is_some_and(|replica| replica.problem.is_lasting())
-    }
-
-    /// A panic elsewhere cannot leave the map half-changed.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Replica>> {
-        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.by_address).get(address).is_some_and(|replica| replica.problem.is_lasting())
     }
 
     /// The services of the replica at an address.
@@ -125,9 +125,20 @@ impl Channels {
         Ok((client.max_encoding_message_size(MESSAGE_BYTES_MAX), heard))
     }
 
-    /// The same by a connection that carries KeepAlives only.
-    pub(crate) fn spare_client(&self, address: &str) -> Result<CellClient<Channel>, ConnectError> {
-        Ok(CellClient::new(self.replica_in(&self.spare, address)?.channel))
+    /// The same by a connection that carries KeepAlives only. Whoever uses it for longer than a minute asks again.
+    pub(crate) fn spare_line(&self, address: &str) -> Result<(CellClient<Channel>, Heard), ConnectError> {
+        let is_new = !lock(&self.spare).contains_key(address);
+        let Replica { channel, heard, .. } = self.replica_in(&self.spare, address)?;
+        if is_new {
+            // A task without a handle: it ends with the connection, or with the map.
+            tokio::spawn(close_unused(Arc::downgrade(&self.spare), address.to_owned(), heard.clone()));
+        }
+        Ok((CellClient::new(channel), heard))
+    }
+
+    /// Forgets such a connection if nothing was heard on it, though there should have been.
+    pub(crate) fn forget_spare(&self, silent: &Heard) {
+        lock(&self.spare).retain(|_, replica| !(replica.heard.is(silent) && silent.is_silent_for(STALE)));
     }
 
     /// Forgets a connection on which nothing was heard for too long, so that the next use makes a new one; streams that
@@ -136,8 +147,8 @@ impl Channels {
     /// meanwhile, because another session has found out before, is not.
     pub(crate) fn forget(&self, silent: &Heard) {
         for channels in [&self.by_address, &self.spare] {
-            let mut channels = channels.lock().unwrap_or_else(PoisonError::into_inner);
-            channels.retain(|_, replica| !replica.heard.is(silent) && !replica.heard.is_silent_for(STALE));
+            lock(channels)
+                .retain(|_, replica| !replica.heard.is(silent) && !replica.heard.is_silent_for(STALE));
         }
     }
 
@@ -149,6 +160,29 @@ impl Channels {
             tokio::spawn(async move {
                 let _ = tokio::time::timeout(CONNECT_TIMEOUT, client.status(StatusRequest::default())).await;
             });
+        }
+    }
+}
+
+fn lock(channels: &Mutex<Replicas>) -> MutexGuard<'_, Replicas> {
+    // A panic elsewhere cannot leave the map half-changed.
+    channels.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Closes a connection when it has not been used for a while. One that was forgotten is not there to be closed.
+async fn close_unused(channels: Weak<Mutex<Replicas>>, address: String, heard: Heard) {
+    let mut until = Instant::now() + SPARE_IDLE_MAX;
+    loop {
+        tokio::time::sleep_until(until).await;
+        let Some(channels) = channels.upgrade() else { return };
+        let mut channels = lock(&channels);
+        let used =
+            channels.get(&address).filter(|replica| replica.heard.is(&heard)).map(|replica| replica.used);
+        let Some(used) = used else { return };
+        until = used + SPARE_IDLE_MAX;
+        if until <= Instant::now() {
+            channels.remove(&address);
+            return;
         }
     }
 }
@@ -197,9 +231,42 @@ mod tests {
         assert!(heard("127.0.0.1:1").is(&anew));
 
         talking.age(STALE);
-        channels.spare_client("127.0.0.1:1").unwrap();
+        let spare = |address: &str| channels.spare_line(address).unwrap().1;
+        let (spare_silent, spare_talking) = (spare("127.0.0.1:1"), spare("127.0.0.1:2"));
+        spare_silent.age(STALE);
         channels.forget(&silent);
         assert!(heard("127.0.0.1:1").is(&anew) && !heard("127.0.0.1:2").is(&talking));
-        assert_eq!(channels.spare.lock().unwrap().len(), 1);
+        assert!(!spare("127.0.0.1:1").is(&spare_silent) && spare("127.0.0.1:2").is(&spare_talking));
+    }
+
+    #[tokio::test]
+    async fn a_spare_connection_is_forgotten_only_if_nothing_was_heard_on_it() {
+        let channels = Channels::default();
+        let spare = || channels.spare_line("127.0.0.1:1").unwrap().1;
+        let heard = spare();
+        channels.forget_spare(&heard);
+        assert!(spare().is(&heard));
+        heard.age(STALE);
+        channels.forget_spare(&heard);
+        let anew = spare();
+        assert!(!anew.is(&heard));
+        channels.forget_spare(&heard);
+        assert!(spare().is(&anew), "it was made anew meanwhile");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_spare_connection_that_nobody_has_used_for_a_minute_is_closed() {
+        let channels = Channels::default();
+        let spare = || channels.spare_line("127.0.0.1:1").unwrap().1;
+        let first = spare();
+        tokio::time::sleep(SPARE_IDLE_MAX / 2).await;
+        assert!(spare().is(&first));
+        tokio::time::sleep(SPARE_IDLE_MAX * 3 / 4).await;
+        assert_eq!(lock(&channels.spare).len(), 1, "it was used since");
+        tokio::time::sleep(SPARE_IDLE_MAX / 2).await;
+        assert!(lock(&channels.spare).is_empty());
+        channels.line("127.0.0.1:1").unwrap();
+        tokio::time::sleep(SPARE_IDLE_MAX * 2).await;
+        assert_eq!(lock(&channels.by_address).len(), 1, "the others are kept");
     }
 }

@@ -8,6 +8,7 @@ use crate::heard::Heard;
 use crate::spare::Spare;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1::{ClientFrame, ServerFrame};
 use holdfast_session::StreamId;
 use std::time::Duration;
@@ -17,9 +18,6 @@ use tonic::{Request, Status, Streaming};
 
 /// A stream that carries the session's last word is kept for so long, so that it gets out.
 const LAST_WORD_TIME: Duration = Duration::from_secs(1);
-
-/// Metadata that names a stream.
-const STREAM_KEY: &str = "holdfast-stream";
 
 /// A frame, or the end of the stream and why.
 pub(crate) type Arrival = (StreamId, Result<ServerFrame, String>);
@@ -58,7 +56,7 @@ impl Link {
         };
         let spare = Spare::new();
         let mut request = Request::new(UnboundedReceiverStream::new(outbound));
-        if let Ok(name) = spare.name().parse() {
+        if let Some(name) = spare.name().and_then(|name| name.parse().ok()) {
             request.metadata_mut().insert(STREAM_KEY, name);
         }
         let call = async move {

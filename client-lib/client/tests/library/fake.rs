@@ -1,8 +1,9 @@
 //! A replica whose every word the test says: real sockets and frames, no cell behind them.
 
+use crate::service::Service;
 use holdfast::{Cell, Handle, OpenOptions, Session};
 use holdfast_proto::client::v1 as wire;
-use holdfast_proto::client::v1::cell_server::{Cell as CellService, CellServer};
+use holdfast_proto::client::v1::cell_server::CellServer;
 use holdfast_proto::client::v1::{client_frame, outcome, request::Operation, server_frame};
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 /// Whatever is waited for here comes at once, or something is wrong.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -32,23 +33,15 @@ pub(crate) struct Replica {
 pub(crate) struct Stream {
     /// What the client calls it.
     pub(crate) name: String,
-    inbound: Streaming<wire::ClientFrame>,
+    pub(crate) inbound: Streaming<wire::ClientFrame>,
     /// Dropped to cut the stream.
-    outbound: mpsc::Sender<Result<wire::ServerFrame, Status>>,
+    pub(crate) outbound: mpsc::Sender<Result<wire::ServerFrame, Status>>,
     /// Whether KeepAlives are answered by the way, and with how long a lease.
     pub(crate) lease_ms: Option<u32>,
     /// Whether the client may keep what it is answered.
     pub(crate) cacheable: bool,
     /// What the client has acknowledged.
     pub(crate) notices_through: u64,
-}
-
-struct Service {
-    streams: mpsc::Sender<Stream>,
-    writes: Mutex<mpsc::Receiver<Result<wire::SetContentsResponse, Status>>>,
-    extensions: mpsc::Sender<wire::ExtendLeaseRequest>,
-    /// The lease that is granted past a stream.
-    extension_ms: Arc<AtomicU32>,
 }
 
 impl Drop for Replica {
@@ -340,98 +333,5 @@ fn cell(term: u64) -> wire::CellInfo {
         requests_in_flight_max: 64,
         contents_bytes_max: 262_144,
         reattach_spread_ms: 0,
-    }
-}
-
-#[tonic::async_trait]
-impl CellService for Service {
-    type SessionStream = ReceiverStream<Result<wire::ServerFrame, Status>>;
-
-    async fn session(
-        &self,
-        request: Request<Streaming<wire::ClientFrame>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        let (outbound, frames) = mpsc::channel(64);
-        let name = request.metadata().get("holdfast-stream").expect("the library names its streams");
-        let stream = Stream {
-            name: name.to_str().expect("it is text").to_owned(),
-            inbound: request.into_inner(),
-            outbound,
-            lease_ms: None,
-            cacheable: false,
-            notices_through: 0,
-        };
-        self.streams.send(stream).await.map_err(|_| Status::unavailable("the test is over"))?;
-        Ok(Response::new(ReceiverStream::new(frames)))
-    }
-
-    async fn set_contents(
-        &self,
-        _: Request<wire::SetContentsRequest>,
-    ) -> Result<Response<wire::SetContentsResponse>, Status> {
-        let answer = self.writes.lock().await.try_recv();
-        answer.unwrap_or_else(|_| panic!("a write that the test did not expect")).map(Response::new)
-    }
-
-    async fn extend_lease(
-        &self,
-        request: Request<wire::ExtendLeaseRequest>,
-    ) -> Result<Response<wire::LeaseGranted>, Status> {
-        let request = request.into_inner();
-        let number = request.keep_alive.map_or(0, |keep_alive| keep_alive.number);
-        // Whether the test looks at it is its own affair.
-        let _ = self.extensions.try_send(request);
-        let lease_ms = self.extension_ms.load(Ordering::Relaxed);
-        Ok(Response::new(wire::LeaseGranted { number, lease_ms }))
-    }
-
-    async fn status(
-        &self,
-        _: Request<wire::StatusRequest>,
-    ) -> Result<Response<wire::StatusResponse>, Status> {
-        let role = wire::Role::Master.into();
-        Ok(Response::new(wire::StatusResponse { role, ..wire::StatusResponse::default() }))
-    }
-
-    async fn get_contents(
-        &self,
-        _: Request<wire::GetContentsRequest>,
-    ) -> Result<Response<wire::GetContentsResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
-    }
-
-    async fn get_stat(
-        &self,
-        _: Request<wire::GetStatRequest>,
-    ) -> Result<Response<wire::GetStatResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
-    }
-
-    async fn read_dir(
-        &self,
-        _: Request<wire::ReadDirRequest>,
-    ) -> Result<Response<wire::ReadDirResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
-    }
-
-    async fn delete(
-        &self,
-        _: Request<wire::DeleteRequest>,
-    ) -> Result<Response<wire::DeleteResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
-    }
-
-    async fn set_acl(
-        &self,
-        _: Request<wire::SetAclRequest>,
-    ) -> Result<Response<wire::SetAclResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
-    }
-
-    async fn check_sequencer(
-        &self,
-        _: Request<wire::CheckSequencerRequest>,
-    ) -> Result<Response<wire::CheckSequencerResponse>, Status> {
-        Err(Status::unimplemented("not in these tests"))
     }
 }

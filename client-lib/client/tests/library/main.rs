@@ -6,5 +6,6 @@ mod certificates;
 mod events;
 mod fake;
 mod operators;
+mod service;
 mod tls;
 mod transport;
