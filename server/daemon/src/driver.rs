@@ -54,7 +54,7 @@ pub(crate) enum CoreInput {
         connection: ConnectionId,
         /// To its client.
         outbox: Arc<Outbox<ServerFrame>>,
-        /// Told of every lease that is granted on it.
+        /// Told of everything that is said on it.
         leases: Leases,
     },
     /// A unary call.
@@ -110,6 +110,12 @@ pub(crate) enum Ended {
 struct Line {
     outbox: Arc<Outbox<ServerFrame>>,
     leases: Leases,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.leases.end();
+    }
 }
 
 /// The core and what performs its wishes.
@@ -357,10 +363,8 @@ impl Driver {
     /// Queues a frame. A client that lets them pile up loses its stream; its session goes on.
     fn send_frame(&mut self, connection: ConnectionId, frame: ServerFrame) {
         let Some(Line { outbox, leases }) = self.connections.get(&connection) else { return };
-        if let Some(lease) = &frame.lease {
-            // Its own client may wait for it elsewhere.
-            leases.tell(*lease);
-        }
+        // Its own client may wait elsewhere for what it says.
+        leases.tell(&frame);
         let bytes = frame.encoded_len();
         match outbox.push(frame, bytes) {
             // A stream that is gone: its reader is about to say so.

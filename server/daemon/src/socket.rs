@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -18,6 +19,7 @@ use tonic::transport::server::Connected;
 use holdfast_types::Duration;
 
 use crate::accept::Door;
+use crate::front::SPARES_PER_CONNECTION_MAX;
 use crate::guests::{Seat, Visit};
 use crate::tls::Presented;
 
@@ -44,6 +46,8 @@ pub(crate) struct Caller {
     pub(crate) presented: Presented,
     /// Its connection.
     pub(crate) visit: Visit,
+    /// Its connection's turns at asking for a lease past a stream.
+    pub(crate) past_streams: Arc<Semaphore>,
 }
 
 /// How far the beginning of HTTP/2 has come.
@@ -94,7 +98,8 @@ impl Connected for Socket {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        Caller { presented: self.presented.clone(), visit: self.seat.visit() }
+        let past_streams = Arc::new(Semaphore::new(SPARES_PER_CONNECTION_MAX));
+        Caller { presented: self.presented.clone(), visit: self.seat.visit(), past_streams }
     }
 }
 

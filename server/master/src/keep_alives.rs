@@ -1,8 +1,9 @@
 //! KeepAlives: when a lease is extended, and by how much (design.md §4).
 //!
-//! A KeepAlive waits for a leadership round, in `rounds`; this is what happens then. Invariant: a lease is not extended
+//! A KeepAlive waits for a leadership round, in `rounds`; this is what happens then. Invariants: a lease is not extended
 //! while a notice is unacknowledged that was sent before the last extension. Otherwise a client whose KeepAlives get
-//! through, and nothing else, would hold up writers for ever.
+//! through, and nothing else, would hold up writers for ever. And a KeepAlive, which may come by its stream and past it,
+//! extends a lease once: whatever comes later of it changes nothing.
 
 use holdfast_proto::client::v1::{EndReason, LeaseGranted, RefusalCode};
 use holdfast_state::State;
@@ -29,6 +30,10 @@ impl Master {
         if entry.connection != Some(connection) || is_over {
             return;
         }
+        if self.answer_late(session, connection, number) {
+            return;
+        }
+        let entry = self.sessions.entry(session);
         let (end, is_overdue) = (entry.end, entry.notices.is_overdue() && !planted!(NeverAcknowledged));
         if planted!(LeaseAfterEnd) && end == End::Proposed {
             return self.extend_lease(state, session, connection, number);
@@ -41,14 +46,32 @@ impl Master {
         self.refuse_lease(session, connection, number);
     }
 
+    /// Answers a KeepAlive that has been granted on this stream, or is older than one that was: that it extends nothing.
+    /// A notice that was sent since is no more overdue for it. Tells whether it is such a one. Its client has had the
+    /// grant before this, or in the same frame; and one whose numbers do not rise believes in nothing that it has not.
+    pub(crate) fn answer_late(&mut self, session: SessionId, connection: ConnectionId, number: u64) -> bool {
+        let entry = self.sessions.get(session).filter(|entry| entry.end != End::Proposed);
+        let granted = entry.and_then(|entry| entry.keep_alive.granted);
+        if granted.is_none_or(|granted| granted < number) {
+            return false;
+        }
+        let late = LeaseGranted { number, lease_ms: 0 };
+        self.connections.say(connection, 16, &mut self.outputs, |frame| {
+            frame.lease.get_or_insert(late);
+        });
+        true
+    }
+
     fn extend_lease(&mut self, state: &State, session: SessionId, connection: ConnectionId, number: u64) {
         let Some(own_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else { return };
         let (attached, lease_ms_max) = (self.sessions.attached(), state.settings().lease_ms_max);
         let lease_ms = load::lease_ms(own_ms, attached, self.config.keep_alives_per_s, lease_ms_max);
         let extended = self.leases.extend(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         if extended || planted!(LeaseAfterEnd) {
-            self.sessions.entry(session).notices.lease_granted();
             let lease = LeaseGranted { number, lease_ms };
+            let entry = self.sessions.entry(session);
+            entry.notices.lease_granted();
+            entry.keep_alive.granted = Some(number);
             self.connections.say(connection, 16, &mut self.outputs, |frame| frame.lease = Some(lease));
         }
     }
@@ -59,12 +82,18 @@ impl Master {
             let message = "more was repeated at once than can wait for the client: send fewer KeepAlives";
             return self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
         }
-        let notices = self.sessions.entry(session).notices.repeat();
+        let entry = self.sessions.entry(session);
+        // Once for each KeepAlive: one that comes past a stream that is stuck comes again and again, and all that would
+        // be added to what the stream is stuck with.
+        let is_new = entry.keep_alive.refused.replace(number) != Some(number);
+        let notices = if is_new { entry.notices.repeat() } else { Vec::new() };
         let bytes = 16 + notices.iter().map(Message::encoded_len).sum::<usize>();
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {
             // One that was granted just now, to an earlier KeepAlive of the same round, is not taken back.
             frame.lease.get_or_insert(LeaseGranted { number, lease_ms: 0 });
-            frame.notices = notices;
+            if is_new {
+                frame.notices = notices;
+            }
         });
         self.say_ending(session);
     }

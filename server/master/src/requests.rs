@@ -69,6 +69,10 @@ impl Master {
         connection: ConnectionId,
         number: u64,
     ) {
+        // It waits for no round: it would put off the session's end without extending its lease.
+        if self.answer_late(session, connection, number) {
+            return;
+        }
         self.sessions.entry(session).keep_alives += 1;
         if planted!(LeaseWithoutRound) {
             return self.answer_keep_alive(state, session, connection, number);

@@ -37,6 +37,15 @@ pub(crate) enum InFlight {
     },
 }
 
+/// What the KeepAlives of one stream were answered. Of each there may be two, one of them past the stream.
+#[derive(Debug, Default)]
+pub(crate) struct KeepAlives {
+    /// The last number that was granted. It only rises.
+    pub(crate) granted: Option<u64>,
+    /// The last number that was refused.
+    pub(crate) refused: Option<u64>,
+}
+
 /// A session that has been heard of in this term.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
@@ -60,6 +69,8 @@ pub(crate) struct Session {
     pub(crate) end: End,
     /// What its client must act on. Of the present stream: empty while there is none.
     pub(crate) notices: Notices,
+    /// How its KeepAlives were answered, likewise.
+    pub(crate) keep_alive: KeepAlives,
     /// When it last asked for something, or came here.
     pub(crate) requested: Option<Time>,
 }
@@ -96,7 +107,7 @@ impl Sessions {
     ) -> Option<ConnectionId> {
         let entry = self.sessions.entry(session).or_default();
         entry.attachment = attachment;
-        entry.notices = Notices::default();
+        (entry.notices, entry.keep_alive) = (Notices::default(), KeepAlives::default());
         let before = entry.connection.replace(connection);
         self.attached += usize::from(before.is_none());
         before
@@ -108,7 +119,7 @@ impl Sessions {
             && entry.connection == Some(connection)
         {
             entry.connection = None;
-            entry.notices = Notices::default();
+            (entry.notices, entry.keep_alive) = (Notices::default(), KeepAlives::default());
             self.attached -= 1;
         }
     }

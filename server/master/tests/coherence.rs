@@ -50,6 +50,8 @@ struct Client {
     valid_until: Time,
     /// When it sent the KeepAlive that is under way.
     keep_alive: Option<Time>,
+    /// The last one's number.
+    keep_alive_number: u64,
     /// It does nothing for now.
     is_stopped: bool,
 }
@@ -266,7 +268,8 @@ impl World {
         let client = &mut self.clients[index];
         if client.is_attached && client.keep_alive.is_none() {
             client.keep_alive = Some(self.now);
-            let keep_alive = Some(client::KeepAlive { number: 1 });
+            client.keep_alive_number += 1;
+            let keep_alive = Some(client::KeepAlive { number: client.keep_alive_number });
             self.send(index, ClientFrame { keep_alive, ..ClientFrame::default() });
         }
     }

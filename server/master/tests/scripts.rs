@@ -21,6 +21,7 @@ macro_rules! scripts {
 
 scripts!(
     leases,
+    keep_alives,
     attachments,
     rounds,
     requests,

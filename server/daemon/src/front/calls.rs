@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::client::v1::RefusalCode;
 use holdfast_proto::client::v1::cell_server::Cell;
@@ -14,13 +15,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::refusal::{refused, status_of};
 use super::session::SessionFrames;
+use super::spare::stream_name;
 use super::{CALLS_MAX, Front, HASHES_MAX, overloaded, stopping};
 use crate::driver::{Call, CoreInput};
 use crate::guests::UnderWay;
 use crate::socket::Caller;
-
-/// Metadata with which a client names its stream.
-const STREAM_KEY: &str = "holdfast-stream";
 
 impl Front {
     /// Has the core answer a call, which has so many bytes. Dropping the future does not withdraw the call.
@@ -109,8 +108,7 @@ impl Cell for Front {
         &self,
         request: Request<Streaming<client::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let name = request.metadata().get(STREAM_KEY).and_then(|name| name.to_str().ok());
-        let name = name.map(str::to_owned);
+        let name = request.metadata().get(STREAM_KEY).map(stream_name).transpose()?;
         let visit = caller(&request)?.visit.clone();
         self.begin_session(principal(&request)?, visit, name, request.into_inner()).await
     }
@@ -119,8 +117,9 @@ impl Cell for Front {
         &self,
         request: Request<client::ExtendLeaseRequest>,
     ) -> Result<Response<client::LeaseGranted>, Status> {
+        let turns = Arc::clone(&caller(&request)?.past_streams);
         let (principal, _under_way) = asker(&request)?;
-        self.extend_lease_of(principal, request.into_inner()).await.map(Response::new)
+        self.extend_lease_of(principal, &turns, request.into_inner()).await.map(Response::new)
     }
 
     async fn status(

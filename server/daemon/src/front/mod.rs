@@ -49,6 +49,8 @@ const CALLS_MAX: usize = 8_192;
 const HASHES_MAX: usize = 8;
 /// The most KeepAlives past their streams that have no answer yet. Not more: when a replica is slow, all come at once.
 const SPARES_MAX: usize = 1_024;
+/// And the most of one connection, so that nobody has all of these. They are answered within one round.
+pub(crate) const SPARES_PER_CONNECTION_MAX: usize = 128;
 /// The most bytes of frames that session streams have not read yet.
 const UNREAD_BYTES_MAX: usize = 256 << 20;
 /// The most streams of one connection, over which a client may spread its sessions.

@@ -49,7 +49,7 @@ impl Front {
         let connected =
             CoreInput::Connected { connection, outbox: Arc::clone(&outbox), leases: leases.clone() };
         core.send(connected).await.map_err(|_| super::stopping())?;
-        let spare = name.and_then(|name| self.spares.register(name, connection, principal.clone(), leases));
+        let spare = name.map(|name| self.spares.register(name, connection, principal.clone(), leases));
         let reader = Reader {
             connection,
             principal,

@@ -221,7 +221,7 @@ impl Reader {
 fn parts<M>(request: Request<M>) -> Result<(Presented, UnderWay, M), Status> {
     // Every connection that comes by a door has the extension.
     let caller = request.extensions().get::<Caller>().cloned();
-    let Caller { presented, visit } =
+    let Caller { presented, visit, .. } =
         caller.ok_or_else(|| Status::internal("the connection does not say who made it"))?;
     Ok((presented, visit.begin(), request.into_inner()))
 }

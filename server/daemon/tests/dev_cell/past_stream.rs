@@ -1,5 +1,6 @@
 //! KeepAlives that come past their stream, by a connection of their own.
 
+use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{
@@ -58,15 +59,39 @@ async fn a_keep_alive_past_its_stream_extends_the_lease_until_the_stream_is_gone
     let nothing = ExtendLeaseRequest { stream: stream.name.clone(), ..ExtendLeaseRequest::default() };
     let refused = stub(&cell.addresses()[0]).await.extend_lease(nothing).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.metadata().get("holdfast-refusal").unwrap(), "INVALID");
 
     // A newer attachment: the older stream extends nothing, neither while it ends nor later.
     let (newer, _) = Stream::begin(&cell.addresses(), attach(opened.session, 2)).await;
-    code(extend(&cell, &stream.name, 4, 0).await);
+    let code_of_older = code(extend(&cell, &stream.name, 4, 0).await);
+    assert!(matches!(code_of_older, Code::NotFound | Code::Aborted), "{code_of_older:?}");
     assert_eq!(extend(&cell, &newer.name, 5, 0).await.unwrap(), 30_000);
     let name = newer.name.clone();
     drop(newer);
-    let gone = async { while code(extend(&cell, &name, 5, 0).await) != Code::NotFound {} };
+    // Until its end is noticed, it is told again what it was granted.
+    let gone = async {
+        loop {
+            match extend(&cell, &name, 5, 0).await {
+                Ok(lease_ms) => assert_eq!(lease_ms, 30_000),
+                Err(status) if status.code() == Code::NotFound => return,
+                Err(status) => assert_eq!(status.code(), Code::Aborted, "{status}"),
+            }
+        }
+    };
     tokio::time::timeout(LIMIT, gone).await.expect("the stream's end is noticed");
+    cell.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_whose_name_could_be_guessed_is_refused_and_one_without_a_name_is_not() {
+    let cell = cell_of_one().await;
+    let mut stub = stub(&cell.addresses()[0]).await;
+    let mut named = tonic::Request::new(tokio_stream::pending());
+    named.metadata_mut().insert(STREAM_KEY, "short".parse().unwrap());
+    let refused = stub.session(named).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("holdfast-stream: 16 to 64 characters"), "{refused}");
+    stub.session(tokio_stream::pending()).await.expect("it need have no name");
     cell.stop().await.unwrap();
 }
 

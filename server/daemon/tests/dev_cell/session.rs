@@ -1,5 +1,6 @@
 //! A session's client of the plainest kind: the generated stub, and no library in between.
 
+use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1::cell_client::CellClient;
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{
@@ -50,7 +51,7 @@ impl Stream {
         frames.send(first).await.unwrap();
         let name = format!("a stream of the test's {}", STREAMS.fetch_add(1, Ordering::Relaxed));
         let mut request = tonic::Request::new(ReceiverStream::new(sent));
-        request.metadata_mut().insert("holdfast-stream", name.parse().unwrap());
+        request.metadata_mut().insert(STREAM_KEY, name.parse().unwrap());
         let mut answers = stub.session(request).await.ok()?.into_inner();
         match answers.message().await.ok()??.hello? {
             Hello::Refused(_) => None,
