@@ -20,7 +20,7 @@ use prost::Message;
 use slog::{Logger, info, warn};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use crate::front::spare::Leases;
+use crate::front::leases::Leases;
 use crate::logging::AbortOnPanic;
 use crate::outbox::{Outbox, PushError};
 use crate::peers::Peers;

@@ -10,9 +10,10 @@
 mod admin;
 mod burden;
 mod calls;
+pub(crate) mod leases;
 pub(crate) mod refusal;
 mod session;
-pub(crate) mod spare;
+mod spare;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -17,7 +17,8 @@ use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::burden::{Burden, watch};
-use super::spare::{Leases, Registered};
+use super::leases::Leases;
+use super::spare::Registered;
 use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
 use crate::driver::CoreInput;
 use crate::guests::{UnderWay, Visit};

@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_proto::client::STREAM_KEY;
-use holdfast_proto::client::v1::{ClientFrame, ExtendLeaseRequest, LeaseGranted, RefusalCode, ServerFrame};
-use holdfast_replica::{Asked, Input, PastStream};
+use holdfast_proto::client::v1::{ClientFrame, ExtendLeaseRequest, LeaseGranted, RefusalCode};
+use holdfast_replica::{Asked, Input};
 use holdfast_types::{ConnectionId, Duration, Principal};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::metadata::AsciiMetadataValue;
 
+use super::leases::Leases;
 use super::refusal::refused;
 use super::{Front, SPARES_MAX, SPARES_PER_CONNECTION_MAX, overloaded};
 use crate::driver::CoreInput;
@@ -36,57 +37,6 @@ pub(super) fn stream_name(value: &AsciiMetadataValue) -> Result<String, Status> 
                 format!("{STREAM_KEY}: {NAME_MIN} to {NAME_MAX} characters of ASCII that nobody can guess");
             Err(refused(RefusalCode::Invalid, message))
         }
-    }
-}
-
-/// What is said on one stream, for whoever waits for it elsewhere.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Leases(Arc<Mutex<Waiting>>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    past: PastStream,
-    /// Who asks. Dropped when somebody else does, and when the stream serves no session any more.
-    asker: Option<oneshot::Sender<LeaseGranted>>,
-}
-
-impl Leases {
-    /// A frame goes out by the stream.
-    pub(crate) fn tell(&self, frame: &ServerFrame) {
-        let mut waiting = self.lock();
-        if let Some(lease) = waiting.past.sent(frame)
-            && let Some(asker) = waiting.asker.take()
-        {
-            // Whoever has given up need not be told.
-            let _ = asker.send(lease);
-        }
-        if !waiting.past.is_asked() {
-            waiting.asker = None;
-        }
-    }
-
-    /// Nothing more is said on the stream.
-    pub(crate) fn end(&self) {
-        let mut waiting = self.lock();
-        waiting.past.ended();
-        waiting.asker = None;
-    }
-
-    /// A KeepAlive comes past the stream; and if it is new, where it will be answered.
-    fn ask(&self, number: u64) -> (Asked, Option<oneshot::Receiver<LeaseGranted>>) {
-        let mut waiting = self.lock();
-        let asked = waiting.past.ask(number);
-        let answered = (asked == Asked::New).then(|| {
-            let (asker, answered) = oneshot::channel();
-            waiting.asker = Some(asker);
-            answered
-        });
-        (asked, answered)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing that can panic half-way changes it.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -224,37 +174,17 @@ fn no_stream() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::FutureExt as _;
-    use holdfast_proto::client::v1::server_frame::Hello;
-    use holdfast_proto::client::v1::{KeepAlive, SessionOpened, StreamRefused};
-    use tokio::sync::{mpsc, watch};
+    use holdfast_proto::client::v1::KeepAlive;
+    use tokio::sync::{mpsc, oneshot, watch};
     use tonic::Code;
 
     use crate::front::Phase;
+    use crate::front::leases::testing::{attached, granted, lease};
     use crate::front::refusal::REFUSAL_KEY;
     use crate::logging::testing::Lines;
     use crate::peers::{Greeter, PeerBook};
 
     const NAME: &str = "0123456789abcdef";
-
-    fn lease(number: u64) -> LeaseGranted {
-        LeaseGranted { number, lease_ms: 12_000 }
-    }
-
-    fn granted(number: u64) -> ServerFrame {
-        ServerFrame { lease: Some(lease(number)), ..ServerFrame::default() }
-    }
-
-    fn hello(hello: Hello) -> ServerFrame {
-        ServerFrame { hello: Some(hello), ..ServerFrame::default() }
-    }
-
-    /// Of a stream that serves a session.
-    fn attached() -> Leases {
-        let leases = Leases::default();
-        leases.tell(&hello(Hello::Opened(SessionOpened::default())));
-        leases
-    }
 
     #[test]
     fn a_stream_is_found_by_its_own_principal_until_it_ends_and_no_longer() {
@@ -289,26 +219,6 @@ mod tests {
             assert_eq!(refused.message(), message);
             assert_eq!(refused.metadata().get(REFUSAL_KEY).unwrap(), "INVALID");
         }
-    }
-
-    #[test]
-    fn one_waits_at_a_time_and_hears_of_the_answer_or_that_nobody_will_answer() {
-        let leases = attached();
-        let (asked, first) = leases.ask(1);
-        assert_eq!(asked, Asked::New);
-        let (_, again) = leases.ask(1);
-        assert!(first.unwrap().now_or_never().unwrap().is_err(), "the later one is answered");
-        leases.tell(&granted(1));
-        assert_eq!(again.unwrap().now_or_never().unwrap(), Ok(lease(1)));
-        assert!(matches!(leases.ask(1), (Asked::Granted(copy), None) if copy == lease(1)));
-        let (_, waiting) = leases.ask(2);
-        leases.tell(&hello(Hello::Refused(StreamRefused::default())));
-        assert!(waiting.unwrap().now_or_never().unwrap().is_err(), "the stream is refused");
-        leases.tell(&hello(Hello::Opened(SessionOpened::default())));
-        let (_, waiting) = leases.ask(2);
-        leases.end();
-        assert!(waiting.unwrap().now_or_never().unwrap().is_err(), "the stream is gone");
-        assert_eq!(leases.ask(3).0, Asked::Unattached);
     }
 
     /// A front, one stream of which has a name, and the core's queue, which takes one input.
