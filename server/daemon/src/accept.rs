@@ -47,8 +47,13 @@ pub(crate) struct Door {
     side: Side,
     tls: Option<Arc<Tls>>,
     guests: Arc<Guests>,
-    /// Of connections that others had to make room for, and of those that found none.
-    crowds: Throttle,
+    /// Of connections that say nothing and had to make room for others. Each kind is said by itself, so that one that
+    /// comes all the while keeps no other from being said.
+    silent: Throttle,
+    /// Of idle ones that had to.
+    idle: Throttle,
+    /// Of those that found no room.
+    full: Throttle,
     /// Of connections that did not get through.
     failures: Throttle,
     logger: Logger,
@@ -61,7 +66,9 @@ impl Door {
             side,
             tls,
             guests: Guests::new(places),
-            crowds: Throttle::default(),
+            silent: Throttle::default(),
+            idle: Throttle::default(),
+            full: Throttle::default(),
             failures: Throttle::default(),
             logger,
         })
@@ -75,7 +82,7 @@ impl Door {
                 Ok((stream, from)) => {
                     let (seat, gone) = self.guests.arrive(from);
                     if let Some(gone) = gone {
-                        self.crowds.pass(|more| {
+                        self.silent.pass(|more| {
                             warn!(self.logger, "{} arrive and say nothing: closed the oldest such connection of {}, \
                                 the most there may be", self.side, self.guests.places().arriving;
                                 "from" => gone, "unsaid" => more);
@@ -97,11 +104,11 @@ impl Door {
         let settled = seat.settle();
         match &settled {
             Ok(None) => {}
-            Ok(Some(gone)) => self.crowds.pass(|more| {
+            Ok(Some(gone)) => self.idle.pass(|more| {
                 warn!(self.logger, "closed the connection of {} that had been idle for longest: {most} are open, the \
                     most there may be", self.side; "from" => gone, "unsaid" => more);
             }),
-            Err(Full) => self.crowds.pass(|more| {
+            Err(Full) => self.full.pass(|more| {
                 warn!(self.logger, "turned away {}: {most} connections are open and in use, the most there may be",
                     self.side; "unsaid" => more);
             }),
@@ -307,6 +314,22 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert!(futures::poll!(std::pin::pin!(used.read(&mut scratch))).is_pending());
         assert_eq!(lines.containing("had been idle for longest: 2 are open"), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_says_nothing_keeps_nothing_else_from_being_logged() {
+        let lines = Lines::default();
+        let (address, mut sockets) = listening(Door::new(Side::Clients, None, PLACES, lines.logger())).await;
+        let mut silent = Vec::new();
+        for _ in 0..5 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut spoken = Vec::new();
+        for _ in 0..3 {
+            spoken.push(settled(address, &mut sockets).await);
+        }
+        assert_eq!(lines.containing("arrive and say nothing"), 1);
+        assert_eq!(lines.containing("had been idle for longest"), 1, "though the other was said just now");
     }
 
     #[tokio::test]
