@@ -91,6 +91,10 @@ pub struct Replica {
     effects: Vec<Effect>,
 }
 
+/// One message between replicas has entries of so many bytes, or a single one that is larger: what a connection that
+/// loses packets brings before it breaks is then kept, and not sent anew with all that was to come after it.
+const APPEND_BYTES_MAX: u64 = 256 << 10;
+
 /// Snapshots that are being written or sent.
 #[derive(Debug, Default)]
 struct Snapshots {
@@ -120,7 +124,7 @@ impl Replica {
             election_tick: config.election_ticks,
             heartbeat_tick: config.heartbeat_ticks,
             applied: applied.index,
-            max_size_per_msg: 1 << 20,
+            max_size_per_msg: APPEND_BYTES_MAX,
             max_inflight_msgs: 256,
             check_quorum: true,
             pre_vote: true,

@@ -32,9 +32,10 @@ use crate::outbox::{Budget, Outbox, OutboxLimits, Popped};
 
 /// What may wait for a peer that is slow: more is of no use to it, raft will send it anew.
 const OUTBOX_LIMITS: OutboxLimits = OutboxLimits { items_max: 8_192, bytes_max: 32 << 20 };
-/// So much goes into one frame.
+/// Messages go into a frame until it has so much. A frame is taken whole or not at all: on a line that loses packets, a
+/// connection that breaks after a few hundred kilobytes must have brought something.
 const FRAME_MESSAGES_MAX: usize = 1_024;
-const FRAME_BYTES_MAX: usize = 1 << 20;
+const FRAME_BYTES_MAX: usize = 64 << 10;
 /// A stream that lasted less than this is no success that would justify to try again at once.
 const LASTING: Duration = Duration::from_secs(1);
 
