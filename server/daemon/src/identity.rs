@@ -327,8 +327,9 @@ fn lock(root: &Path) -> Result<File, IdentityError> {
 
 /// How long a directory may seem to be in use: a process that is ending holds its lock until it is gone, and so
 /// does, for a moment, a child that its process has just forked.
-const LOCK_WAIT: Duration = Duration::from_millis(500);
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(500);
+/// How often it is looked at meanwhile.
+pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 const LOCK: &str = "LOCK";
 

@@ -18,6 +18,8 @@ use std::io::{ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
 
 use holdfast_replica::{Persist, raftpb};
 use holdfast_types::ReplicaId;
@@ -29,7 +31,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::inspect::{self, InspectError, Tails};
 use super::{StorageError, sync_dir};
 use crate::config::Config;
-use crate::identity::{DataDir, Stage};
+use crate::identity::{DataDir, LOCK_PAUSE, LOCK_WAIT, Stage};
 
 /// raft-engine keeps many raft groups; a replica has one.
 const GROUP: u64 = 1;
@@ -273,9 +275,25 @@ fn open_engine(dir: &Path, live_bytes: u64) -> Result<Engine, String> {
         enable_log_recycle: false,
         ..raft_engine::Config::default()
     };
-    match catch_unwind(AssertUnwindSafe(|| Engine::open(config))) {
+    once_unlocked(|| match catch_unwind(AssertUnwindSafe(|| Engine::open(config.clone()))) {
         Ok(opened) => opened.map_err(|error| error.to_string()),
         Err(panic) => Err(super::panic_message(&*panic)),
+    })
+}
+
+/// What the engine says if somebody else has its lock.
+const LOCKED: &str = "Failed to lock file";
+
+/// Opens, again and again while the engine's lock is taken. Nobody else has the directory, which has a lock of its own:
+/// it is a child that this process has just forked and that has not become another program yet, and holds the lock of an
+/// engine that was closed since.
+fn once_unlocked<T>(mut open: impl FnMut() -> Result<T, String>) -> Result<T, String> {
+    let began = Instant::now();
+    loop {
+        match open() {
+            Err(error) if error.contains(LOCKED) && began.elapsed() < LOCK_WAIT => thread::sleep(LOCK_PAUSE),
+            opened => return opened,
+        }
     }
 }
 

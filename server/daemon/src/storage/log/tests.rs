@@ -246,3 +246,27 @@ fn a_log_cannot_be_opened_twice() {
     let (_store, _) = open(dir.path()).unwrap();
     assert!(open(dir.path()).is_err());
 }
+
+#[test]
+fn a_log_is_opened_once_a_child_that_was_just_forked_lets_its_lock_go() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open_engine(dir.path(), 1 << 20).unwrap());
+    // As a child would hold it that was forked while the engine was open.
+    let lock = File::open(dir.path().join("LOCK")).unwrap();
+    lock.lock().unwrap();
+    let mut held = Some(lock);
+    let mut looks = 0;
+    let engine = once_unlocked(|| {
+        looks += 1;
+        let config = raft_engine::Config {
+            dir: dir.path().to_str().unwrap().to_owned(),
+            ..raft_engine::Config::default()
+        };
+        let opened = Engine::open(config).map_err(|error| error.to_string());
+        held = None;
+        opened
+    });
+    assert!(engine.is_ok(), "{:?}", engine.err());
+    assert_eq!(looks, 2, "the first time it was locked");
+    assert_eq!(once_unlocked(|| Err::<(), _>("damaged".to_owned())), Err("damaged".to_owned()));
+}
