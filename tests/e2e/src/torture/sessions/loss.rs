@@ -25,8 +25,10 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Opening the sessions takes no longer.
 const OPENING_MAX: Duration = Duration::from_secs(60);
 
-/// No longer may it take from one write by name that the cell has taken to the next.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// No longer may it take from one write by name that the cell has taken to the next. The large writes take all that TCP
+/// carries when so much is lost, and a small one waits for those before it in the log: for minutes the cell is slow, and
+/// beyond this it is stuck.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
 
 /// Runs it.
 ///
@@ -181,17 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn writes_without_an_answer_are_counted_and_forgiven_for_two_minutes() {
-        let some = writes(&[(10, true), (80, false), (130, true), (140, true)]);
+    fn writes_without_an_answer_are_counted_and_forgiven_for_five_minutes() {
+        let some = writes(&[(10, true), (80, false), (310, true), (320, true)]);
         assert_eq!(some.wrong(), None);
         let told = some.to_string();
-        assert!(told.starts_with("1 of 4 writes") && told.contains("120.0 s at the longest"), "{told}");
+        assert!(told.starts_with("1 of 4 writes") && told.contains("300.0 s at the longest"), "{told}");
     }
 
     #[test]
     fn a_cell_that_takes_no_write_for_longer_is_broken_though_all_sessions_live() {
-        let none = writes(&[(70, false), (140, false), (141, true)]);
-        assert_eq!(none.wrong().as_deref(), Some("nothing was committed by name for 141 s"));
+        let none = writes(&[(170, false), (300, false), (301, true)]);
+        assert_eq!(none.wrong().as_deref(), Some("nothing was committed by name for 301 s"));
         assert_eq!(verdict(&Sum::default(), &none), BROKEN);
         assert_eq!(verdict(&Sum::default(), &writes(&[(10, true)])), HELD);
     }
