@@ -42,7 +42,16 @@ pub(crate) struct Caches {
     /// Sessions that an earlier master had opened, that have caching handles, and that have not come back.
     unreturned: BTreeSet<SessionId>,
     /// What is asked and not answered.
-    asked: BTreeMap<SessionId, BTreeMap<Copies, Asked>>,
+    asked: BTreeMap<SessionId, Questions>,
+}
+
+/// What one session is asked and has not answered.
+#[derive(Debug, Default)]
+struct Questions {
+    /// By what it is asked to drop.
+    asked: BTreeMap<Copies, Asked>,
+    /// What each notice asks for. Of what the session has closed since, it is here still.
+    by_notice: BTreeMap<u64, Vec<Copies>>,
 }
 
 impl Caches {
@@ -72,7 +81,7 @@ impl Caches {
     /// Notes that the session is being told that it may cache the node. False, and then it must not be told, if it
     /// has yet to answer for that node, or counts as caching `nodes_max` others.
     pub(crate) fn keep(&mut self, session: SessionId, path: &NodePath, nodes_max: usize) -> bool {
-        if let Some(asked) = self.asked.get(&session)
+        if let Some(Questions { asked, .. }) = self.asked.get(&session)
             && [Copies::Data(path.clone()), Copies::Opens(path.clone())].iter().any(|c| asked.contains_key(c))
         {
             return false;
@@ -91,7 +100,7 @@ impl Caches {
 
     /// Lets `held` wait for an answer that is awaited already. False if the session has not been asked for that.
     pub(crate) fn join(&mut self, session: SessionId, copies: &Copies, held: HeldId) -> bool {
-        let Some(all) = self.asked.get_mut(&session) else { return false };
+        let Some(Questions { asked: all, .. }) = self.asked.get_mut(&session) else { return false };
         // Who drops the opens of a node drops its data too.
         let more = match copies {
             Copies::Data(path) => Some(Copies::Opens(path.clone())),
@@ -105,23 +114,29 @@ impl Caches {
 
     /// Notes that the session is being asked, by that notice, and that `held` waits for the answer.
     pub(crate) fn ask(&mut self, session: SessionId, copies: Copies, notice: Option<u64>, held: HeldId) {
-        let asked = Asked { notice, waiting: vec![held] };
-        self.asked.entry(session).or_default().insert(copies, asked);
+        let questions = self.asked.entry(session).or_default();
+        if let Some(notice) = notice {
+            questions.by_notice.entry(notice).or_default().push(copies.clone());
+        }
+        questions.asked.insert(copies, Asked { notice, waiting: vec![held] });
     }
 
     /// The session has acted on its notices up to this one. Gives who waited for that, once for each answer.
     pub(crate) fn acknowledged(&mut self, session: SessionId, through: u64) -> Vec<HeldId> {
-        let Some(all) = self.asked.get_mut(&session) else { return Vec::new() };
+        let Some(questions) = self.asked.get_mut(&session) else { return Vec::new() };
         let (mut waited, mut dropped) = (Vec::new(), Vec::new());
-        all.retain(|copies, asked| {
-            let answered = asked.notice.is_some_and(|notice| notice <= through);
-            if answered {
-                waited.append(&mut asked.waiting);
-                dropped.push(copies.clone());
+        while let Some(first) = questions.by_notice.first_entry().filter(|first| *first.key() <= through) {
+            let (notice, asked_for) = first.remove_entry();
+            for copies in asked_for {
+                // The session may have answered by a Close, and have been asked anew.
+                if questions.asked.get(&copies).is_some_and(|asked| asked.notice == Some(notice)) {
+                    waited
+                        .extend(questions.asked.remove(&copies).into_iter().flat_map(|asked| asked.waiting));
+                    dropped.push(copies);
+                }
             }
-            !answered
-        });
-        if all.is_empty() {
+        }
+        if questions.asked.is_empty() {
             self.asked.remove(&session);
         }
         for copies in dropped {
@@ -136,12 +151,12 @@ impl Caches {
     /// everything for.
     pub(crate) fn closed(&mut self, session: SessionId, path: &NodePath) -> Vec<HeldId> {
         self.forget(session, path);
-        let Some(all) = self.asked.get_mut(&session) else { return Vec::new() };
+        let Some(questions) = self.asked.get_mut(&session) else { return Vec::new() };
         let mut waited = Vec::new();
         for copies in [Copies::Data(path.clone()), Copies::Opens(path.clone())] {
-            waited.extend(all.remove(&copies).into_iter().flat_map(|asked| asked.waiting));
+            waited.extend(questions.asked.remove(&copies).into_iter().flat_map(|asked| asked.waiting));
         }
-        if all.is_empty() {
+        if questions.asked.is_empty() {
             self.asked.remove(&session);
         }
         waited
@@ -153,8 +168,8 @@ impl Caches {
         for path in self.kept.remove(&session).into_iter().flatten() {
             self.remove_keeper(session, &path);
         }
-        let asked = self.asked.remove(&session).into_iter().flatten();
-        asked.flat_map(|(_, asked)| asked.waiting).collect()
+        let asked = self.asked.remove(&session).unwrap_or_default().asked;
+        asked.into_values().flat_map(|asked| asked.waiting).collect()
     }
 
     fn forget(&mut self, session: SessionId, path: &NodePath) {

@@ -45,13 +45,10 @@ impl Master {
             return;
         }
         let id = self.held.next_id();
-        let waits = self.held.follow(id, &change);
-        let held = Held { change, touched: None, waits, followers: Vec::new() };
-        if waits > 0 {
-            self.held.insert(id, held);
-        } else {
-            self.advance(state, id, held);
-        }
+        let waits = self.held.join(id, &change);
+        let held = Held { change, touched: None, waits };
+        let ready = if waits > 0 { self.hold(state, id, held) } else { self.advance(state, id, held) };
+        self.release(state, ready);
     }
 
     /// Each of these changes has one thing less to wait for.
@@ -74,8 +71,8 @@ impl Master {
         }
     }
 
-    /// A change waits for nothing that is known yet: it is planned if it was not, and held or proposed. Gives those
-    /// who follow it, if it was proposed.
+    /// A change waits for nothing that is known yet: it is planned if it was not, and held or proposed. Gives the changes
+    /// that wait for one thing less then.
     fn advance(&mut self, state: &State, id: HeldId, mut held: Held) -> Vec<HeldId> {
         if held.touched.is_none() && held.change.can_touch() {
             held.waits = match self.touch(state, id, &held.change) {
@@ -86,27 +83,33 @@ impl Master {
                 Plan::AwaitsOpening => 1,
                 Plan::Nothing => 0,
             };
-            if held.waits > 0 && self.held.is_full() && held.change.can_be_refused() {
-                return self.refuse_held(state, held);
-            }
             if held.waits > 0 {
-                self.held.insert(id, held);
-                return Vec::new();
+                return self.hold(state, id, held);
             }
         }
+        let session = held.change.session();
         self.propose_change(state, held.change, held.touched);
-        held.followers
+        self.held.leave(session, id)
     }
 
-    /// There is no room to hold a change. Gives those who wait for it. Whoever is asked to drop something for it drops
-    /// that for nothing.
-    fn refuse_held(&mut self, state: &State, held: Held) -> Vec<HeldId> {
+    /// Holds a change, if there is room. Gives the changes that wait for one thing less then.
+    fn hold(&mut self, state: &State, id: HeldId, held: Held) -> Vec<HeldId> {
+        if self.held.is_full() && held.change.can_be_refused() {
+            return self.refuse_held(state, id, held);
+        }
+        self.held.insert(id, held);
+        Vec::new()
+    }
+
+    /// There is no room to hold a change. Gives the changes that waited for it. What clients are asked to drop for it,
+    /// they drop for nothing.
+    fn refuse_held(&mut self, state: &State, id: HeldId, held: Held) -> Vec<HeldId> {
         if let Some(touched) = &held.touched {
             self.bars.lower(touched);
         }
         let message = "too many changes wait for clients to drop what they cache: try again later";
         let refusal = refusal(RefusalCode::Overloaded, message);
-        let mut waiting = held.followers;
+        let mut waiting = self.held.leave(held.change.session(), id);
         if let Some(call) = held.change.call {
             self.answer(call, Err(refusal));
         } else if let Some(session) = held.change.session() {

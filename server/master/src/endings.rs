@@ -33,9 +33,14 @@ impl Kills {
 }
 
 impl Master {
-    /// The client wants the session to end, or agrees that it does. What it cached it has dropped.
+    /// The client wants the session to end, or agrees that it does. What it cached it has dropped. The master takes up one
+    /// close of a session: a client may send very many behind a write of its own that is held.
     pub(crate) fn handle_close(&mut self, state: &State, session: SessionId) {
-        let reason = match self.sessions.entry(session).end {
+        let entry = self.sessions.entry(session);
+        if std::mem::replace(&mut entry.closing, true) {
+            return;
+        }
+        let reason = match entry.end {
             End::Asked(reason) => reason,
             End::Open | End::Proposed => EndReason::Closed,
         };
@@ -95,7 +100,7 @@ impl Master {
     pub(crate) fn handle_kept(&mut self, state: &State, session: SessionId) {
         let Some(lease_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else { return };
         let entry = self.sessions.entry(session);
-        entry.end = End::Open;
+        (entry.end, entry.closing) = (End::Open, false);
         entry.requested = Some(self.now);
         self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
     }

@@ -1,11 +1,13 @@
 //! Changes that are not proposed yet, because something must happen first (design.md §6).
 //!
-//! A change is held while copies that it makes stale may be cached; while it names a handle whose opening is not applied;
-//! and, if it gives something back, while an earlier change of its session is held: a delayed write must not land after
-//! its lock was passed on. This file counts what each waits for; what that is, `changes` knows. Invariant: a held change
-//! waits for something, and whatever it waits for lists it.
+//! The master holds a change while clients may cache copies that the change makes stale; while the opening of the handle
+//! that the change names is not applied; and, if the change gives something back, while an earlier change of its session
+//! is held: a delayed write must not land after its lock was passed on. What a change waits for, `changes` knows; this
+//! file counts it, and keeps the order within a session. Changes that give back stand in one line a session, and only the
+//! first of them is looked at; all others wait for their handle alone, so that an Acquire never stands behind a held
+//! write (I10). Invariant: a held change waits for something, and whatever it waits for lists it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::log::v1::{Command, SessionRequest, command::Kind};
@@ -124,28 +126,89 @@ impl Change {
         }
     }
 
-    /// Whether it must be proposed after `earlier`, of the same session.
-    fn follows(&self, earlier: &Self) -> bool {
-        let handle = self.handle();
-        let needs = handle != 0 && (earlier.opens() == handle || earlier.gives_back_handle(handle));
-        needs || self.gives_back() && !planted!(ReleaseOvertakes)
-    }
-
-    fn gives_back_handle(&self, handle: u64) -> bool {
-        self.gives_back() && self.handle() == handle
+    /// The handle that later changes of the session may name only after this one; 0 if there is none: it opens that
+    /// handle, or gives it back.
+    fn blocks(&self) -> u64 {
+        if self.gives_back() { self.handle() } else { self.opens() }
     }
 }
 
 /// A change that is held.
 #[derive(Debug)]
 pub(crate) struct Held {
+    /// The change itself.
     pub(crate) change: Change,
     /// What it touches and has barred; `None` until that is known.
     pub(crate) touched: Option<TouchedNodes>,
     /// For so many things it waits.
     pub(crate) waits: usize,
-    /// Later changes of its session that wait for it to be proposed.
-    pub(crate) followers: Vec<HeldId>,
+}
+
+/// The held changes of one session, in their order.
+#[derive(Debug, Default)]
+struct Line {
+    /// All of them, each with the handle that it blocks, or 0. Each stays until it is proposed or refused.
+    all: BTreeMap<HeldId, u64>,
+    /// Those that give back and wait for everything before them, in their order.
+    giving_back: VecDeque<HeldId>,
+    /// The handles that any of them blocks.
+    handles: BTreeMap<u64, Blocked>,
+}
+
+/// A handle that held changes open or give back.
+#[derive(Debug, Default)]
+struct Blocked {
+    /// These changes.
+    by: BTreeSet<HeldId>,
+    /// The changes that name the handle and came after one of these.
+    waiting: BTreeSet<HeldId>,
+}
+
+impl Line {
+    /// Puts a change at the end. Gives for how many things in this line it waits: one, or none.
+    fn join(&mut self, id: HeldId, change: &Change) -> usize {
+        let waits = if change.gives_back() && !planted!(ReleaseOvertakes) {
+            let waits = !self.all.is_empty();
+            if waits {
+                self.giving_back.push_back(id);
+            }
+            waits
+        } else {
+            let blocked = self.handles.get_mut(&change.handle());
+            blocked.is_some_and(|blocked| blocked.waiting.insert(id))
+        };
+        let blocks = change.blocks();
+        self.all.insert(id, blocks);
+        if blocks != 0 {
+            self.handles.entry(blocks).or_default().by.insert(id);
+        }
+        usize::from(waits)
+    }
+
+    /// A change is proposed, or refused. Gives those that waited for it, and for nothing else in this line.
+    fn leave(&mut self, id: HeldId) -> Vec<HeldId> {
+        let mut ready = Vec::new();
+        let Some(blocks) = self.all.remove(&id) else { return ready };
+        if let Some(blocked) = self.handles.get_mut(&blocks) {
+            blocked.by.remove(&id);
+            let first = blocked.by.first().copied();
+            while let Some(next) =
+                blocked.waiting.first().copied().filter(|id| first.is_none_or(|by| *id < by))
+            {
+                blocked.waiting.remove(&next);
+                ready.push(next);
+            }
+            if first.is_none() {
+                self.handles.remove(&blocks);
+            }
+        }
+        if let Some(next) = self.giving_back.front()
+            && self.all.first_key_value().is_some_and(|(first, _)| first == next)
+        {
+            ready.extend(self.giving_back.pop_front());
+        }
+        ready
+    }
 }
 
 /// All of them.
@@ -153,11 +216,15 @@ pub(crate) struct Held {
 pub(crate) struct HeldChanges {
     /// The last id given.
     last: u64,
+    /// Those that wait.
     held: BTreeMap<HeldId, Held>,
     /// How large they are in all.
     bytes: usize,
-    /// Those of sessions.
-    by_session: BTreeMap<SessionId, BTreeSet<HeldId>>,
+    /// Those of sessions, in their order.
+    lines: BTreeMap<SessionId, Line>,
+    /// How many changes were looked at so far.
+    #[cfg(test)]
+    steps: usize,
 }
 
 impl HeldChanges {
@@ -169,35 +236,47 @@ impl HeldChanges {
 
     /// Whether the session has any.
     pub(crate) fn has_any_of(&self, session: SessionId) -> bool {
-        !self.by_session.is_empty() && self.by_session.contains_key(&session)
+        !self.lines.is_empty() && self.lines.contains_key(&session)
     }
 
-    /// Makes `id` a follower of each held change of its session that must be proposed first; gives how many.
-    pub(crate) fn follow(&mut self, id: HeldId, change: &Change) -> usize {
-        let Some(session) = change.session() else { return 0 };
-        let mut count = 0;
-        for earlier in self.by_session.get(&session).into_iter().flatten() {
-            let earlier = self.held.get_mut(earlier).expect("what is listed is held");
-            if change.follows(&earlier.change) {
-                earlier.followers.push(id);
-                count += 1;
-            }
+    /// Puts a change behind the earlier ones of its session. Gives for how many things among these it waits.
+    pub(crate) fn join(&mut self, id: HeldId, change: &Change) -> usize {
+        #[cfg(test)]
+        {
+            self.steps += 1;
         }
-        count
+        let line = change.session().map(|session| self.lines.entry(session).or_default());
+        line.map_or(0, |line| line.join(id, change))
     }
 
-    /// Holds a change.
+    /// A change of the session that had joined is proposed, or refused. Gives those that wait for one thing less now.
+    pub(crate) fn leave(&mut self, session: Option<SessionId>, id: HeldId) -> Vec<HeldId> {
+        let Some(session) = session else { return Vec::new() };
+        let Some(line) = self.lines.get_mut(&session) else { return Vec::new() };
+        let ready = line.leave(id);
+        if line.all.is_empty() {
+            self.lines.remove(&session);
+        }
+        #[cfg(test)]
+        {
+            self.steps += 1 + ready.len();
+        }
+        ready
+    }
+
+    /// Holds a change that has joined.
     pub(crate) fn insert(&mut self, id: HeldId, held: Held) {
-        if let Some(session) = held.change.session() {
-            self.by_session.entry(session).or_default().insert(id);
-        }
         self.bytes += held.change.bytes();
         self.held.insert(id, held);
     }
 
-    /// One of the things that a change waits for has happened. Gives the change if it was the last. Nothing if the
-    /// change was dropped meanwhile.
+    /// One of the things that a change waits for has happened. Gives the change if it was the last; it keeps its place
+    /// until it leaves. Nothing if the change was dropped meanwhile.
     pub(crate) fn happened(&mut self, id: HeldId) -> Option<Held> {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
         let held = self.held.get_mut(&id)?;
         held.waits -= 1;
         if held.waits > 0 {
@@ -205,16 +284,13 @@ impl HeldChanges {
         }
         let held = self.held.remove(&id)?;
         self.bytes -= held.change.bytes();
-        if let Some(session) = held.change.session() {
-            self.unlist(session, id);
-        }
         Some(held)
     }
 
     /// Drops what is held for a session.
     pub(crate) fn drop_of(&mut self, session: SessionId) -> Vec<Held> {
-        let ids = self.by_session.remove(&session).into_iter().flatten();
-        let dropped: Vec<Held> = ids.filter_map(|id| self.held.remove(&id)).collect();
+        let line = self.lines.remove(&session).unwrap_or_default();
+        let dropped: Vec<Held> = line.all.into_keys().filter_map(|id| self.held.remove(&id)).collect();
         self.bytes -= dropped.iter().map(|held| held.change.bytes()).sum::<usize>();
         dropped
     }
@@ -227,15 +303,6 @@ impl HeldChanges {
     /// The calls that are held.
     pub(crate) fn into_calls(self) -> impl Iterator<Item = CallId> {
         self.held.into_values().filter_map(|held| held.change.call)
-    }
-
-    fn unlist(&mut self, session: SessionId, id: HeldId) {
-        if let Some(ids) = self.by_session.get_mut(&session) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_session.remove(&session);
-            }
-        }
     }
 }
 
@@ -266,20 +333,45 @@ mod tests {
         request(92, Operation::Release(client::Release { handle }))
     }
 
+    fn close(number: u64, handle: u64) -> Change {
+        request(number, Operation::Close(client::Close { handle }))
+    }
+
+    /// Holds a change that waits for one thing beside what its session has held.
     fn hold(held: &mut HeldChanges, change: Change) -> HeldId {
         let id = held.next_id();
-        let waits = held.follow(id, &change) + 1;
-        held.insert(id, Held { change, touched: None, waits, followers: Vec::new() });
+        let waits = held.join(id, &change) + 1;
+        held.insert(id, Held { change, touched: None, waits });
         id
+    }
+
+    /// Whether a change waits for one that is held before it.
+    fn follows(later: &Change, earlier: Change) -> bool {
+        let mut held = HeldChanges::default();
+        hold(&mut held, earlier);
+        let id = held.next_id();
+        held.join(id, later) > 0
+    }
+
+    /// Has a change proposed, and all that can be proposed after it.
+    fn propose(held: &mut HeldChanges, id: HeldId) -> Vec<HeldId> {
+        let (mut ready, mut proposed) = (VecDeque::from([id]), Vec::new());
+        while let Some(id) = ready.pop_front() {
+            if let Some(Held { change, .. }) = held.happened(id) {
+                ready.extend(held.leave(change.session(), id));
+                proposed.push(id);
+            }
+        }
+        proposed
     }
 
     #[test]
     fn a_release_follows_every_earlier_change_and_an_acquire_only_what_concerns_its_handle() {
-        assert!(release(1).follows(&write(2)));
-        assert!(!acquire(1).follows(&write(1)), "locks do not wait for writes");
-        assert!(acquire(1).follows(&open(1)) && !acquire(2).follows(&open(1)));
-        assert!(acquire(1).follows(&release(1)) && !acquire(2).follows(&release(1)));
-        assert!(write(1).follows(&open(1)) && !write(1).follows(&write(1)));
+        assert!(follows(&release(1), write(2)));
+        assert!(!follows(&acquire(1), write(1)), "locks do not wait for writes");
+        assert!(follows(&acquire(1), open(1)) && !follows(&acquire(2), open(1)));
+        assert!(follows(&acquire(1), release(1)) && !follows(&acquire(2), release(1)));
+        assert!(follows(&write(1), open(1)) && !follows(&write(1), write(1)));
     }
 
     #[test]
@@ -296,16 +388,88 @@ mod tests {
     fn a_change_comes_out_when_the_last_thing_that_it_waits_for_has_happened() {
         let mut held = HeldChanges::default();
         let (first, second) = (hold(&mut held, write(1)), hold(&mut held, write(2)));
-        let last = hold(&mut held, release(1));
-        let first = held.happened(first).expect("it waited for one thing");
-        assert_eq!(first.followers, [last]);
-        assert!(held.happened(last).is_none());
-        assert!(held.happened(last).is_none(), "the second write is held");
-        let second = held.happened(second).unwrap();
-        assert_eq!(second.followers, [last]);
-        assert!(held.happened(last).is_some());
+        let last = held.next_id();
+        let change = release(1);
+        let waits = held.join(last, &change);
+        held.insert(last, Held { change, touched: None, waits });
+        assert_eq!(propose(&mut held, first), [first], "the second write is held");
+        assert_eq!(propose(&mut held, second), [second, last]);
         assert!(!held.has_any_of(SessionId(7)));
         assert!(held.happened(last).is_none(), "it is gone");
+    }
+
+    #[test]
+    fn a_change_keeps_its_place_while_it_is_planned() {
+        let mut held = HeldChanges::default();
+        let first = hold(&mut held, write(1));
+        assert!(held.happened(first).is_some());
+        let change = release(1);
+        let last = held.next_id();
+        assert_eq!(held.join(last, &change), 1, "the write is not proposed yet");
+        assert_eq!(held.leave(Some(SessionId(7)), first), [last]);
+    }
+
+    #[test]
+    fn thousands_of_closes_behind_one_held_write_take_a_few_steps_each() {
+        const CLOSES: usize = 4_000;
+        let mut held = HeldChanges::default();
+        let first = hold(&mut held, write(1));
+        for number in 0..CLOSES as u64 {
+            // Half of them close the same handle again and again.
+            let change = close(100 + number, 2 + number % 2 * number);
+            let id = held.next_id();
+            let waits = held.join(id, &change);
+            held.insert(id, Held { change, touched: None, waits });
+        }
+        let proposed = propose(&mut held, first);
+        assert_eq!(proposed.len(), 1 + CLOSES);
+        assert!(proposed.is_sorted(), "in their order");
+        assert!(held.steps <= 5 * (1 + CLOSES), "{} steps", held.steps);
+        assert!(held.lines.is_empty() && held.held.is_empty() && held.bytes == 0);
+    }
+
+    /// By pseudo-random sequences of changes: none that gives back is proposed before an earlier one of its session, none
+    /// that names a handle before what opens it or gives it back, and nothing is left over.
+    #[test]
+    fn what_gives_back_is_never_proposed_before_an_earlier_change_of_its_session() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut chance = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        for _ in 0..300 {
+            let mut held = HeldChanges::default();
+            let mut changes = BTreeMap::new();
+            for number in 1..=40 {
+                let handle = 1 + chance(6);
+                let change = match chance(5) {
+                    0 => open(number),
+                    1 => write(handle),
+                    2 => acquire(handle),
+                    3 => release(handle),
+                    _ => close(number, handle),
+                };
+                let (gives_back, names, blocks) = (change.gives_back(), change.handle(), change.blocks());
+                let id = hold(&mut held, change);
+                changes.insert(id, (gives_back, names, blocks));
+            }
+            let mut left: Vec<HeldId> = changes.keys().copied().collect();
+            let mut waiting = changes.clone();
+            while !left.is_empty() {
+                let next = left.swap_remove(usize::try_from(chance(left.len() as u64)).unwrap());
+                for id in propose(&mut held, next) {
+                    let (gives_back, names, _) = waiting.remove(&id).expect("each is proposed once");
+                    let mut earlier = waiting.range(..id);
+                    assert!(!gives_back || earlier.next().is_none(), "{id:?} overtakes");
+                    let mut earlier = waiting.range(..id);
+                    assert!(
+                        !earlier.any(|(_, (.., blocks))| names != 0 && *blocks == names),
+                        "{id:?} overtakes"
+                    );
+                }
+            }
+            assert!(waiting.is_empty() && held.lines.is_empty() && held.held.is_empty());
+        }
     }
 
     #[test]

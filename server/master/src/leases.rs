@@ -1,8 +1,9 @@
 //! Session leases: how long the master has promised to let each session live (design.md §4).
 //!
 //! Soft state: nothing here is in the log, and a new master begins with leases that cover whatever the old one
-//! may have granted. Invariant: a lease's end never moves back, and it is later, on any clock within the drift
-//! bound, than the moment until which the client believes in it.
+//! may have granted. Invariants: a lease's end never moves back, and it is later, on any clock within the drift
+//! bound, than the moment until which the client believes in it. And a lease that nobody renews ends: a master that
+//! stands still again and again adds what it missed to a lease until that comes to the lease's own length, and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +33,12 @@ pub(crate) struct Leases {
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
+    /// When it runs out.
     end: Time,
+    /// How long it was when it was last renewed, with the drift bound.
+    length: Duration,
+    /// How much was added since for gaps in the master's own life.
+    added: Duration,
     /// Inherited from an earlier master, and not attached in this term yet.
     inherited: bool,
 }
@@ -46,8 +52,9 @@ impl Leases {
     /// Takes over a session from an earlier master, which may have extended its lease until just now.
     pub(crate) fn inherit(&mut self, session: SessionId, length: Duration) {
         let length = if planted!(HalfLeases) { length / 2 } else { length };
-        let end = self.began + self.with_drift(length);
-        self.put(session, Lease { end, inherited: true });
+        let length = self.with_drift(length);
+        let lease = Lease { end: self.began + length, length, added: Duration::ZERO, inherited: true };
+        self.put(session, lease);
     }
 
     /// Notes that an inherited session has come back.
@@ -64,15 +71,16 @@ impl Leases {
     /// anything.
     pub(crate) fn extend(&mut self, now: Time, session: SessionId, length: Duration) -> bool {
         let Some(lease) = self.ends.get(&session).copied() else { return false };
-        let end = lease.end.max(now + self.with_drift(length));
-        self.put(session, Lease { end, ..lease });
+        let length = self.with_drift(length);
+        let end = lease.end.max(now + length);
+        self.put(session, Lease { end, length, added: Duration::ZERO, ..lease });
         true
     }
 
     /// Begins the lease of a session that was just opened.
     pub(crate) fn begin(&mut self, now: Time, session: SessionId, length: Duration) {
-        let end = now + self.with_drift(length);
-        self.put(session, Lease { end, inherited: false });
+        let length = self.with_drift(length);
+        self.put(session, Lease { end: now + length, length, added: Duration::ZERO, inherited: false });
     }
 
     /// The session is granted nothing any more. From here on nothing can extend it.
@@ -82,11 +90,14 @@ impl Leases {
         }
     }
 
-    /// This master was not scheduled for `gap`, and KeepAlives may have been lost to that: every lease is
-    /// extended by it.
+    /// This master was not scheduled for `gap`, and KeepAlives may have been lost to that: every lease is extended by
+    /// it, unless what was added since its last renewal has come to its length. A gap is added whole: whoever comes back
+    /// after a long one finds as much left as there was before it.
     pub(crate) fn extend_all(&mut self, gap: Duration) {
-        for lease in self.ends.values_mut() {
+        let may_grow = |lease: &&mut Lease| lease.added < lease.length || planted!(GapAddedForEver);
+        for lease in self.ends.values_mut().filter(may_grow) {
             lease.end += gap;
+            lease.added += gap;
         }
         self.due = self.ends.iter().map(|(session, lease)| (lease.end, *session)).collect();
     }
@@ -208,5 +219,22 @@ mod tests {
         leases.extend_all(ms(700));
         assert_eq!(leases.expired(at(1700)), [S]);
         assert_eq!(leases.expired(at(2700)), [S, T]);
+    }
+
+    #[test]
+    fn gaps_that_come_again_and_again_keep_nobody_for_ever() {
+        let (mut leases, mut now) = (Leases::new(at(0), 0), at(0));
+        leases.begin(at(0), S, ms(1000));
+        leases.begin(at(0), T, ms(1000));
+        while leases.left(now, S) > Duration::ZERO {
+            assert!(now < at(2500), "it is kept");
+            now += ms(250);
+            leases.extend_all(ms(250));
+            assert!(leases.extend(now, T, ms(1000)), "this one is renewed");
+        }
+        assert_eq!(now, at(2000), "its own length, and as much again");
+        assert_eq!(leases.expired(now), [S]);
+        leases.extend_all(ms(5000));
+        assert_eq!(leases.left(now, T), ms(6000), "a renewal begins anew, and a long gap is added whole");
     }
 }

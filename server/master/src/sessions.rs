@@ -67,6 +67,8 @@ pub(crate) struct Session {
     pub(crate) keep_alives: u32,
     /// Whether it is to end.
     pub(crate) end: End,
+    /// Whether its client has asked for the end, or agreed to it: the master takes that up once.
+    pub(crate) closing: bool,
     /// What its client must act on. Of the present stream: empty while there is none.
     pub(crate) notices: Notices,
     /// How its KeepAlives were answered, likewise.

@@ -226,3 +226,28 @@ fn writes_that_wait_for_a_silent_client_are_held_up_to_a_limit_and_others_go_on(
     cell.frame(1, client::ClientFrame { notices_through: 1, ..client::ClientFrame::default() });
     assert_eq!(cell.proposed.len(), 2 + 1_097 - refused.len(), "what was held, and the close after it");
 }
+
+#[test]
+fn a_client_that_closes_its_session_again_and_again_is_taken_at_its_word_once() {
+    let mut cell = Cell::new();
+    cell.frame(1, hello());
+    let other = client::OpenSession { secret: vec![8; 16].into(), ..client::OpenSession::default() };
+    let hello = Some(client_frame::Hello::Open(other));
+    cell.frame(2, client::ClientFrame { hello, ..client::ClientFrame::default() });
+    cell.commit();
+    cell.frame(1, requests([(1, open("/a", true))].into_iter()));
+    cell.frame(2, requests([(1, open("/a", false))].into_iter()));
+    cell.commit();
+    cell.frame(1, requests([(2, read(1))].into_iter()));
+    let write = Operation::SetContents(client::SetContents { handle: 1, ..client::SetContents::default() });
+    cell.frame(2, requests([(2, write)].into_iter()));
+    let close = client::ClientFrame { close: Some(client::CloseSession {}), ..Default::default() };
+    for _ in 0..10_000 {
+        cell.frame(2, close.clone());
+    }
+    assert_eq!(cell.proposed, [], "the write is held, and the end behind it");
+    cell.frame(1, client::ClientFrame { notices_through: 1, ..client::ClientFrame::default() });
+    assert_eq!(cell.proposed.len(), 2, "the write and one end: {:?}", cell.proposed);
+    cell.commit();
+    assert!(cell.proposed.is_empty());
+}

@@ -45,6 +45,8 @@ faults! {
     StalledMasterEnds, "stalled-master-ends", "etcd #15247",
     "A master that stood still holds all leases to be over before it hears what came meanwhile, and its successor \
      commits the ends that it decides.";
+    GapAddedForEver, "gap-added-for-ever", "issue",
+    "A master that stands still again and again adds each gap to every lease: those that nobody renews never end.";
     NoDrift, "no-drift", "own",
     "Neither the master nor the client allows for the drift of clocks. Either alone would be enough.";
     HalfLeases, "half-leases", "own",
