@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use holdfast::{Ended, Error, RefusalCode};
+use holdfast::{Ended, Error, GenerationKind, Mode, RefusalCode, RefusalFacts};
 use serde_json::json;
 
 /// What `--help` says of exit statuses.
@@ -172,9 +172,40 @@ pub(crate) fn describe(error: &anyhow::Error, as_json: bool, around_a_command: b
     let message = format!("{error:#}");
     if as_json {
         let status = kind.exit_status(around_a_command);
-        json!({ "error": { "kind": kind.name(), "message": message, "exit_status": status } }).to_string()
+        let mut fields = json!({ "kind": kind.name(), "message": message, "exit_status": status });
+        let refused = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+        if let Some(code) = refused.and_then(Error::refusal) {
+            fields["refusal"] = json!(code.as_str_name().trim_start_matches("REFUSAL_CODE_"));
+        }
+        if let Some(facts) = refused.and_then(Error::facts).and_then(facts_json) {
+            fields["facts"] = facts;
+        }
+        json!({ "error": fields }).to_string()
     } else {
         format!("holdfast: {message}")
+    }
+}
+
+/// The facts of a refusal, for programs. `None` for those that this program does not know.
+fn facts_json(facts: &RefusalFacts) -> Option<serde_json::Value> {
+    match facts {
+        RefusalFacts::GenerationMismatch { kind, wanted, present, .. } => {
+            let kind = match kind {
+                GenerationKind::Content => "content",
+                GenerationKind::Acl => "acl",
+                GenerationKind::Instance => "instance",
+                _ => return None,
+            };
+            Some(json!({ "generation": kind, "wanted": wanted, "present": present }))
+        }
+        RefusalFacts::LockConflict { held, holders, waiting, delayed, .. } => {
+            let held = held.map(|mode| if mode == Mode::Shared { "shared" } else { "exclusive" });
+            Some(json!({ "held": held, "holders": holders, "waiting": waiting, "delayed": delayed }))
+        }
+        RefusalFacts::LimitExceeded { limit, maximum, wanted, .. } => {
+            Some(json!({ "limit": limit, "maximum": maximum, "wanted": wanted }))
+        }
+        _ => None,
     }
 }
 

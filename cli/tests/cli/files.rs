@@ -37,6 +37,12 @@ fn a_write_at_another_generation_is_a_conflict_and_changes_nothing() {
     let second = cell.json(&["put", "/f", "two", "--if-generation", &generation]);
     assert_eq!(second["created"], false);
     cell.run(&["put", "/f", "three", "--if-generation", &generation]).assert_failed(4, "generation");
+    let refused = cell.run(&["--json", "put", "/f", "three", "--if-generation", &generation]);
+    let error: serde_json::Value = serde_json::from_str(&refused.stderr).unwrap();
+    assert_eq!(error["error"]["refusal"], "GENERATION_MISMATCH");
+    let facts = &error["error"]["facts"];
+    assert_eq!((&facts["generation"], &facts["wanted"]), (&"content".into(), &first["content_generation"]));
+    assert_eq!(facts["present"], second["content_generation"]);
     assert_eq!(cell.run(&["cat", "/f"]).text(), "two");
     cell.run(&["put", "/absent", "x", "--if-generation", "1"]).assert_failed(3, "/absent");
     let stat = cell.json(&["stat", "/f"]);

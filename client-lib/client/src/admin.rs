@@ -57,6 +57,7 @@ impl Cell {
             address::parse(text, Scheme::Any).map_err(|error| Error::Refused {
                 code: wire::RefusalCode::Invalid,
                 message: error.to_string(),
+                facts: None,
             })
         };
         let request = wire::AddMemberRequest {

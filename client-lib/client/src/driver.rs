@@ -66,6 +66,7 @@ fn not_opened(ended: &Ended, grace: Duration) -> Error {
         Ended::Refused { code, message } => Error::Refused {
             code: RefusalCode::try_from(*code).unwrap_or(RefusalCode::Unspecified),
             message: message.clone(),
+            facts: None,
         },
         Ended::Unreachable { last, .. } => Error::Unavailable { waited: grace, last: last.clone() },
         other => Error::SessionEnded { ended: other.clone(), maybe_applied: false },

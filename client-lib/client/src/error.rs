@@ -3,6 +3,7 @@
 //! Every error answers two questions that a program must ask: is it worth trying again, and may the thing have
 //! happened all the same?
 
+use crate::refusal::{self, RefusalFacts};
 use crate::session::{LEASE_MAX, LEASE_MIN};
 use crate::tls::TlsError;
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
@@ -21,6 +22,9 @@ pub enum Error {
         code: RefusalCode,
         /// The reason, for people: what was wrong and what would be right.
         message: String,
+        /// What a program may want to know beyond the code: the generation that the node has, what the lock is like,
+        /// which limit was met. `None` for other codes, and where the cell does not say it.
+        facts: Option<RefusalFacts>,
     },
     /// The session is over. Every later call of the session fails with the same reason.
     #[error("{ended}{}", unknown(*.maybe_applied))]
@@ -73,13 +77,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Refused { code, .. } => matches!(
-                code,
-                RefusalCode::Overloaded
-                    | RefusalCode::NotMaster
-                    | RefusalCode::LockConflict
-                    | RefusalCode::Locked
-            ),
+            Self::Refused { code, .. } => refusal::is_retryable(*code),
             Self::Unavailable { .. } => true,
             Self::SessionEnded { .. }
             | Self::Poisoned { .. }
@@ -107,6 +105,25 @@ impl Error {
         }
     }
 
+    /// The facts of the cell's refusal, if it has some.
+    ///
+    /// ```
+    /// # fn present(error: &holdfast::Error) -> Option<u64> {
+    /// use holdfast::RefusalFacts;
+    /// match error.facts()? {
+    ///     RefusalFacts::GenerationMismatch { present, .. } => Some(*present),
+    ///     _ => None,
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn facts(&self) -> Option<&RefusalFacts> {
+        match self {
+            Self::Refused { facts, .. } => facts.as_ref(),
+            _ => None,
+        }
+    }
+
     pub(crate) fn protocol(message: impl Into<String>) -> Self {
         Self::Protocol { message: message.into() }
     }
@@ -114,7 +131,8 @@ impl Error {
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { code: refusal.code(), message: refusal.message }
+        let code = refusal.code();
+        Self::Refused { code, message: refusal.message, facts: RefusalFacts::from_wire(refusal.facts) }
     }
 }
 

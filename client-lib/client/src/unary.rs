@@ -6,9 +6,12 @@
 use crate::address::{self, Scheme};
 use crate::channels::Channels;
 use crate::error::Error;
+use crate::refusal::RefusalFacts;
 use holdfast_proto::client::v1::admin_client::AdminClient;
 use holdfast_proto::client::v1::cell_client::CellClient;
-use holdfast_proto::client::v1::{RefusalCode, Role, StatusRequest, StatusResponse};
+use holdfast_proto::client::v1::{Refusal, RefusalCode, Role, StatusRequest, StatusResponse};
+use holdfast_proto::client::{MASTER_KEY, REFUSAL_BIN_KEY, REFUSAL_KEY};
+use prost::Message as _;
 use std::error::Error as _;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +26,6 @@ pub(crate) type Admin = AdminClient<Channel>;
 /// Between two laps around the replicas, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// Metadata of a refusal.
-const REFUSAL_KEY: &str = "holdfast-refusal";
-const MASTER_KEY: &str = "holdfast-master";
 
 /// Whether a call may be sent again although an earlier attempt may have taken effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,7 +266,11 @@ impl<T> Attempt<T> {
                 Self::Elsewhere { master: named_master(&status), message }
             }
             Some(RefusalCode::OutcomeUnknown) => Self::Lost { message },
-            Some(code) => Self::Refused(Error::Refused { code, message: status.message().to_owned() }),
+            Some(code) => Self::Refused(Error::Refused {
+                code,
+                message: status.message().to_owned(),
+                facts: refusal_facts(&status),
+            }),
             None if never_sent(&status) => Self::Elsewhere { master: None, message },
             None if status.code() == tonic::Code::Unimplemented => {
                 Self::Refused(Error::protocol(format!("{message}: is this a Holdfast replica?")))
@@ -337,6 +341,12 @@ fn refusal_code(status: &Status) -> Option<RefusalCode> {
     let name = status.metadata().get(REFUSAL_KEY)?.to_str().ok()?;
     let full = format!("REFUSAL_CODE_{}", name.strip_prefix("REFUSAL_CODE_").unwrap_or(name));
     Some(RefusalCode::from_str_name(&full).unwrap_or(RefusalCode::Unspecified))
+}
+
+/// What the refusal says beyond its code. Hints only: what cannot be read is none.
+fn refusal_facts(status: &Status) -> Option<RefusalFacts> {
+    let encoded = status.metadata().get_bin(REFUSAL_BIN_KEY)?.to_bytes().ok()?;
+    RefusalFacts::from_wire(Refusal::decode(encoded).ok()?.facts)
 }
 
 fn named_master(status: &Status) -> Option<String> {

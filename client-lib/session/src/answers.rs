@@ -41,7 +41,7 @@ impl Taken {
     }
 
     fn refused(code: RefusalCode, message: &str) -> Self {
-        Self::Here(Err(Refusal { code: code.into(), message: message.to_owned() }))
+        Self::Here(Err(Refusal { code: code.into(), message: message.to_owned(), ..Default::default() }))
     }
 
     fn closed_already() -> Self {
@@ -270,7 +270,7 @@ impl Holdings {
             }
             Named::Cell(_) => {
                 let message = "the node was deleted, and there is another of its name".to_owned();
-                Refusal { code: RefusalCode::NodeGone.into(), message }
+                Refusal { code: RefusalCode::NodeGone.into(), message, ..Default::default() }
             }
             Named::Closed => closed_already(),
         };
@@ -281,7 +281,7 @@ impl Holdings {
 
 fn closed_already() -> Refusal {
     let message = "the application has closed this handle".to_owned();
-    Refusal { code: RefusalCode::UnknownHandle.into(), message }
+    Refusal { code: RefusalCode::UnknownHandle.into(), message, ..Default::default() }
 }
 
 fn not_locked() -> Taken {

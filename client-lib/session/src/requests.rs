@@ -103,7 +103,7 @@ impl Requests {
             let message = format!(
                 "the request has {bytes} bytes, and no cell takes one of more than {REQUEST_BYTES_MAX}"
             );
-            let refusal = Refusal { code: RefusalCode::Limit.into(), message };
+            let refusal = Refusal { code: RefusalCode::Limit.into(), message, ..Default::default() };
             completed.push((token, Err(CallError::Refused(refusal))));
             return;
         }
@@ -394,6 +394,7 @@ impl Requests {
             code: RefusalCode::Cancelled.into(),
             message: "the handle was closed, or its lock released, while this request waited for the lock"
                 .to_owned(),
+            ..Refusal::default()
         };
         self.complete(Some(token), Err(CallError::Refused(refusal)), completed);
     }

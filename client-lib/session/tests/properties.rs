@@ -241,8 +241,9 @@ fn result() -> impl Strategy<Value = Option<outcome::Result>> {
         (0..4_u64).prop_map(|ahead| Some(outcome::Result::Queued(wire::Queued { ahead }))),
         granted().prop_map(|granted| Some(outcome::Result::Granted(granted))),
         // 20, an unknown session, ends everything: rarely.
-        prop_oneof![40 => 0..19_i32, 1 => 0..40_i32]
-            .prop_map(|code| Some(outcome::Result::Refusal(wire::Refusal { code, message: String::new() }))),
+        prop_oneof![40 => 0..19_i32, 1 => 0..40_i32].prop_map(|code| Some(outcome::Result::Refusal(
+            wire::Refusal { code, message: String::new(), ..Default::default() }
+        ))),
     ]
 }
 
@@ -278,7 +279,7 @@ fn hello() -> impl Strategy<Value = server_frame::Hello> {
         });
     let refused =
         (prop_oneof![9 => Just(22), 1 => 0..40_i32], "[a-d]?").prop_map(|(code, master_address)| {
-            let refusal = Some(wire::Refusal { code, message: String::new() });
+            let refusal = Some(wire::Refusal { code, message: String::new(), ..Default::default() });
             server_frame::Hello::Refused(wire::StreamRefused { refusal, master_address })
         });
     prop_oneof![4 => opened, 4 => attached, 1 => refused]

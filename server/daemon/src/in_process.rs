@@ -232,7 +232,7 @@ impl Server {
         async move {
             let gone = || {
                 let message = "the replica has ended".to_owned();
-                Refusal { code: RefusalCode::NotMaster.into(), message }
+                Refusal { code: RefusalCode::NotMaster.into(), message, ..Default::default() }
             };
             let (reply, answered) = oneshot::channel();
             let permits = Arc::new(Semaphore::new(2));

@@ -329,5 +329,5 @@ impl Master {
 
 /// A refusal.
 fn refusal(code: client::RefusalCode, message: impl Into<String>) -> client::Refusal {
-    client::Refusal { code: code.into(), message: message.into() }
+    client::Refusal { code: code.into(), message: message.into(), ..Default::default() }
 }

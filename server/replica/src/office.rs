@@ -290,7 +290,7 @@ fn memory_bytes(frame: &client::ClientFrame) -> usize {
 
 /// A refusal.
 pub(crate) fn refusal(code: RefusalCode, message: impl Into<String>) -> client::Refusal {
-    client::Refusal { code: code.into(), message: message.into() }
+    client::Refusal { code: code.into(), message: message.into(), ..Default::default() }
 }
 
 fn overloaded() -> client::Refusal {

@@ -5,7 +5,7 @@
 //! may is decided by the node's lists at once, for there is no handle.
 
 use holdfast_proto::client::v1::{
-    AclSet, DeleteRequest, Deleted, Refusal, SetAclRequest, SetContentsRequest, Written,
+    AclSet, DeleteRequest, Deleted, GenerationKind, Refusal, SetAclRequest, SetContentsRequest, Written,
 };
 use holdfast_types::{NodePath, Principal, Revision};
 
@@ -55,7 +55,7 @@ impl State {
         self.check_permission(principal, &path, &node.acl, Permission::Write)?;
         let instance = node.instance;
         if let Some(wanted) = delete.if_instance.filter(|wanted| *wanted != instance.0) {
-            return Err(refusal::generation_mismatch(&path, "instance", wanted, instance));
+            return Err(refusal::generation_mismatch(&path, GenerationKind::Instance, wanted, instance));
         }
         let key = NodeKey::new(path);
         self.check_deletion(&key, effects)?;

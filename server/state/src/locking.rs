@@ -4,14 +4,14 @@
 //! holder, a waiter or a delay away runs [`State::settle`] on the node in the same command.
 
 use holdfast_proto::client::v1::{
-    Acquire, Cancel, Cancelled, EventKind, Granted, LockGrant, LockMode, Queued, Refusal, Release, Released,
-    outcome,
+    Acquire, Cancel, Cancelled, EventKind, Granted, LockConflict, LockGrant, LockMode, Queued, Refusal,
+    Release, Released, outcome,
 };
 use holdfast_types::{HandleId, Mode, RequestNumber, Revision, SessionId, planted};
 
 use crate::acl::Permission;
 use crate::exactly_once::Recorded;
-use crate::lock::{Acquired, Delay, Holder, Waiter};
+use crate::lock::{Acquired, Delay, Holder, Lock, Waiter};
 use crate::node::Node;
 use crate::session::{Claim, Handle};
 use crate::tree::NodeKey;
@@ -53,7 +53,8 @@ impl State {
             Acquired::Granted => Ok((outcome::Result::Granted(granted(node, mode)), None)),
             Acquired::Queued { ahead } => Ok((outcome::Result::Queued(Queued { ahead }), Some(revision))),
             Acquired::Conflict => {
-                Err(refusal::lock_conflict(handle.key.path(), mode, node.lock.obstacle(mode)))
+                let (why, conflict) = (node.lock.obstacle(mode), lock_conflict(&node.lock, wire_mode(mode)));
+                Err(refusal::lock_conflict(handle.key.path(), mode, why, conflict))
             }
         };
         if let Ok((_, ticket)) = result {
@@ -244,6 +245,17 @@ fn granted(node: &Node, mode: Mode) -> Granted {
         mode: wire_mode(mode).into(),
         lock_generation: node.lock.generation().0,
         instance: node.instance.0,
+    }
+}
+
+/// What a lock is like that somebody could not have, or whose node could not be deleted: then `wanted` is unspecified.
+pub(crate) fn lock_conflict(lock: &Lock, wanted: LockMode) -> LockConflict {
+    LockConflict {
+        wanted: wanted.into(),
+        held: lock.mode().map_or(LockMode::Unspecified, wire_mode).into(),
+        holders: lock.holder_count(),
+        waiting: lock.waiter_count(),
+        delayed: lock.delay_count(),
     }
 }
 

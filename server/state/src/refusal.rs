@@ -3,13 +3,16 @@
 //! A refusal is replicated, so each one is a function of the state and the command alone. Its message says what
 //! was wrong, with what, and what would be right. Nothing here decides anything.
 
-use holdfast_proto::client::v1::{Refusal, RefusalCode};
+use holdfast_proto::client::v1::refusal::Facts;
+use holdfast_proto::client::v1::{
+    GenerationKind, GenerationMismatch, LimitExceeded, LockConflict, Refusal, RefusalCode,
+};
 use holdfast_types::{HandleId, Mode, NodePath, PathError, Principal, RequestNumber, Revision, SessionId};
 
 /// A refusal in words of the caller's own.
 #[must_use]
 pub fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
-    Refusal { code: code.into(), message: message.into() }
+    Refusal { code: code.into(), message: message.into(), ..Default::default() }
 }
 
 /// A name that is not one of a node here.
@@ -20,13 +23,29 @@ pub fn path(error: &PathError) -> Refusal {
         PathError::NameTooLong { .. } | PathError::PathTooLong { .. } => RefusalCode::Limit,
         _ => RefusalCode::BadPath,
     };
-    new(code, error.to_string())
+    let facts = match error {
+        PathError::NameTooLong { bytes, bytes_max, .. } => {
+            Some(limit_facts("name_bytes_max", *bytes_max as u64, *bytes as u64))
+        }
+        PathError::PathTooLong { bytes, bytes_max } => {
+            Some(limit_facts("path_bytes_max", *bytes_max as u64, *bytes as u64))
+        }
+        _ => None,
+    };
+    Refusal { facts, ..new(code, error.to_string()) }
+}
+
+/// The facts of a refusal for a limit; `wanted` is 0 where it is not known.
+#[must_use]
+pub fn limit_facts(limit: &str, maximum: u64, wanted: u64) -> Facts {
+    Facts::LimitExceeded(Box::new(LimitExceeded { limit: limit.to_owned(), maximum, wanted }))
 }
 
 /// A size, count or length that is beyond a setting of the cell.
 #[must_use]
 pub fn limit(what: &str, wanted: u64, setting: &str, max: u64) -> Refusal {
-    new(RefusalCode::Limit, format!("{what}: {wanted}, and the cell's setting {setting} allows {max}"))
+    let message = format!("{what}: {wanted}, and the cell's setting {setting} allows {max}");
+    Refusal { facts: Some(limit_facts(setting, max, wanted)), ..new(RefusalCode::Limit, message) }
 }
 
 /// A field with a value that it cannot have.
@@ -100,12 +119,21 @@ pub fn wrong_kind(path: &NodePath, is: &str, needed: &str) -> Refusal {
 
 /// A generation, or an instance, that is not the present one.
 #[must_use]
-pub fn generation_mismatch(path: &NodePath, what: &str, wanted: u64, is: Revision) -> Refusal {
-    let is = is.0;
-    new(
-        RefusalCode::GenerationMismatch,
-        format!("the {what} of {path} is {is}, not {wanted}: read it again, then decide again"),
-    )
+pub fn generation_mismatch(path: &NodePath, kind: GenerationKind, wanted: u64, is: Revision) -> Refusal {
+    let present = is.0;
+    let what = match kind {
+        GenerationKind::Content => "content generation",
+        GenerationKind::Acl => "ACL generation",
+        GenerationKind::Instance => "instance",
+        GenerationKind::Unspecified => "generation",
+    };
+    let mismatch = GenerationMismatch { kind: kind.into(), wanted, present };
+    let message =
+        format!("the {what} of {path} is {present}, not {wanted}: read it again, then decide again");
+    Refusal {
+        facts: Some(Facts::GenerationMismatch(Box::new(mismatch))),
+        ..new(RefusalCode::GenerationMismatch, message)
+    }
 }
 
 /// A directory that has children.
@@ -131,14 +159,18 @@ pub fn is_directory_of_lists() -> Refusal {
 
 /// A lock that is not at rest.
 #[must_use]
-pub fn locked(path: &NodePath, why: &str) -> Refusal {
-    new(RefusalCode::Locked, format!("the lock of {path} {why}: a node can be deleted when its lock is free"))
+pub fn locked(path: &NodePath, why: &str, conflict: LockConflict) -> Refusal {
+    let message = format!("the lock of {path} {why}: a node can be deleted when its lock is free");
+    let facts = Some(Facts::LockConflict(Box::new(conflict)));
+    Refusal { facts, ..new(RefusalCode::Locked, message) }
 }
 
 /// A lock that could not be had at once.
 #[must_use]
-pub fn lock_conflict(path: &NodePath, mode: Mode, why: &str) -> Refusal {
-    new(RefusalCode::LockConflict, format!("the lock of {path} cannot be had at once ({mode}): it {why}"))
+pub fn lock_conflict(path: &NodePath, mode: Mode, why: &str, conflict: LockConflict) -> Refusal {
+    let message = format!("the lock of {path} cannot be had at once ({mode}): it {why}");
+    let facts = Some(Facts::LockConflict(Box::new(conflict)));
+    Refusal { facts, ..new(RefusalCode::LockConflict, message) }
 }
 
 /// A handle that has its lock, or its place in the queue, already.

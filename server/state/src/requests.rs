@@ -5,8 +5,8 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    AclNames, AclSet, Close, Closed, Delete, Deleted, EventKind, Outcome, Refusal, SetAcl, SetContents,
-    Written, outcome,
+    AclNames, AclSet, Close, Closed, Delete, Deleted, EventKind, GenerationKind, LockMode, Outcome, Refusal,
+    SetAcl, SetContents, Written, outcome,
 };
 use holdfast_proto::log::v1::SessionRequest;
 use holdfast_types::{HandleId, Mode, RequestNumber, SessionId, planted};
@@ -14,6 +14,7 @@ use holdfast_types::{HandleId, Mode, RequestNumber, SessionId, planted};
 use crate::acl::{self, Permission};
 use crate::exactly_once::Recorded;
 use crate::lock::Holder;
+use crate::locking::lock_conflict;
 use crate::node::Kind;
 use crate::tree::NodeKey;
 use crate::{Effect, State, refusal};
@@ -66,8 +67,13 @@ impl State {
         })
     }
 
-    /// An outcome as of now.
-    pub(crate) fn outcome(&self, result: outcome::Result) -> Outcome {
+    /// An outcome as of now. Refusals are recorded, and those of version 1 have no facts.
+    pub(crate) fn outcome(&self, mut result: outcome::Result) -> Outcome {
+        if let outcome::Result::Refusal(refusal) = &mut result
+            && self.version < 2
+        {
+            refusal.facts = None;
+        }
         Outcome { revision: self.revision.0, result: Some(result) }
     }
 
@@ -159,7 +165,7 @@ impl State {
         }
         let is = node.content_generation;
         if let Some(wanted) = if_generation.filter(|wanted| *wanted != is.0) {
-            return Err(refusal::generation_mismatch(key.path(), "content generation", wanted, is));
+            return Err(refusal::generation_mismatch(key.path(), GenerationKind::Content, wanted, is));
         }
         node.write(revision, contents);
         let watched = !node.watchers.is_empty();
@@ -188,7 +194,7 @@ impl State {
         let node = self.tree.get_mut(key).expect("the caller found the node");
         let is = node.acl_generation;
         if let Some(wanted) = if_generation.filter(|wanted| *wanted != is.0) {
-            return Err(refusal::generation_mismatch(key.path(), "ACL generation", wanted, is));
+            return Err(refusal::generation_mismatch(key.path(), GenerationKind::Acl, wanted, is));
         }
         node.acl = acl::changed(&node.acl, names);
         node.acl_generation = revision;
@@ -215,7 +221,8 @@ impl State {
         }
         if !node.lock.is_at_rest() {
             self.tell_holders(node, effects);
-            return Err(refusal::locked(path, node.lock.obstacle(Mode::Exclusive)));
+            let conflict = lock_conflict(&node.lock, LockMode::Unspecified);
+            return Err(refusal::locked(path, node.lock.obstacle(Mode::Exclusive), conflict));
         }
         Ok(())
     }

@@ -104,8 +104,11 @@ async fn a_handle_with_a_sequencer_asks_every_time() {
     done.unwrap();
     assert!(matches!(operation, Operation::SetSequencer(set) if set.sequencer == sequencer));
     assert_eq!(handle.cached_contents(), None);
-    let refusal =
-        wire::Refusal { code: wire::RefusalCode::SequencerInvalid.into(), message: "over".to_owned() };
+    let refusal = wire::Refusal {
+        code: wire::RefusalCode::SequencerInvalid.into(),
+        message: "over".to_owned(),
+        ..Default::default()
+    };
     let (read, _) = tokio::join!(handle.contents(), stream.answer(outcome::Result::Refusal(refusal)));
     assert_eq!(read.unwrap_err().refusal(), Some(wire::RefusalCode::SequencerInvalid));
 }

@@ -127,8 +127,11 @@ async fn poisoning_withdraws_a_waiting_acquire() {
 async fn closing_does_not_fail_whatever_the_cell_answers() {
     let mut replica = Replica::start().await;
     let (_session, handle, mut stream) = handle_with(&mut replica, OpenOptions::new().caching(false)).await;
-    let refusal =
-        wire::Refusal { code: wire::RefusalCode::UnknownHandle.into(), message: "what?".to_owned() };
+    let refusal = wire::Refusal {
+        code: wire::RefusalCode::UnknownHandle.into(),
+        message: "what?".to_owned(),
+        ..Default::default()
+    };
     let ((), operation) =
         tokio::join!(within(handle.close()), stream.answer(outcome::Result::Refusal(refusal)));
     assert!(matches!(operation, Operation::Close(_)), "{operation:?}");

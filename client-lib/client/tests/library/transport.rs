@@ -165,7 +165,11 @@ async fn a_session_follows_the_word_of_a_replica_that_is_not_the_master() {
     let open = tokio::spawn(cell.session().open());
     let mut stream = follower.accept().await;
     stream.frame().await;
-    let refusal = wire::Refusal { code: wire::RefusalCode::NotMaster.into(), message: "no".to_owned() };
+    let refusal = wire::Refusal {
+        code: wire::RefusalCode::NotMaster.into(),
+        message: "no".to_owned(),
+        ..Default::default()
+    };
     let refused = wire::StreamRefused { refusal: Some(refusal), master_address: master.address.clone() };
     stream.hello(server_frame::Hello::Refused(refused)).await;
     master.accept().await.open(10_000).await;
@@ -179,8 +183,11 @@ async fn a_refused_session_says_why() {
     let open = tokio::spawn(cell.session().open());
     let mut stream = replica.accept().await;
     stream.frame().await;
-    let refusal =
-        wire::Refusal { code: wire::RefusalCode::ForeignCell.into(), message: "this is eu".to_owned() };
+    let refusal = wire::Refusal {
+        code: wire::RefusalCode::ForeignCell.into(),
+        message: "this is eu".to_owned(),
+        ..Default::default()
+    };
     let refused = wire::StreamRefused { refusal: Some(refusal), master_address: String::new() };
     stream.hello(server_frame::Hello::Refused(refused)).await;
     let error = within(open).await.unwrap().unwrap_err();

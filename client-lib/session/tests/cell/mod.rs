@@ -187,8 +187,11 @@ impl Cell {
 
     fn hello(&mut self, now: Time, hello: &client_frame::Hello) {
         if self.ended {
-            let refusal =
-                wire::Refusal { code: wire::RefusalCode::UnknownSession.into(), message: String::new() };
+            let refusal = wire::Refusal {
+                code: wire::RefusalCode::UnknownSession.into(),
+                message: String::new(),
+                ..Default::default()
+            };
             let refused = wire::StreamRefused { refusal: Some(refusal), master_address: String::new() };
             let hello = Some(server_frame::Hello::Refused(refused));
             return self.out.push(wire::ServerFrame { hello, ..wire::ServerFrame::default() });
@@ -367,5 +370,9 @@ impl Cell {
 }
 
 fn refused(code: wire::RefusalCode) -> outcome::Result {
-    outcome::Result::Refusal(wire::Refusal { code: code.into(), message: String::new() })
+    outcome::Result::Refusal(wire::Refusal {
+        code: code.into(),
+        message: String::new(),
+        ..Default::default()
+    })
 }

@@ -340,7 +340,11 @@ fn granted(generation: &str) -> Fallible<wire::Granted> {
 fn refusal(code: &str) -> Fallible<wire::Refusal> {
     let name = format!("REFUSAL_CODE_{code}");
     let code = wire::RefusalCode::from_str_name(&name).ok_or("there is no such refusal")?;
-    Ok(wire::Refusal { code: code.into(), message: format!("the cell says {}", code.as_str_name()) })
+    Ok(wire::Refusal {
+        code: code.into(),
+        message: format!("the cell says {}", code.as_str_name()),
+        ..Default::default()
+    })
 }
 
 fn stream(line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<StreamId> {

@@ -1,16 +1,14 @@
-//! How a refusal looks to a unary caller: the one place where refusal codes meet gRPC's status codes.
+//! How a refusal looks as a gRPC status: to a unary caller, and at the end of a refused stream.
 //!
-//! `Unavailable` is kept for what a retry elsewhere, or a little later, can cure; nothing that is the caller's
-//! own fault maps to it, since gRPC clients retry it by themselves.
+//! Which status a refusal code has stands in `holdfast_proto`'s one table (`RefusalMeaning`); this file writes the metadata.
+//! `Unavailable` is kept for what a retry elsewhere, or a little later, can cure; nothing that is the caller's own fault
+//! maps to it, since gRPC clients retry it by themselves.
 
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
-use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use holdfast_proto::client::{MASTER_KEY, REFUSAL_BIN_KEY, REFUSAL_KEY, RefusalMeaning};
+use prost::Message as _;
+use tonic::metadata::{AsciiMetadataValue, BinaryMetadataValue, MetadataMap};
 use tonic::{Code, Status};
-
-/// The metadata key of the refusal code's name, such as `NOT_FOUND`.
-pub(crate) const REFUSAL_KEY: &str = "holdfast-refusal";
-/// The metadata key of the master's client address.
-pub(crate) const MASTER_KEY: &str = "holdfast-master";
 
 /// The status for a refusal. `master_address` is empty where nobody is known or asked for.
 pub(crate) fn status_of(refusal: &Refusal, master_address: &str) -> Status {
@@ -18,6 +16,9 @@ pub(crate) fn status_of(refusal: &Refusal, master_address: &str) -> Status {
     let mut metadata = MetadataMap::new();
     let name = code.as_str_name().trim_start_matches("REFUSAL_CODE_");
     metadata.insert(REFUSAL_KEY, AsciiMetadataValue::from_static(name));
+    // The message is the status's: a name in it may have kilobytes, and headers are not to have that twice.
+    let encoded = Refusal { message: String::new(), ..refusal.clone() }.encode_to_vec();
+    metadata.insert_bin(REFUSAL_BIN_KEY, BinaryMetadataValue::from_bytes(&encoded));
     if !master_address.is_empty()
         && let Ok(address) = AsciiMetadataValue::try_from(master_address)
     {
@@ -28,46 +29,25 @@ pub(crate) fn status_of(refusal: &Refusal, master_address: &str) -> Status {
 
 /// A refusal that the front makes itself.
 pub(crate) fn refused(code: RefusalCode, message: impl Into<String>) -> Status {
-    status_of(&Refusal { code: code.into(), message: message.into() }, "")
+    status_of(&Refusal { code: code.into(), message: message.into(), ..Refusal::default() }, "")
 }
 
-/// Exhaustive, so that a new refusal code is placed on purpose.
 fn grpc_code(code: RefusalCode) -> Code {
-    use RefusalCode as R;
-    match code {
-        R::BadPath | R::ForeignCell | R::Invalid | R::BadSequencer | R::BadAcl | R::Protocol => {
-            Code::InvalidArgument
-        }
-        R::NotFound | R::NoParent | R::UnknownHandle | R::UnknownSession | R::NodeGone => Code::NotFound,
-        R::AlreadyExists => Code::AlreadyExists,
-        R::WrongKind
-        | R::NotEmpty
-        | R::IsRoot
-        | R::Locked
-        | R::AlreadyLocked
-        | R::NotLocked
-        | R::Acknowledged
-        | R::WrongUse
-        | R::SequencerInvalid
-        | R::Membership => Code::FailedPrecondition,
-        R::GenerationMismatch | R::LockConflict | R::Superseded => Code::Aborted,
-        R::Limit => Code::OutOfRange,
-        R::Cancelled => Code::Cancelled,
-        R::WrongSecret | R::PermissionDenied => Code::PermissionDenied,
-        R::NotMaster => Code::Unavailable,
-        R::Overloaded => Code::ResourceExhausted,
-        R::OutcomeUnknown | R::Unspecified => Code::Unknown,
-    }
+    Code::from_i32(RefusalMeaning::of(code).status as i32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_proto::client::v1::{GenerationMismatch, refusal::Facts};
 
     #[test]
     fn a_caller_learns_the_code_the_message_and_the_master() {
-        let refusal =
-            Refusal { code: RefusalCode::NotMaster.into(), message: "replica 2 is not the master".into() };
+        let refusal = Refusal {
+            code: RefusalCode::NotMaster.into(),
+            message: "replica 2 is not the master".into(),
+            ..Refusal::default()
+        };
         let status = status_of(&refusal, "127.0.0.1:7401");
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(status.message(), "replica 2 is not the master");
@@ -76,17 +56,28 @@ mod tests {
     }
 
     #[test]
-    fn only_what_another_replica_can_cure_is_unavailable() {
-        let unavailable: Vec<_> = (0..=i32::from(u8::MAX))
-            .filter_map(|number| RefusalCode::try_from(number).ok())
-            .filter(|code| grpc_code(*code) == Code::Unavailable)
-            .collect();
-        assert_eq!(unavailable, [RefusalCode::NotMaster]);
+    fn a_caller_learns_the_facts_of_a_refusal() {
+        let mismatch = GenerationMismatch { kind: 1, wanted: 7, present: 9 };
+        let facts = Some(Facts::GenerationMismatch(Box::new(mismatch)));
+        let code = RefusalCode::GenerationMismatch.into();
+        let status = status_of(&Refusal { code, message: "it is 9".into(), facts: facts.clone() }, "");
+        let encoded = status.metadata().get_bin(REFUSAL_BIN_KEY).unwrap().to_bytes().unwrap();
+        let refusal = Refusal::decode(encoded).unwrap();
+        assert_eq!(refusal, Refusal { code, message: String::new(), facts });
+    }
+
+    #[test]
+    fn every_code_has_the_status_of_the_table() {
+        for code in (0..=i32::from(u8::MAX)).filter_map(|number| RefusalCode::try_from(number).ok()) {
+            let status = refused(code, "no");
+            assert_eq!(status.code() as i32, RefusalMeaning::of(code).status as i32, "{code:?}");
+            assert!(![Code::Ok, Code::OutOfRange].contains(&status.code()), "{code:?}");
+        }
     }
 
     #[test]
     fn an_address_that_cannot_be_metadata_is_left_out() {
-        let refusal = Refusal { code: RefusalCode::NotMaster.into(), message: "no".into() };
+        let refusal = Refusal { code: RefusalCode::NotMaster.into(), ..Refusal::default() };
         assert!(status_of(&refusal, "bad\naddress").metadata().get(MASTER_KEY).is_none());
     }
 }

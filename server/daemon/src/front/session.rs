@@ -155,7 +155,7 @@ fn unreadable(status: &Status) -> Refusal {
 }
 
 fn refusal(code: RefusalCode, message: impl Into<String>) -> Refusal {
-    Refusal { code: code.into(), message: message.into() }
+    Refusal { code: code.into(), message: message.into(), ..Default::default() }
 }
 
 /// The frames of one stream, on their way to the client.

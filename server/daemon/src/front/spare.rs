@@ -180,9 +180,9 @@ mod tests {
 
     use crate::front::Phase;
     use crate::front::leases::testing::{attached, granted, lease};
-    use crate::front::refusal::REFUSAL_KEY;
     use crate::logging::testing::Lines;
     use crate::peers::{Greeter, PeerBook};
+    use holdfast_proto::client::REFUSAL_KEY;
 
     const NAME: &str = "0123456789abcdef";
 

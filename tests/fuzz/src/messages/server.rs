@@ -51,7 +51,7 @@ fn granted(source: &mut Source<'_>) -> Granted {
 
 fn refusal(source: &mut Source<'_>) -> Refusal {
     let code = i32::from(source.byte()) % 34;
-    Refusal { code, message: source.text() }
+    Refusal { code, message: source.text(), ..Default::default() }
 }
 
 fn outcome(source: &mut Source<'_>) -> Outcome {
