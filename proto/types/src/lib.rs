@@ -3,6 +3,7 @@
 //! Pure: values and their grammar, nothing that acts. The server parses every name again that a client has
 //! parsed; that both use this one parser is a convenience, never a matter of trust.
 
+pub mod characters;
 mod fence;
 mod ids;
 mod path;

@@ -1,0 +1,140 @@
+//! Which characters a name may not have: control characters, format characters, and others that leave no mark.
+//!
+//! A terminal obeys some of them, and a reader does not see the rest, so that two different names look alike. The
+//! ranges stand here, and are not asked of the standard library, whose tables follow Unicode from release to
+//! release: replicas of different builds must decide alike (I9). Invariant: a range is only ever added together with
+//! a new state version, for the state decides by this list.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// First and last of each range, rising: the categories Cc, Cf, Zl and Zp, and the letters that are blank.
+const UNPRINTABLE: [(u32, u32); 26] = [
+    (0x0000, 0x001f),   // control characters, the escape among them
+    (0x007f, 0x009f),   // delete, and the second set of control characters
+    (0x00ad, 0x00ad),   // soft hyphen
+    (0x034f, 0x034f),   // combining grapheme joiner
+    (0x0600, 0x0605),   // Arabic signs that enclose what follows
+    (0x061c, 0x061c),   // Arabic letter mark
+    (0x06dd, 0x06dd),   // Arabic end of ayah
+    (0x070f, 0x070f),   // Syriac abbreviation mark
+    (0x0890, 0x0891),   // Arabic pound and piastre marks
+    (0x08e2, 0x08e2),   // Arabic disputed end of ayah
+    (0x115f, 0x1160),   // Hangul fillers
+    (0x17b4, 0x17b5),   // Khmer inherent vowels
+    (0x180e, 0x180e),   // Mongolian vowel separator
+    (0x200b, 0x200f),   // zero-width space and joiners, directional marks
+    (0x2028, 0x202e),   // line and paragraph separators, directional embeddings and overrides
+    (0x2060, 0x206f),   // word joiner, invisible operators, directional isolates
+    (0x3164, 0x3164),   // Hangul filler
+    (0xfeff, 0xfeff),   // byte order mark
+    (0xffa0, 0xffa0),   // half-width Hangul filler
+    (0xfff0, 0xfffb),   // interlinear annotation, and what is kept for its like
+    (0x110bd, 0x110bd), // Kaithi number sign
+    (0x110cd, 0x110cd), // Kaithi number sign above
+    (0x13430, 0x1343f), // Egyptian hieroglyph controls
+    (0x1bca0, 0x1bca3), // shorthand controls
+    (0x1d173, 0x1d17a), // musical beams, ties, slurs and phrases
+    (0xe0000, 0xe0fff), // tags and variation selectors
+];
+
+/// Whether a name may not have this character.
+#[must_use]
+pub fn is_unprintable(character: char) -> bool {
+    let number = u32::from(character);
+    // Most names are ASCII.
+    if (0x20..0x7f).contains(&number) {
+        return false;
+    }
+    UNPRINTABLE.iter().any(|&(first, last)| (first..=last).contains(&number))
+}
+
+/// The first character of a text that a name may not have.
+#[must_use]
+pub fn first_unprintable(text: &str) -> Option<Codepoint> {
+    text.chars().find(|character| is_unprintable(*character)).map(Codepoint)
+}
+
+/// A character by its number, as people look it up: `U+202E`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codepoint(pub char);
+
+impl fmt::Display for Codepoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "U+{:04X}", u32::from(self.0))
+    }
+}
+
+/// The most bytes of a client's text within a message.
+pub const CLIPPED_BYTES_MAX: usize = 200;
+
+/// A client's text within a message: its beginning, in whole characters, and an ellipsis for the rest, at most
+/// [`CLIPPED_BYTES_MAX`] bytes together. What a name may not have is written by its number.
+#[must_use]
+pub fn clipped(text: &str) -> Cow<'_, str> {
+    if text.len() <= CLIPPED_BYTES_MAX && first_unprintable(text).is_none() {
+        return Cow::Borrowed(text);
+    }
+    const ELLIPSIS: &str = "\u{2026}";
+    let (mut out, mut kept) = (String::new(), 0);
+    for character in text.chars() {
+        match is_unprintable(character) {
+            true => out.push_str(&format!("<{}>", Codepoint(character))),
+            false => out.push(character),
+        }
+        if out.len() <= CLIPPED_BYTES_MAX - ELLIPSIS.len() {
+            kept = out.len();
+        } else if out.len() > CLIPPED_BYTES_MAX {
+            break;
+        }
+    }
+    if out.len() > CLIPPED_BYTES_MAX {
+        out.truncate(kept);
+        out.push_str(ELLIPSIS);
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_and_format_characters_are_unprintable_and_letters_are_not() {
+        for character in
+            "\0\u{1b}\u{7f}\u{85}\u{ad}\u{200b}\u{200d}\u{2028}\u{2029}\u{202e}\u{2066}\u{feff}\u{e0041}"
+                .chars()
+        {
+            assert!(is_unprintable(character), "{}", Codepoint(character));
+        }
+        for character in " ~azAZ09/-_@\u{a0}\u{e9}\u{df}\u{5d0}\u{627}\u{4e2d}\u{1f512}".chars() {
+            assert!(!is_unprintable(character), "{}", Codepoint(character));
+        }
+    }
+
+    #[test]
+    fn a_character_is_named_by_its_number() {
+        assert_eq!(first_unprintable("a\u{202e}b").unwrap().to_string(), "U+202E");
+        assert_eq!(first_unprintable("\u{e0041}").unwrap().to_string(), "U+E0041");
+        assert_eq!(first_unprintable("caf\u{e9}"), None);
+    }
+
+    #[test]
+    fn what_the_standard_library_calls_control_is_unprintable() {
+        assert!(('\0'..=char::MAX).filter(|c| c.is_control()).all(is_unprintable));
+    }
+
+    #[test]
+    fn what_is_clipped_is_whole_characters_and_never_longer() {
+        assert_eq!(clipped("/a/b"), "/a/b");
+        assert_eq!(clipped("/a\u{202e}b"), "/a<U+202E>b");
+        assert_eq!(clipped(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(clipped(&"x".repeat(201)), format!("{}\u{2026}", "x".repeat(197)));
+        for text in
+            ["\u{e9}".repeat(300), "\u{1f512}".repeat(300), "\u{202e}".repeat(300), "x\u{1b}".repeat(99)]
+        {
+            let clipped = clipped(&text);
+            assert!(clipped.len() <= CLIPPED_BYTES_MAX && clipped.ends_with('\u{2026}'), "{clipped}");
+        }
+    }
+}
