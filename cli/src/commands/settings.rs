@@ -43,7 +43,7 @@ enum Unit {
     None,
 }
 
-const KEYS: [Key; 9] = [
+const KEYS: [Key; 11] = [
     Key {
         name: "contents_bytes_max",
         unit: Unit::Bytes,
@@ -101,6 +101,18 @@ const KEYS: [Key; 9] = [
             principal.as_str().clone_into(&mut values.bootstrap_principal);
             Ok(())
         },
+    },
+    Key {
+        name: "notice_overdue_ms",
+        unit: Unit::Millis,
+        get: |values| values.notice_overdue_ms.into(),
+        set: |values, text| assign(&mut values.notice_overdue_ms, text),
+    },
+    Key {
+        name: "caching_lease_ms_max",
+        unit: Unit::Millis,
+        get: |values| values.caching_lease_ms_max.into(),
+        set: |values, text| assign(&mut values.caching_lease_ms_max, text),
     },
 ];
 

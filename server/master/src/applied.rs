@@ -60,7 +60,7 @@ impl Master {
         while let Some(session) = self.eventful.pop_first() {
             let Some(entry) = self.sessions.get(session) else { continue };
             let Some(connection) = entry.connection else { continue };
-            let Some(notice) = entry.notices.take_events() else { continue };
+            let Some(notice) = entry.notices.take_events(self.awake) else { continue };
             let bytes = notice.encoded_len();
             self.connections.say(connection, bytes, &mut self.outputs, |frame| frame.notices.push(notice));
         }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_types::{NodePath, SessionId, planted};
+use holdfast_types::{NodePath, SessionId, Time, planted};
 
 use crate::held::HeldId;
 
@@ -28,8 +28,27 @@ pub(crate) enum Copies {
 struct Asked {
     /// The notice that asks. None was sent to a session without a stream: it answers by coming back.
     notice: Option<u64>,
+    /// When, by the time for which the master was awake.
+    at: Time,
     /// The changes that wait for the answer.
     waiting: Vec<HeldId>,
+}
+
+/// A session has answered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answered {
+    /// The changes that waited for that, once for each answer.
+    pub(crate) waited: Vec<HeldId>,
+    /// When the oldest of what is answered was asked. `None` if nothing was, or if the session had yet to come back to
+    /// this master: it may not have known.
+    pub(crate) asked_at: Option<Time>,
+}
+
+impl Answered {
+    fn add(&mut self, asked: Asked) {
+        self.waited.extend(asked.waiting);
+        self.asked_at = Some(self.asked_at.map_or(asked.at, |at| at.min(asked.at)));
+    }
 }
 
 /// All sessions' caches, as far as a master must know.
@@ -113,25 +132,31 @@ impl Caches {
     }
 
     /// Notes that the session is being asked, by that notice, and that `held` waits for the answer.
-    pub(crate) fn ask(&mut self, session: SessionId, copies: Copies, notice: Option<u64>, held: HeldId) {
+    pub(crate) fn ask(
+        &mut self,
+        at: Time,
+        session: SessionId,
+        copies: Copies,
+        notice: Option<u64>,
+        held: HeldId,
+    ) {
         let questions = self.asked.entry(session).or_default();
         if let Some(notice) = notice {
             questions.by_notice.entry(notice).or_default().push(copies.clone());
         }
-        questions.asked.insert(copies, Asked { notice, waiting: vec![held] });
+        questions.asked.insert(copies, Asked { notice, at, waiting: vec![held] });
     }
 
-    /// The session has acted on its notices up to this one. Gives who waited for that, once for each answer.
-    pub(crate) fn acknowledged(&mut self, session: SessionId, through: u64) -> Vec<HeldId> {
-        let Some(questions) = self.asked.get_mut(&session) else { return Vec::new() };
-        let (mut waited, mut dropped) = (Vec::new(), Vec::new());
+    /// The session has acted on its notices up to this one.
+    pub(crate) fn acknowledged(&mut self, session: SessionId, through: u64) -> Answered {
+        let Some(questions) = self.asked.get_mut(&session) else { return Answered::default() };
+        let (mut answered, mut dropped) = (Answered::default(), Vec::new());
         while let Some(first) = questions.by_notice.first_entry().filter(|first| *first.key() <= through) {
             let (notice, asked_for) = first.remove_entry();
             for copies in asked_for {
                 // The session may have answered by a Close, and have been asked anew.
                 if questions.asked.get(&copies).is_some_and(|asked| asked.notice == Some(notice)) {
-                    waited
-                        .extend(questions.asked.remove(&copies).into_iter().flat_map(|asked| asked.waiting));
+                    questions.asked.remove(&copies).into_iter().for_each(|asked| answered.add(asked));
                     dropped.push(copies);
                 }
             }
@@ -144,32 +169,38 @@ impl Caches {
                 self.forget(session, &path);
             }
         }
-        waited
+        answered
     }
 
     /// The session caches nothing any more of the node: its last caching handle on it is closed, which it had dropped
     /// everything for.
-    pub(crate) fn closed(&mut self, session: SessionId, path: &NodePath) -> Vec<HeldId> {
+    pub(crate) fn closed(&mut self, session: SessionId, path: &NodePath) -> Answered {
         self.forget(session, path);
-        let Some(questions) = self.asked.get_mut(&session) else { return Vec::new() };
-        let mut waited = Vec::new();
+        let Some(questions) = self.asked.get_mut(&session) else { return Answered::default() };
+        let mut answered = Answered::default();
         for copies in [Copies::Data(path.clone()), Copies::Opens(path.clone())] {
-            waited.extend(questions.asked.remove(&copies).into_iter().flat_map(|asked| asked.waiting));
+            questions.asked.remove(&copies).into_iter().for_each(|asked| answered.add(asked));
         }
         if questions.asked.is_empty() {
             self.asked.remove(&session);
         }
-        waited
+        answered
     }
 
-    /// The session caches nothing at all any more: it has re-attached, or it is over. Gives who waited for that.
-    pub(crate) fn emptied(&mut self, session: SessionId) -> Vec<HeldId> {
-        self.unreturned.remove(&session);
+    /// The session caches nothing at all any more: it has re-attached, or it is over.
+    pub(crate) fn emptied(&mut self, session: SessionId) -> Answered {
+        let was_unreturned = self.unreturned.remove(&session);
         for path in self.kept.remove(&session).into_iter().flatten() {
             self.remove_keeper(session, &path);
         }
-        let asked = self.asked.remove(&session).unwrap_or_default().asked;
-        asked.into_values().flat_map(|asked| asked.waiting).collect()
+        let mut answered = Answered::default();
+        for asked in self.asked.remove(&session).unwrap_or_default().asked.into_values() {
+            answered.add(asked);
+        }
+        if was_unreturned {
+            answered.asked_at = None;
+        }
+        answered
     }
 
     fn forget(&mut self, session: SessionId, path: &NodePath) {
@@ -197,6 +228,7 @@ mod tests {
 
     const S: SessionId = SessionId(1);
     const T: SessionId = SessionId(2);
+    const AT: Time = Time::from_millis(5);
 
     fn path(text: &str) -> NodePath {
         NodePath::from_canonical(text).unwrap()
@@ -210,12 +242,12 @@ mod tests {
     fn an_answer_frees_all_who_share_it_and_what_was_kept_is_forgotten() {
         let mut caches = Caches::default();
         assert!(caches.keep(S, &path("/a"), 1) && caches.keep(T, &path("/a"), 1));
-        caches.ask(S, data("/a"), Some(3), HeldId(1));
+        caches.ask(AT, S, data("/a"), Some(3), HeldId(1));
         assert!(caches.join(S, &data("/a"), HeldId(2)));
         assert!(!caches.join(S, &data("/b"), HeldId(2)), "nobody asked for that");
         assert!(!caches.keep(S, &path("/a"), 1), "it has not answered yet");
-        assert_eq!(caches.acknowledged(S, 2), []);
-        assert_eq!(caches.acknowledged(S, 3), [HeldId(1), HeldId(2)]);
+        assert_eq!(caches.acknowledged(S, 2).waited, []);
+        assert_eq!(caches.acknowledged(S, 3).waited, [HeldId(1), HeldId(2)]);
         assert_eq!(caches.keepers(&path("/a")).collect::<Vec<_>>(), [T]);
         assert!(caches.keep(S, &path("/a"), 1));
     }
@@ -226,7 +258,7 @@ mod tests {
         assert!(caches.keep(S, &path("/a"), 2) && caches.keep(S, &path("/b"), 2));
         assert!(!caches.keep(S, &path("/c"), 2));
         assert!(caches.keep(S, &path("/a"), 2), "it keeps that already");
-        assert_eq!(caches.closed(S, &path("/a")), []);
+        assert_eq!(caches.closed(S, &path("/a")).waited, []);
         assert!(caches.keep(S, &path("/c"), 2));
         assert!(!caches.keep(T, &path("/a"), 0));
     }
@@ -234,9 +266,9 @@ mod tests {
     #[test]
     fn who_drops_the_opens_of_a_node_drops_its_data_and_not_the_other_way_round() {
         let mut caches = Caches::default();
-        caches.ask(S, Copies::Opens(path("/a")), Some(1), HeldId(1));
+        caches.ask(AT, S, Copies::Opens(path("/a")), Some(1), HeldId(1));
         assert!(caches.join(S, &data("/a"), HeldId(2)));
-        caches.ask(S, data("/b"), Some(2), HeldId(3));
+        caches.ask(AT, S, data("/b"), Some(2), HeldId(3));
         assert!(!caches.join(S, &Copies::Opens(path("/b")), HeldId(4)));
         assert!(!caches.join(S, &Copies::AllOpens, HeldId(4)));
     }
@@ -245,9 +277,12 @@ mod tests {
     fn a_session_without_a_stream_answers_by_coming_back() {
         let mut caches = Caches::default();
         caches.inherit(S);
-        caches.ask(S, data("/a"), None, HeldId(1));
-        assert_eq!(caches.acknowledged(S, u64::MAX), []);
-        assert_eq!(caches.emptied(S), [HeldId(1)]);
+        caches.ask(AT, S, data("/a"), None, HeldId(1));
+        assert_eq!(caches.acknowledged(S, u64::MAX), Answered::default());
+        let unknowing = Answered { waited: vec![HeldId(1)], asked_at: None };
+        assert_eq!(caches.emptied(S), unknowing, "it did not know of this master");
+        caches.ask(AT, S, data("/a"), None, HeldId(2));
+        assert_eq!(caches.emptied(S), Answered { waited: vec![HeldId(2)], asked_at: Some(AT) });
         assert!(!caches.has_unreturned());
     }
 
@@ -255,9 +290,9 @@ mod tests {
     fn closing_the_last_caching_handle_is_an_answer() {
         let mut caches = Caches::default();
         assert!(caches.keep(S, &path("/a"), 1));
-        caches.ask(S, data("/a"), Some(1), HeldId(1));
-        assert_eq!(caches.closed(S, &path("/a")), [HeldId(1)]);
+        caches.ask(AT, S, data("/a"), Some(1), HeldId(1));
+        assert_eq!(caches.closed(S, &path("/a")).waited, [HeldId(1)]);
         assert_eq!(caches.keepers(&path("/a")).next(), None);
-        assert_eq!(caches.acknowledged(S, 1), []);
+        assert_eq!(caches.acknowledged(S, 1).waited, []);
     }
 }

@@ -162,6 +162,8 @@ impl Master {
         }
         asked.sort_unstable();
         asked.dedup();
+        // Of all that this one was told to have opened it was told that it proves nothing, too.
+        asked.retain(|(session, _)| !self.proves_no_opens(*session));
         let opens = asked.len();
         for path in &touched.nodes {
             let caches = &self.caches;
@@ -188,7 +190,7 @@ impl Master {
         }
         if !self.caches.join(session, copies, id) {
             let notice = self.send_invalidation(session, copies);
-            self.caches.ask(session, copies.clone(), notice, id);
+            self.caches.ask(self.awake, session, copies.clone(), notice, id);
         }
         true
     }
@@ -202,8 +204,9 @@ impl Master {
             Copies::AllOpens => (String::new(), true),
         };
         let (bytes, notices, mut number) = (path.len() + 8, &mut entry.notices, None);
+        let awake = self.awake;
         self.connections.say(entry.connection?, bytes, &mut self.outputs, |frame| {
-            number = Some(notices.invalidate(frame, Invalidation { path, opens }));
+            number = Some(notices.invalidate(awake, frame, Invalidation { path, opens }));
         });
         number
     }

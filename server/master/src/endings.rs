@@ -14,7 +14,7 @@ use holdfast_types::{Duration, SessionId};
 use crate::held::Change;
 use crate::interface::{CallAnswer, CallId};
 use crate::sessions::End;
-use crate::{Master, refusal};
+use crate::{Master, lateness, refusal};
 
 /// A session without a handle that has asked for nothing for so long is idle.
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ impl Master {
             End::Asked(reason) => reason,
             End::Open | End::Proposed => EndReason::Closed,
         };
-        let waited = self.caches.emptied(session);
+        let waited = self.caches.emptied(session).waited;
         self.release(state, waited);
         let end = EndSession { session: session.0, reason: reason.into() };
         self.plan(state, Change::of_master(Kind::EndSession(end)));
@@ -53,9 +53,10 @@ impl Master {
     pub(crate) fn handle_lease_end(&mut self, state: &State, session: SessionId) {
         /// How long to wait for the round that a KeepAlive is waiting for.
         const HEARD_WAIT: Duration = Duration::from_millis(50);
+        let (awake, overdue_after) = (self.awake, lateness::overdue_after(state));
         let entry = self.sessions.entry(session);
         // One that would not be granted holds nothing back, or a client could put off its end for ever.
-        let may_be_extended = entry.end == End::Open && !entry.notices.is_overdue();
+        let may_be_extended = entry.end == End::Open && !entry.notices.is_overdue(awake, overdue_after);
         if entry.keep_alives > 0 && may_be_extended {
             self.leases.put_off(session, self.now + HEARD_WAIT);
             return;
@@ -77,7 +78,7 @@ impl Master {
         self.drop_held(session);
         self.propose(Kind::EndSession(EndSession { session: session.0, reason: reason.into() }));
         // After it, so that what waited for the session comes behind its end in the log.
-        let waited = self.caches.emptied(session);
+        let waited = self.caches.emptied(session).waited;
         self.release(state, waited);
     }
 
@@ -85,7 +86,7 @@ impl Master {
     pub(crate) fn handle_ended(&mut self, state: &State, session: SessionId, reason: EndReason) {
         self.leases.remove(session);
         self.drop_held(session);
-        let waited = self.caches.emptied(session);
+        let waited = self.caches.emptied(session).waited;
         self.release(state, waited);
         for call in self.kills.calls.remove(&session).into_iter().flatten() {
             self.answer(call, Ok(CallAnswer::KillSession(client::KillSessionResponse {})));

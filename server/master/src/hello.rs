@@ -241,8 +241,9 @@ impl Master {
         self.connections.say(connection, 256, &mut self.outputs, |frame| frame.hello = Some(hello));
         self.say_ending(session);
         // Whoever attaches has emptied its cache before it asked to.
-        let waited = self.caches.emptied(session);
-        self.release(state, waited);
+        let answered = self.caches.emptied(session);
+        self.handle_answered(state, session, answered);
+        self.sessions.entry(session).cache_is_empty();
         for frame in self.connections.attach(connection, session) {
             self.handle_session_frame(state, session, connection, frame);
         }

@@ -1,17 +1,17 @@
 //! KeepAlives: when a lease is extended, and by how much (design.md §4).
 //!
 //! A KeepAlive waits for a leadership round, in `rounds`; this is what happens then. Invariants: a lease is not extended
-//! while a notice is unacknowledged that was sent before the last extension. Otherwise a client whose KeepAlives get
+//! while a notice is unacknowledged that was sent before the last extension, or a while ago (`lateness`). Otherwise a client whose KeepAlives get
 //! through, and nothing else, would hold up writers for ever. And a KeepAlive, which may come by its stream and past it,
 //! extends a lease once: whatever comes later of it changes nothing.
 
 use holdfast_proto::client::v1::{EndReason, LeaseGranted, RefusalCode};
-use holdfast_state::State;
+use holdfast_state::{State, settings};
 use holdfast_types::{ConnectionId, Duration, SessionId, planted};
 use prost::Message;
 
 use crate::sessions::End;
-use crate::{Master, load, refusal};
+use crate::{Master, lateness, load, refusal};
 
 impl Master {
     /// A quorum has confirmed this master since the KeepAlive came: the lease is extended, unless there is a reason not
@@ -33,8 +33,10 @@ impl Master {
         if self.answer_late(session, connection, number) {
             return;
         }
+        let (awake, overdue_after) = (self.awake, lateness::overdue_after(state));
         let entry = self.sessions.entry(session);
-        let (end, is_overdue) = (entry.end, entry.notices.is_overdue() && !planted!(NeverAcknowledged));
+        let is_overdue = entry.notices.is_overdue(awake, overdue_after) && !planted!(NeverAcknowledged);
+        let end = entry.end;
         if planted!(LeaseAfterEnd) && end == End::Proposed {
             return self.extend_lease(state, session, connection, number);
         }
@@ -63,8 +65,12 @@ impl Master {
     }
 
     fn extend_lease(&mut self, state: &State, session: SessionId, connection: ConnectionId, number: u64) {
-        let Some(own_ms) = state.session(session).map(holdfast_state::Session::lease_ms) else { return };
+        let Some(replicated) = state.session(session) else { return };
+        let (own_ms, caches) = (replicated.lease_ms(), replicated.caches());
         let (attached, lease_ms_max) = (self.sessions.attached(), state.settings().lease_ms_max);
+        // A client that caches holds up writers for as long as its lease.
+        let bound_ms = if caches { settings::caching_lease_ms_max(state.settings()) } else { u32::MAX };
+        let lease_ms_max = lease_ms_max.min(bound_ms);
         let lease_ms = load::lease_ms(own_ms, attached, self.config.keep_alives_per_s, lease_ms_max);
         let extended = self.leases.extend(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         if extended || planted!(LeaseAfterEnd) {

@@ -35,6 +35,8 @@ pub(crate) struct Leases {
 struct Lease {
     /// When it runs out.
     end: Time,
+    /// Until when this master has granted it, with the drift bound; the past, if it has not.
+    granted: Time,
     /// How long it was when it was last renewed, with the drift bound.
     length: Duration,
     /// How much was added since for gaps in the master's own life.
@@ -53,7 +55,13 @@ impl Leases {
     pub(crate) fn inherit(&mut self, session: SessionId, length: Duration) {
         let length = if planted!(HalfLeases) { length / 2 } else { length };
         let length = self.with_drift(length);
-        let lease = Lease { end: self.began + length, length, added: Duration::ZERO, inherited: true };
+        let lease = Lease {
+            end: self.began + length,
+            granted: self.began,
+            length,
+            added: Duration::ZERO,
+            inherited: true,
+        };
         self.put(session, lease);
     }
 
@@ -73,14 +81,17 @@ impl Leases {
         let Some(lease) = self.ends.get(&session).copied() else { return false };
         let length = self.with_drift(length);
         let end = lease.end.max(now + length);
-        self.put(session, Lease { end, length, added: Duration::ZERO, ..lease });
+        let granted = lease.granted.max(now + length);
+        self.put(session, Lease { end, granted, length, added: Duration::ZERO, ..lease });
         true
     }
 
     /// Begins the lease of a session that was just opened.
     pub(crate) fn begin(&mut self, now: Time, session: SessionId, length: Duration) {
         let length = self.with_drift(length);
-        self.put(session, Lease { end: now + length, length, added: Duration::ZERO, inherited: false });
+        let end = now + length;
+        let lease = Lease { end, granted: end, length, added: Duration::ZERO, inherited: false };
+        self.put(session, lease);
     }
 
     /// The session is granted nothing any more. From here on nothing can extend it.
@@ -133,6 +144,12 @@ impl Leases {
     /// How long the session's lease lasts from now.
     pub(crate) fn left(&self, now: Time, session: SessionId) -> Duration {
         self.ends.get(&session).map_or(Duration::ZERO, |lease| lease.end.since(now))
+    }
+
+    /// Whether this master has granted the session more than `length` from now on.
+    pub(crate) fn is_granted_beyond(&self, now: Time, session: SessionId, length: Duration) -> bool {
+        let until = now + self.with_drift(length);
+        self.ends.get(&session).is_some_and(|lease| lease.granted > until)
     }
 
     /// When the next lease runs out.

@@ -31,6 +31,7 @@ mod held;
 mod hello;
 mod interface;
 mod keep_alives;
+mod lateness;
 mod leases;
 mod load;
 mod notices;
@@ -91,6 +92,9 @@ pub struct Master {
     term: Term,
     /// When something last happened. Only rises.
     now: Time,
+    /// For how long this master was awake: as `now`, less what gaps in its life were longer than `Config::gap_ms`. What a
+    /// client does in time is measured by it, because its frames lie unread while the master does not run.
+    awake: Time,
     leases: Leases,
     delays: Delays,
     rounds: Rounds<Waiter>,
@@ -149,6 +153,7 @@ impl Master {
         let mut master = Self {
             term,
             now,
+            awake: now,
             leases: Leases::new(now, config.drift_per_mille),
             delays: Delays::new(config.drift_per_mille),
             rounds: Rounds::new(),
@@ -266,7 +271,9 @@ impl Master {
     fn notice_gap(&mut self, now: Time) {
         let gap = now.since(self.now);
         self.now = self.now.max(now);
-        if gap > Duration::from_millis(u64::from(self.config.gap_ms)) && !planted!(StalledMasterEnds) {
+        let gap_max = Duration::from_millis(u64::from(self.config.gap_ms));
+        self.awake += gap.min(gap_max);
+        if gap > gap_max && !planted!(StalledMasterEnds) {
             self.leases.extend_all(gap);
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_proto::client::v1::{ChildChange, EventKind, HandleEvent, Invalidation, Notice, ServerFrame};
+use holdfast_types::{Duration, Time, planted};
 
 /// So many changed children are named in one event.
 const CHILDREN_PER_HANDLE_MAX: usize = 64;
@@ -24,8 +25,9 @@ pub(crate) struct Notices {
     last: u64,
     /// The last may still be in a frame that has not left: more can join it there.
     joinable: bool,
-    /// Those that were sent and are not acknowledged.
-    unacknowledged: BTreeMap<u64, Notice>,
+    /// Those that were sent and are not acknowledged, each with when that was, by the time for which the master was
+    /// awake.
+    unacknowledged: BTreeMap<u64, (Time, Notice)>,
     /// How many invalidations these have.
     invalidations: usize,
     /// The one of these that has events.
@@ -38,17 +40,23 @@ pub(crate) struct Notices {
 
 impl Notices {
     /// Asks the client to drop something. Gives the notice's number.
-    pub(crate) fn invalidate(&mut self, frame: &mut ServerFrame, invalidation: Invalidation) -> u64 {
+    pub(crate) fn invalidate(
+        &mut self,
+        awake: Time,
+        frame: &mut ServerFrame,
+        invalidation: Invalidation,
+    ) -> u64 {
         self.invalidations += 1;
         let last = self.last;
         if let Some(notice) = frame.notices.last_mut().filter(|notice| notice.number == last && self.joinable)
         {
             notice.invalidations.push(invalidation.clone());
-            let kept = self.unacknowledged.get_mut(&last).expect("what has not left is not acknowledged");
+            let (_, kept) =
+                self.unacknowledged.get_mut(&last).expect("what has not left is not acknowledged");
             kept.invalidations.push(invalidation);
         } else {
             let notice = Notice { invalidations: vec![invalidation], ..Notice::default() };
-            frame.notices.push(self.number(notice));
+            frame.notices.push(self.number(awake, notice));
         }
         self.last
     }
@@ -69,12 +77,12 @@ impl Notices {
     }
 
     /// A notice of the events that wait, to be sent next; unless some are out already.
-    pub(crate) fn take_events(&mut self) -> Option<Notice> {
+    pub(crate) fn take_events(&mut self, awake: Time) -> Option<Notice> {
         if !self.has_events_to_send() {
             return None;
         }
         let events = std::mem::take(&mut self.pending).into_events();
-        let notice = self.number(Notice { events, ..Notice::default() });
+        let notice = self.number(awake, Notice { events, ..Notice::default() });
         self.events = Some(notice.number);
         Some(notice)
     }
@@ -84,15 +92,20 @@ impl Notices {
         let through = through.min(self.last);
         let rest = self.unacknowledged.split_off(&(through + 1));
         let acknowledged = std::mem::replace(&mut self.unacknowledged, rest);
-        self.invalidations -= acknowledged.values().map(|notice| notice.invalidations.len()).sum::<usize>();
+        self.invalidations -=
+            acknowledged.values().map(|(_, notice)| notice.invalidations.len()).sum::<usize>();
         self.events.take_if(|number| *number <= through);
         self.joinable &= through < self.last;
         through
     }
 
-    /// Whether a notice has gone unacknowledged since before the lease was last extended.
-    pub(crate) fn is_overdue(&self) -> bool {
-        self.unacknowledged.first_key_value().is_some_and(|(number, _)| *number <= self.at_grant)
+    /// Whether a notice has gone unacknowledged since before the lease was last extended, or for `overdue_after`.
+    pub(crate) fn is_overdue(&self, awake: Time, overdue_after: Duration) -> bool {
+        let oldest = self.unacknowledged.first_key_value().filter(|_| !planted!(NoticeNeverOverdue));
+        oldest.is_some_and(|(number, (sent, _))| {
+            let is_late = awake.since(*sent) >= overdue_after;
+            is_late || *number <= self.at_grant
+        })
     }
 
     /// Whether the client has more to acknowledge than one that acknowledges at all.
@@ -109,15 +122,15 @@ impl Notices {
     pub(crate) fn repeat(&mut self) -> Vec<Notice> {
         // Nothing may join a notice that the client has had before: it may be on its way to acknowledging that.
         self.joinable = false;
-        self.unacknowledged.values().cloned().collect()
+        self.unacknowledged.values().map(|(_, notice)| notice.clone()).collect()
     }
 
     /// Gives a notice its number, and keeps a copy until it is acknowledged.
-    fn number(&mut self, notice: Notice) -> Notice {
+    fn number(&mut self, awake: Time, notice: Notice) -> Notice {
         self.last += 1;
         self.joinable = true;
         let notice = Notice { number: self.last, ..notice };
-        self.unacknowledged.insert(self.last, notice.clone());
+        self.unacknowledged.insert(self.last, (awake, notice.clone()));
         notice
     }
 }
@@ -185,6 +198,9 @@ impl PendingEvents {
 mod tests {
     use super::*;
 
+    const AT: Time = Time::from_millis(7);
+    const OVERDUE_AFTER: Duration = Duration::from_secs(3);
+
     fn drop_of(path: &str) -> Invalidation {
         Invalidation { path: path.to_owned(), opens: false }
     }
@@ -200,38 +216,53 @@ mod tests {
     }
 
     fn sent(notices: &mut Notices) -> Vec<HandleEvent> {
-        notices.take_events().into_iter().flat_map(|notice| notice.events).collect()
+        notices.take_events(AT).into_iter().flat_map(|notice| notice.events).collect()
     }
 
     #[test]
     fn what_leaves_in_one_frame_is_one_notice() {
         let (mut notices, mut frame) = (Notices::default(), ServerFrame::default());
-        assert_eq!(notices.invalidate(&mut frame, drop_of("/a")), 1);
-        assert_eq!(notices.invalidate(&mut frame, drop_of("/b")), 1);
+        assert_eq!(notices.invalidate(AT, &mut frame, drop_of("/a")), 1);
+        assert_eq!(notices.invalidate(AT, &mut frame, drop_of("/b")), 1);
         assert_eq!(frame.notices.len(), 1);
         let mut next = ServerFrame::default();
-        assert_eq!(notices.invalidate(&mut next, drop_of("/c")), 2);
+        assert_eq!(notices.invalidate(AT, &mut next, drop_of("/c")), 2);
         assert_eq!(notices.repeat(), [frame.notices, next.notices].concat());
     }
 
     #[test]
     fn nothing_joins_a_notice_that_the_client_has_had_before() {
         let (mut notices, mut frame) = (Notices::default(), ServerFrame::default());
-        notices.invalidate(&mut frame, drop_of("/a"));
+        notices.invalidate(AT, &mut frame, drop_of("/a"));
         let mut again = ServerFrame { notices: notices.repeat(), ..ServerFrame::default() };
-        assert_eq!(notices.invalidate(&mut again, drop_of("/b")), 2);
+        assert_eq!(notices.invalidate(AT, &mut again, drop_of("/b")), 2);
         assert_eq!(again.notices.len(), 2);
     }
 
     #[test]
     fn a_notice_is_overdue_once_the_lease_was_extended_after_it() {
         let (mut notices, mut frame) = (Notices::default(), ServerFrame::default());
-        notices.invalidate(&mut frame, drop_of("/a"));
-        assert!(!notices.is_overdue(), "it may be on its way");
+        notices.invalidate(AT, &mut frame, drop_of("/a"));
+        assert!(!notices.is_overdue(AT, OVERDUE_AFTER), "it may be on its way");
         notices.lease_granted();
-        assert!(notices.is_overdue());
+        assert!(notices.is_overdue(AT, OVERDUE_AFTER));
         assert_eq!(notices.acknowledge(u64::MAX), 1, "no more than was sent");
-        assert!(!notices.is_overdue());
+        assert!(!notices.is_overdue(AT, OVERDUE_AFTER));
+    }
+
+    #[test]
+    fn a_notice_is_overdue_after_a_while_although_the_lease_was_not_extended() {
+        let (mut notices, mut frame) = (Notices::default(), ServerFrame::default());
+        notices.invalidate(AT, &mut frame, drop_of("/a"));
+        assert!(!notices.is_overdue(Time::from_millis(3_006), OVERDUE_AFTER));
+        assert!(notices.is_overdue(Time::from_millis(3_007), OVERDUE_AFTER));
+        notices.invalidate(Time::from_millis(3_007), &mut ServerFrame::default(), drop_of("/b"));
+        notices.acknowledge(1);
+        assert!(
+            !notices.is_overdue(Time::from_millis(6_006), OVERDUE_AFTER),
+            "the next one has its own time"
+        );
+        assert!(notices.is_overdue(Time::from_millis(6_007), OVERDUE_AFTER));
     }
 
     #[test]

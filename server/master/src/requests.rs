@@ -39,6 +39,10 @@ impl Master {
         }
         if frame.notices_through > 0 {
             self.handle_acknowledgement(state, session, frame.notices_through);
+            // What else the frame has, the client sends again.
+            if self.sessions.connection(session) != Some(connection) {
+                return;
+            }
         }
         if let Some(client::KeepAlive { number }) = frame.keep_alive {
             self.handle_keep_alive(state, session, connection, number);
@@ -58,8 +62,10 @@ impl Master {
         if entry.notices.has_events_to_send() {
             self.eventful.insert(session);
         }
-        let waited = self.caches.acknowledged(session, through);
-        self.release(state, waited);
+        let answered = self.caches.acknowledged(session, through);
+        if self.handle_answered(state, session, answered) {
+            self.ask_to_attach_anew(session);
+        }
     }
 
     fn handle_keep_alive(
@@ -94,7 +100,7 @@ impl Master {
             }
             Recorded::Outcome(outcome) => {
                 let outcome = outcome.clone();
-                self.repeat_reply(state, session, number, outcome);
+                self.repeat_reply(state, session, &request, outcome);
             }
             Recorded::Acknowledged => {
                 let message = format!("request {number} was acknowledged: its outcome is no longer kept");
@@ -168,7 +174,9 @@ impl Master {
     /// nodes than it has handles: a client that closes handles while they are being opened gets no further with that.
     fn may_keep(&mut self, state: &State, session: SessionId, path: &NodePath) -> bool {
         let nodes_max = state.session(session).map_or(0, holdfast_state::Session::handle_count);
-        !self.bars.is_barred(path) && self.caches.keep(session, path, nodes_max)
+        !self.bars.is_barred(path)
+            && self.may_cache(state, session)
+            && self.caches.keep(session, path, nodes_max)
     }
 
     /// A request of the session was applied.
@@ -182,15 +190,16 @@ impl Master {
         let (in_flight, changes) = self.no_longer_in_flight(session, number.0);
         let (mut cacheable, mut void) = (false, None);
         match in_flight {
-            Some(InFlight::Open(path)) if is_refusal(&outcome, RefusalCode::NotFound) => {
+            Some(InFlight::Open { path, .. }) if is_refusal(&outcome, RefusalCode::NotFound) => {
                 let parent = path.and_then(|path| state.caches_parent(session, &path));
                 cacheable = parent.is_some_and(|parent| self.may_keep(state, session, &parent));
             }
-            Some(InFlight::Open(path)) => {
+            Some(InFlight::Open { path, caching }) => {
                 // A name in a directory that was itself being opened is known only now.
                 let opened = || state.session(session)?.handle_path(HandleId(number.0)).cloned();
+                let is_unproven = caching && !self.may_cache(state, session);
                 // A change under way may void the very open that is told here. It was not asked about this one.
-                void = path.or_else(opened).filter(|path| self.bars.is_open_barred(path));
+                void = path.or_else(opened).filter(|path| is_unproven || self.bars.is_open_barred(path));
             }
             Some(InFlight::Close { handle, cached }) => {
                 self.handle_handle_closed(state, session, handle, cached);
@@ -233,20 +242,29 @@ impl Master {
         if let Some(path) = cached
             && !state.caches_node(session, &path)
         {
-            let waited = self.caches.closed(session, &path);
-            self.release(state, waited);
+            let answered = self.caches.closed(session, &path);
+            self.handle_answered(state, session, answered);
         }
     }
 
     /// Answers a retry from the record. The handle that an Open gave may have missed changes of its node, because its
     /// client did not know it yet; and that the node could be opened then is no proof for now.
-    fn repeat_reply(&mut self, state: &State, session: SessionId, number: u64, outcome: Outcome) {
+    fn repeat_reply(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        request: &client::Request,
+        outcome: Outcome,
+    ) {
+        let number = request.number;
         let handle = HandleId(number);
+        let is_caching = matches!(&request.operation, Some(Operation::Open(open)) if open.caching);
         let (mut void, mut event) = (None, None);
         if let Some(outcome::Result::Opened(opened)) = &outcome.result
             && let Some(stat) = &opened.stat
         {
-            void = state.cacheable(session, handle).filter(|_| !planted!(RecordProvesOpen));
+            let path = state.session(session).and_then(|session| session.handle_path(handle));
+            void = path.filter(|_| is_caching && !planted!(RecordProvesOpen)).cloned();
             event = state.change_since_open(session, handle, stat);
         }
         self.reply(session, client::Reply { number, outcome: Some(outcome), cacheable: false }, void);
@@ -275,12 +293,12 @@ impl Master {
             let message = "the client acknowledges no notices: attach anew, and do";
             return self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
         }
-        let bytes = reply.encoded_len();
+        let (bytes, awake) = (reply.encoded_len(), self.awake);
         self.connections.say(connection, bytes, &mut self.outputs, |frame| {
             frame.replies.push(reply);
             if let Some(path) = void {
                 let path = path.as_str().to_owned();
-                notices.invalidate(frame, client::Invalidation { path, opens: true });
+                notices.invalidate(awake, frame, client::Invalidation { path, opens: true });
             }
         });
     }
@@ -290,7 +308,7 @@ impl Master {
 fn in_flight(state: &State, session: SessionId, request: &client::Request) -> InFlight {
     match &request.operation {
         Some(Operation::Open(open)) if open.caching || caches(state, session) => {
-            InFlight::Open(state.path_of_open(session, open))
+            InFlight::Open { path: state.path_of_open(session, open), caching: open.caching }
         }
         Some(Operation::Close(client::Close { handle })) => closing(state, session, *handle),
         // To withdraw an Open is to close what it opened.

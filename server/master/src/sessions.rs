@@ -26,8 +26,13 @@ pub(crate) enum End {
 pub(crate) enum InFlight {
     /// Any but these.
     Other,
-    /// An Open by a session that caches, and what it opens: `None` while that depends on another Open.
-    Open(Option<NodePath>),
+    /// An Open by a session that caches, or that asks for a caching handle.
+    Open {
+        /// What it opens: `None` while that depends on another Open.
+        path: Option<NodePath>,
+        /// Whether it asks for a caching handle.
+        caching: bool,
+    },
     /// A Close, or the withdrawal of an Open, and the node of the handle if the client may cache through that.
     Close {
         /// The handle.
@@ -75,6 +80,26 @@ pub(crate) struct Session {
     pub(crate) keep_alive: KeepAlives,
     /// When it last asked for something, or came here.
     pub(crate) requested: Option<Time>,
+    /// If its client answered late: what follows from that.
+    pub(crate) late: Option<Late>,
+}
+
+/// A client has held up a change for too long before it dropped what it cached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Late {
+    /// Until when it is told nothing that it may cache, by the time for which the master was awake.
+    pub(crate) until: Time,
+    /// Whether it has attached anew since: it had emptied its cache then, and caches nothing.
+    pub(crate) emptied: bool,
+}
+
+impl Session {
+    /// The client has emptied its cache.
+    pub(crate) fn cache_is_empty(&mut self) {
+        if let Some(late) = &mut self.late {
+            late.emptied = true;
+        }
+    }
 }
 
 /// All of them.

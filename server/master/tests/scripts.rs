@@ -37,4 +37,5 @@ scripts!(
     events,
     endings,
     long_leases,
+    late_clients,
 );

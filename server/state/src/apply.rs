@@ -222,6 +222,12 @@ impl State {
     /// A longer lease may be granted as soon as this is applied, so it counts as promised from here on.
     fn change_settings(&mut self, principal: &Principal, change: Settings) -> Result<(), Refusal> {
         self.may_administer(principal)?;
+        // Replicas that know no version but 1 do not have these.
+        let change = if self.version >= 2 {
+            change
+        } else {
+            Settings { notice_overdue_ms: 0, caching_lease_ms_max: 0, ..change }
+        };
         let settings = settings::changed(&self.settings, change)?;
         if settings != self.settings {
             self.lease_promised_ms = self.lease_promised_ms.max(settings.lease_ms_max);

@@ -10,6 +10,11 @@ use crate::refusal;
 /// What the limits of names can be at the most: nothing in a cell ever had a longer one.
 pub(crate) const NAME_LIMITS_MAX: NameLimits = NameLimits { name_bytes_max: 1024, path_bytes_max: 16 * 1024 };
 
+/// After how long a notice that is not acknowledged is overdue, in milliseconds, for a cell that has no such setting yet.
+const NOTICE_OVERDUE_MS: u32 = 3_000;
+/// The longest lease with which a session may cache, in milliseconds, likewise.
+const CACHING_LEASE_MS_MAX: u32 = 12_000;
+
 /// The settings of a cell for which nothing else was asked.
 #[must_use]
 pub fn defaults() -> Settings {
@@ -23,7 +28,21 @@ pub fn defaults() -> Settings {
         requests_in_flight_max: 4096,
         lease_ms_max: *LEASE_MS.start(),
         bootstrap_principal: Principal::ANONYMOUS.to_owned(),
+        notice_overdue_ms: NOTICE_OVERDUE_MS,
+        caching_lease_ms_max: CACHING_LEASE_MS_MAX,
     }
+}
+
+/// After how long a notice that is not acknowledged is overdue. Settings of an older cell have 0.
+#[must_use]
+pub fn notice_overdue_ms(settings: &Settings) -> u32 {
+    if settings.notice_overdue_ms == 0 { NOTICE_OVERDUE_MS } else { settings.notice_overdue_ms }
+}
+
+/// The longest lease with which a session may cache. Settings of an older cell have 0.
+#[must_use]
+pub fn caching_lease_ms_max(settings: &Settings) -> u32 {
+    if settings.caching_lease_ms_max == 0 { CACHING_LEASE_MS_MAX } else { settings.caching_lease_ms_max }
 }
 
 /// The settings of a cell that is to be made: fields that are 0 or empty take their default.
@@ -57,13 +76,15 @@ pub fn changed(present: &Settings, change: Settings) -> Result<Settings, Refusal
         } else {
             change.bootstrap_principal
         },
+        notice_overdue_ms: or_small(change.notice_overdue_ms, present.notice_overdue_ms),
+        caching_lease_ms_max: or_small(change.caching_lease_ms_max, present.caching_lease_ms_max),
     };
     check(&settings)?;
     Ok(settings)
 }
 
-/// Checks that every field is within its range.
-fn check(settings: &Settings) -> Result<(), Refusal> {
+/// Checks that every field is within its range. Those that an older cell's settings do not have may be 0.
+pub(crate) fn check(settings: &Settings) -> Result<(), Refusal> {
     let ranges = [
         ("contents_bytes_max", settings.contents_bytes_max, 1..=1024 * 1024),
         ("name_bytes_max", settings.name_bytes_max.into(), 1..=NAME_LIMITS_MAX.name_bytes_max as u64),
@@ -75,6 +96,12 @@ fn check(settings: &Settings) -> Result<(), Refusal> {
         (
             "lease_ms_max",
             settings.lease_ms_max.into(),
+            u64::from(*LEASE_MS.start())..=u64::from(*LEASE_MS.end()),
+        ),
+        ("notice_overdue_ms", notice_overdue_ms(settings).into(), 100..=60_000),
+        (
+            "caching_lease_ms_max",
+            caching_lease_ms_max(settings).into(),
             u64::from(*LEASE_MS.start())..=u64::from(*LEASE_MS.end()),
         ),
     ];

@@ -104,6 +104,8 @@ faults! {
     "A write does not invalidate the lists that the file is in.";
     AclSparesOpens, "acl-spares-opens", "own",
     "A change of access control names does not invalidate opens that relied on them.";
+    NoticeNeverOverdue, "notice-never-overdue", "issue",
+    "The master extends the lease of a client that acknowledges no notice, for as long as that sends KeepAlives.";
     NeverAcknowledged, "never-acknowledged", "own",
     "The client does not say that it has dropped what it was told to, and the master extends its lease all the same.";
 

@@ -185,6 +185,8 @@ impl Given {
             "requests_in_flight_max" => settings.requests_in_flight_max = small()?,
             "lease_ms_max" => settings.lease_ms_max = small()?,
             "bootstrap_principal" => settings.bootstrap_principal = given.text()?.to_owned(),
+            "notice_overdue_ms" => settings.notice_overdue_ms = small()?,
+            "caching_lease_ms_max" => settings.caching_lease_ms_max = small()?,
             unknown => return Err(self.unknown(unknown, &SETTINGS)),
         }
         Ok(())
@@ -199,7 +201,7 @@ impl Given {
 }
 
 /// The names of the settings.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 11] = [
     "contents_bytes_max",
     "name_bytes_max",
     "path_bytes_max",
@@ -209,6 +211,8 @@ const SETTINGS: [&str; 9] = [
     "requests_in_flight_max",
     "lease_ms_max",
     "bootstrap_principal",
+    "notice_overdue_ms",
+    "caching_lease_ms_max",
 ];
 
 /// The one of `known`, which is not empty, that is spelt most like `name`.

@@ -29,7 +29,12 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
+    /// A cell in which sessions with leases of any length may cache: most scripts are not about that.
     pub(crate) fn new() -> Self {
+        Self::with(60_000)
+    }
+
+    fn with(caching_lease_ms_max: u32) -> Self {
         let member = |id| Member {
             id,
             data_id: id,
@@ -37,11 +42,12 @@ impl Runner {
             client_address: format!("c{id}:1"),
             learner: false,
         };
+        let defaults = holdfast_state::settings::defaults();
         let state = State::genesis(Genesis {
             cell: "dev".into(),
             cell_id: 7,
             members: (1..=3).map(member).collect(),
-            settings: holdfast_state::settings::defaults(),
+            settings: client::Settings { caching_lease_ms_max, ..defaults },
         });
         let config = Config::default();
         let master = Master::new(Time::ZERO, Term(1), config.clone(), &state);
@@ -196,6 +202,8 @@ impl goldenscript::Runner for Runner {
                 self.now = Time::from_millis(number(line.next_pos().unwrap_or_default())?);
                 self.input(Input::TimePassed);
             }
+            // A new cell, in which sessions cache whose leases are no longer than that.
+            "cell" => *self = Self::with(u32::try_from(number(line.next_pos().unwrap_or_default())?)?),
             "failover" => text = self.fail_over(&mut line)?,
             other => return Err(format!("unknown command {other:?}").into()),
         }

@@ -201,7 +201,7 @@ impl SnapshotReader {
 fn restore_header(header: SnapshotHeader) -> Result<State, String> {
     check_cell_name(&header.cell)?;
     let settings = header.settings.ok_or("there are no settings")?;
-    if settings::complete(settings.clone()).as_ref() != Ok(&settings) {
+    if settings::check(&settings).is_err() {
         return Err("the settings are not complete, or out of their ranges".to_owned());
     }
     let revision = generation(header.revision, Revision(REVISION_MAX), "revision")?;

@@ -151,10 +151,11 @@ fn acknowledged() -> BoxedStrategy<Option<Acknowledged>> {
 }
 
 fn settings() -> BoxedStrategy<Settings> {
-    let lease = prop_oneof![4 => Just(0), 2 => 100_u32..60_000, 1 => small()];
+    let millis = || prop_oneof![4 => Just(0), 2 => 100_u32..60_000, 1 => small()];
+    let millis = (millis(), millis(), millis());
     let bootstrap = prop_oneof![8 => Just(String::new()), 1 => principal()];
-    (number(), small(), small(), number(), number(), number(), small(), lease, bootstrap)
-        .prop_map(|(contents, name, path, sessions, handles, nodes, requests, lease, bootstrap)| Settings {
+    (number(), small(), small(), number(), number(), number(), small(), millis, bootstrap)
+        .prop_map(|(contents, name, path, sessions, handles, nodes, requests, millis, bootstrap)| Settings {
             contents_bytes_max: contents,
             name_bytes_max: name,
             path_bytes_max: path,
@@ -162,7 +163,9 @@ fn settings() -> BoxedStrategy<Settings> {
             handles_per_session_max: handles,
             nodes_max: nodes,
             requests_in_flight_max: requests,
-            lease_ms_max: lease,
+            lease_ms_max: millis.0,
+            notice_overdue_ms: millis.1,
+            caching_lease_ms_max: millis.2,
             bootstrap_principal: bootstrap,
         })
         .boxed()

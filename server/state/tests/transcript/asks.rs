@@ -182,5 +182,7 @@ pub(super) fn settings(args: &mut ArgumentConsumer<'_>) -> Result<Settings> {
         requests_in_flight_max: key(args, "requests_in_flight_max", 0)?,
         lease_ms_max: key(args, "lease_ms_max", 0)?,
         bootstrap_principal: key(args, "bootstrap", String::new())?,
+        notice_overdue_ms: key(args, "notice_overdue_ms", 0)?,
+        caching_lease_ms_max: key(args, "caching_lease_ms_max", 0)?,
     })
 }

@@ -144,6 +144,8 @@ pub fn settings(source: &mut Source<'_>) -> Settings {
         requests_in_flight_max: source.small(),
         lease_ms_max: source.small(),
         bootstrap_principal: source.pick(&["", "", "", "anonymous", "ann"]).to_owned(),
+        notice_overdue_ms: source.small(),
+        caching_lease_ms_max: source.small(),
     }
 }
 
