@@ -17,7 +17,7 @@ pub(crate) struct Bars {
     data: BTreeMap<NodePath, u32>,
     /// How many bar opening a node without asking.
     opens: BTreeMap<NodePath, u32>,
-    /// How many bar that for all nodes.
+    /// How many bar that for all nodes: what rests on an access control list may be changing as well.
     opens_all: u32,
     /// What was barred for changes that are proposed, by their tags.
     proposed: BTreeMap<u64, TouchedNodes>,
@@ -38,7 +38,7 @@ impl Bars {
         match &touched.opens {
             Opens::None => {}
             Opens::Node(path) => *self.opens.entry(path.clone()).or_default() += 1,
-            Opens::All => self.opens_all += 1,
+            Opens::List(_) | Opens::All => self.opens_all += 1,
         }
     }
 
@@ -50,7 +50,7 @@ impl Bars {
         match &touched.opens {
             Opens::None => {}
             Opens::Node(path) => lower(&mut self.opens, path),
-            Opens::All => self.opens_all -= 1,
+            Opens::List(_) | Opens::All => self.opens_all -= 1,
         }
     }
 

@@ -35,6 +35,24 @@ impl Calls {
     }
 }
 
+/// Whether a call's command administers the cell: its settings, or what stands in access control lists.
+fn administers(kind: &Kind) -> bool {
+    let is_of_lists = |path: &str| path.split('/').any(|name| name == "acl");
+    match kind {
+        Kind::ChangeSettings(_) => true,
+        Kind::SetAcl(change) => is_of_lists(&change.path),
+        Kind::SetContents(write) => is_of_lists(&write.path),
+        Kind::Delete(delete) => is_of_lists(&delete.path),
+        Kind::Request(_)
+        | Kind::OpenSession(_)
+        | Kind::EndSession(_)
+        | Kind::EndLockDelay(_)
+        | Kind::ReapNode(_)
+        | Kind::RaiseVersion(_)
+        | Kind::LowerLeasePromise(_) => false,
+    }
+}
+
 impl Master {
     pub(crate) fn handle_call(
         &mut self,
@@ -54,7 +72,8 @@ impl Master {
             }
             request => return self.rounds.wait(Waiter::Call { call, principal, request }),
         };
-        let mut change = Change { call: Some(call), ..Change::of_master(kind) };
+        let administers = administers(&kind) && state.may_administer(&principal).is_ok();
+        let mut change = Change { call: Some(call), administers, ..Change::of_master(kind) };
         change.command.principal = principal.as_str().to_owned();
         self.plan(state, change);
     }

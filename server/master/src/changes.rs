@@ -94,20 +94,29 @@ impl Master {
 
     /// Holds a change, if there is room. Gives the changes that wait for one thing less then.
     fn hold(&mut self, state: &State, id: HeldId, held: Held) -> Vec<HeldId> {
-        if self.held.is_full() && held.change.can_be_refused() {
-            return self.refuse_held(state, id, held);
+        if let Err(message) = self.held.check_room(&held.change) {
+            return self.refuse_held(state, id, held, message);
         }
-        self.held.insert(id, held);
+        self.held.insert(self.now, id, held);
         Vec::new()
     }
 
-    /// There is no room to hold a change. Gives the changes that waited for it. What clients are asked to drop for it,
-    /// they drop for nothing.
-    fn refuse_held(&mut self, state: &State, id: HeldId, held: Held) -> Vec<HeldId> {
+    /// Refuses the calls that have been held for too long.
+    pub(crate) fn refuse_overdue_calls(&mut self, state: &State) {
+        while let Some((id, held)) = self.held.take_overdue(self.now) {
+            let message = "clients have not dropped what they cache for so long that the call is not held any longer: \
+                           nothing was changed; try again";
+            let ready = self.refuse_held(state, id, held, message);
+            self.release(state, ready);
+        }
+    }
+
+    /// A change is not held, or not any longer. Gives the changes that waited for it. What clients are asked to drop for
+    /// it, they drop for nothing.
+    fn refuse_held(&mut self, state: &State, id: HeldId, held: Held, message: &'static str) -> Vec<HeldId> {
         if let Some(touched) = &held.touched {
             self.bars.lower(touched);
         }
-        let message = "too many changes wait for clients to drop what they cache: try again later";
         let refusal = refusal(RefusalCode::Overloaded, message);
         let mut waiting = self.held.leave(held.change.session(), id);
         if let Some(call) = held.change.call {
@@ -156,6 +165,9 @@ impl Master {
                     state.caching_sessions(path).map(|session| (session, Copies::Opens(path.clone()))),
                 );
             }
+            Opens::List(list) => asked.extend(
+                state.sessions_resting_on(list).into_iter().map(|session| (session, Copies::AllOpens)),
+            ),
             Opens::All => {
                 asked.extend(state.sessions_that_cache().map(|session| (session, Copies::AllOpens)))
             }
@@ -213,7 +225,7 @@ impl Master {
 
     /// Has a planned change ordered; gives its tag.
     fn propose_change(&mut self, state: &State, change: Change, touched: Option<TouchedNodes>) -> u64 {
-        let Change { mut command, call } = change;
+        let Change { mut command, call, .. } = change;
         match &mut command.kind {
             Some(Kind::EndSession(end)) => {
                 self.end_session(state, SessionId(end.session), end.reason());

@@ -19,10 +19,16 @@ use crate::{Master, lateness, refusal};
 /// A session without a handle that has asked for nothing for so long is idle.
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(60);
 
+/// So many calls wait for the ends of sessions.
+const KILLS_MAX: usize = 1_024;
+
 /// Calls that wait for the end of a session.
 #[derive(Debug, Default)]
 pub(crate) struct Kills {
+    /// The calls, by session.
     calls: BTreeMap<SessionId, Vec<CallId>>,
+    /// How many they are.
+    count: usize,
 }
 
 impl Kills {
@@ -89,6 +95,7 @@ impl Master {
         let waited = self.caches.emptied(session).waited;
         self.release(state, waited);
         for call in self.kills.calls.remove(&session).into_iter().flatten() {
+            self.kills.count -= 1;
             self.answer(call, Ok(CallAnswer::KillSession(client::KillSessionResponse {})));
         }
         let Some(entry) = self.sessions.remove(session) else { return };
@@ -112,12 +119,18 @@ impl Master {
             let message = format!("there is no session {}: it has ended, or never was", session.0);
             return self.answer(call, Err(refusal(RefusalCode::UnknownSession, message)));
         }
-        self.kills.calls.entry(session).or_default().push(call);
         let entry = self.sessions.entry(session);
         if entry.end != End::Proposed {
             entry.end = End::Asked(reason);
             self.say_ending(session);
         }
+        if self.kills.count >= KILLS_MAX {
+            let message =
+                format!("session {} is to end, and too many calls wait for ends: ask again", session.0);
+            return self.answer(call, Err(refusal(RefusalCode::Overloaded, message)));
+        }
+        self.kills.count += 1;
+        self.kills.calls.entry(session).or_default().push(call);
     }
 
     /// Whether the session has nothing open, waits for nothing, and has not asked for anything for a while.

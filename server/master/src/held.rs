@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::log::v1::{Command, SessionRequest, command::Kind};
 use holdfast_state::TouchedNodes;
-use holdfast_types::{SessionId, planted};
+use holdfast_types::{SessionId, Time, planted};
 use prost::Message as _;
 
+use crate::held_calls::{HeldCalls, NoRoom};
 use crate::interface::CallId;
 
 /// So many bytes of changes are held for sessions and callers. What would have to be held beyond that is refused; what
@@ -32,12 +33,14 @@ pub(crate) struct Change {
     pub(crate) command: Command,
     /// Whom to answer, if it is a unary call.
     pub(crate) call: Option<CallId>,
+    /// Whether it is a call that administers the cell, of somebody who may.
+    pub(crate) administers: bool,
 }
 
 impl Change {
     /// A decision of the master's own.
     pub(crate) fn of_master(kind: Kind) -> Self {
-        Self { command: Command { kind: Some(kind), ..Command::default() }, call: None }
+        Self { command: Command { kind: Some(kind), ..Command::default() }, call: None, administers: false }
     }
 
     /// About how large it is.
@@ -220,6 +223,8 @@ pub(crate) struct HeldChanges {
     held: BTreeMap<HeldId, Held>,
     /// How large they are in all.
     bytes: usize,
+    /// Those of unary calls.
+    calls: HeldCalls,
     /// Those of sessions, in their order.
     lines: BTreeMap<SessionId, Line>,
     /// How many changes were looked at so far.
@@ -265,8 +270,11 @@ impl HeldChanges {
     }
 
     /// Holds a change that has joined.
-    pub(crate) fn insert(&mut self, id: HeldId, held: Held) {
+    pub(crate) fn insert(&mut self, now: Time, id: HeldId, held: Held) {
         self.bytes += held.change.bytes();
+        if held.change.call.is_some() {
+            self.calls.add(now, id, &held.change.command.principal, held.change.administers);
+        }
         self.held.insert(id, held);
     }
 
@@ -279,25 +287,58 @@ impl HeldChanges {
         }
         let held = self.held.get_mut(&id)?;
         held.waits -= 1;
-        if held.waits > 0 {
-            return None;
-        }
+        if held.waits > 0 { None } else { self.take(id) }
+    }
+
+    /// Takes a change out, whatever it waits for; it keeps its place until it leaves.
+    fn take(&mut self, id: HeldId) -> Option<Held> {
         let held = self.held.remove(&id)?;
         self.bytes -= held.change.bytes();
+        if held.change.call.is_some() {
+            self.calls.remove(&held.change.command.principal, held.change.administers);
+        }
         Some(held)
+    }
+
+    /// Takes out a call that has been held for too long.
+    pub(crate) fn take_overdue(&mut self, now: Time) -> Option<(HeldId, Held)> {
+        loop {
+            let id = self.calls.pop_due(now)?;
+            if let Some(held) = self.take(id) {
+                return Some((id, held));
+            }
+        }
+    }
+
+    /// When the next call has been held for too long.
+    pub(crate) fn next_overdue(&self) -> Option<Time> {
+        self.calls.next_due()
     }
 
     /// Drops what is held for a session.
     pub(crate) fn drop_of(&mut self, session: SessionId) -> Vec<Held> {
         let line = self.lines.remove(&session).unwrap_or_default();
-        let dropped: Vec<Held> = line.all.into_keys().filter_map(|id| self.held.remove(&id)).collect();
-        self.bytes -= dropped.iter().map(|held| held.change.bytes()).sum::<usize>();
-        dropped
+        line.all.into_keys().filter_map(|id| self.take(id)).collect()
     }
 
-    /// Whether there is no room for another of a session or a caller.
-    pub(crate) fn is_full(&self) -> bool {
-        self.bytes >= BYTES_MAX
+    /// Why a change cannot be held, if it cannot.
+    pub(crate) fn check_room(&self, change: &Change) -> Result<(), &'static str> {
+        if !change.can_be_refused() {
+            return Ok(());
+        }
+        if change.call.is_some() {
+            let room = self.calls.check_room(&change.command.principal, change.administers);
+            room.map_err(|no_room| match no_room {
+                NoRoom::Principal => {
+                    "too many calls of this principal wait for clients to drop what they cache: try again later"
+                }
+                NoRoom::All => "too many calls wait for clients to drop what they cache: try again later",
+            })?;
+        }
+        if self.bytes >= BYTES_MAX && !change.administers {
+            return Err("too many changes wait for clients to drop what they cache: try again later");
+        }
+        Ok(())
     }
 
     /// The calls that are held.
@@ -341,7 +382,7 @@ mod tests {
     fn hold(held: &mut HeldChanges, change: Change) -> HeldId {
         let id = held.next_id();
         let waits = held.join(id, &change) + 1;
-        held.insert(id, Held { change, touched: None, waits });
+        held.insert(Time::ZERO, id, Held { change, touched: None, waits });
         id
     }
 
@@ -391,7 +432,7 @@ mod tests {
         let last = held.next_id();
         let change = release(1);
         let waits = held.join(last, &change);
-        held.insert(last, Held { change, touched: None, waits });
+        held.insert(Time::ZERO, last, Held { change, touched: None, waits });
         assert_eq!(propose(&mut held, first), [first], "the second write is held");
         assert_eq!(propose(&mut held, second), [second, last]);
         assert!(!held.has_any_of(SessionId(7)));
@@ -419,7 +460,7 @@ mod tests {
             let change = close(100 + number, 2 + number % 2 * number);
             let id = held.next_id();
             let waits = held.join(id, &change);
-            held.insert(id, Held { change, touched: None, waits });
+            held.insert(Time::ZERO, id, Held { change, touched: None, waits });
         }
         let proposed = propose(&mut held, first);
         assert_eq!(proposed.len(), 1 + CLOSES);

@@ -28,6 +28,7 @@ mod connections;
 mod delays;
 mod endings;
 mod held;
+mod held_calls;
 mod hello;
 mod interface;
 mod keep_alives;
@@ -225,7 +226,8 @@ impl Master {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let pulse = self.now + Duration::from_millis(u64::from(self.config.gap_ms)) / 2;
-        let ends = [self.leases.next_end(), self.delays.next_end(), self.promise.next()];
+        let ends =
+            [self.leases.next_end(), self.delays.next_end(), self.promise.next(), self.held.next_overdue()];
         ends.into_iter().flatten().chain([pulse]).min()
     }
 
@@ -282,6 +284,7 @@ impl Master {
         for session in self.leases.expired(self.now) {
             self.handle_lease_end(state, session);
         }
+        self.refuse_overdue_calls(state);
         if self.promise.pop_due(self.now) {
             let lease_ms = state.settings().lease_ms_max;
             self.propose(Kind::LowerLeasePromise(LowerLeasePromise { lease_ms }));

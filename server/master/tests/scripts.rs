@@ -33,6 +33,8 @@ scripts!(
     caching_fail_over,
     caching_opens,
     caching_crossings,
+    caching_lists,
+    held_calls,
     held,
     events,
     endings,

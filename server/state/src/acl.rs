@@ -92,6 +92,12 @@ fn entries(text: &str) -> impl Iterator<Item = (usize, Entry<'_>)> {
     })
 }
 
+/// The lists that are asked when a node with these names is opened for these uses.
+pub(crate) fn lists_asked(acl: &AclNames, uses: Uses) -> impl Iterator<Item = &str> {
+    let asked = [(uses.read, &acl.read), (uses.write, &acl.write), (uses.change_acl, &acl.change)];
+    asked.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, list)| list.as_str())
+}
+
 /// What a name becomes: given anew, or as it was.
 fn or_old(new: &str, old: &str) -> String {
     if new.is_empty() { old.to_owned() } else { new.to_owned() }
@@ -245,6 +251,20 @@ impl State {
             }
         }
         false
+    }
+
+    /// Each list that others name as a group, with those that do.
+    pub(crate) fn groups(&self) -> BTreeMap<String, Vec<String>> {
+        let directory = NodePath::from_canonical(DIRECTORY).expect("the directory's name is canonical");
+        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, _) in self.tree.children(&directory, "") {
+            for (_, entry) in entries(self.list_text(name)) {
+                if let Entry::Group(group) = entry {
+                    groups.entry(group.to_owned()).or_default().push(name.to_owned());
+                }
+            }
+        }
+        groups
     }
 
     /// How a list would lead back to itself if it had this text: `@a -> @b -> @a`. All other lists are free of cycles.

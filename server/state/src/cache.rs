@@ -4,6 +4,8 @@
 //! master, before it has such a command ordered, takes the copies back; nothing of that is known here. Invariant:
 //! apply changes nothing that a client may have cached but what [`State::touched`] named for the command.
 
+use std::collections::BTreeSet;
+
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{Creation, Open};
 use holdfast_proto::log::v1::SessionRequest;
@@ -12,7 +14,11 @@ use holdfast_types::{HandleId, NodePath, SessionId, planted};
 
 use crate::lock::Holder;
 use crate::node::Kind as NodeKind;
+use crate::session::{Handle, Session};
 use crate::{State, acl};
+
+/// The caching handles that are looked at for one write of an access control list. A write must not cost the core more.
+const HANDLES_LOOKED_AT_MAX: usize = 50_000;
 
 /// What a command may make void.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +48,8 @@ pub enum Opens {
     None,
     /// Those of one node.
     Node(NodePath),
+    /// Those that rest on this access control list: see [`State::sessions_resting_on`].
+    List(String),
     /// All.
     All,
 }
@@ -80,6 +88,48 @@ impl State {
     /// The sessions that have a caching handle on anything, by id.
     pub fn sessions_that_cache(&self) -> impl Iterator<Item = SessionId> + '_ {
         self.sessions.caching()
+    }
+
+    /// The sessions that have a caching handle which rests on an access control list: a handle on that list, or on a node
+    /// that could be opened for what the handle is used for because of it, by itself or as a group. By id. It may name
+    /// others too, if the cell has very many caching handles.
+    #[must_use]
+    pub fn sessions_resting_on(&self, list: &str) -> Vec<SessionId> {
+        self.sessions_resting_on_among(list, HANDLES_LOOKED_AT_MAX)
+    }
+
+    fn sessions_resting_on_among(&self, list: &str, mut looked_at_max: usize) -> Vec<SessionId> {
+        let lists = self.lists_that_name(list);
+        let rests = |handle: &Handle| {
+            let node = self.tree.live(&handle.key, handle.instance);
+            let is_asked = node.is_some_and(|node| {
+                acl::lists_asked(&node.acl, handle.uses).any(|asked| lists.contains(asked))
+            });
+            is_asked || acl::list_name(handle.key.path()) == Some(list)
+        };
+        let has_one = |session: &SessionId| {
+            let handles = self.sessions.get(*session).into_iter().flat_map(Session::handles);
+            handles.filter(|(_, handle)| handle.caching).any(|(_, handle)| {
+                let is_too_many = looked_at_max == 0;
+                looked_at_max = looked_at_max.saturating_sub(1);
+                is_too_many || rests(handle)
+            })
+        };
+        self.sessions.caching().filter(has_one).collect()
+    }
+
+    /// The list itself, and those that name it as a group, or name such a one.
+    fn lists_that_name(&self, list: &str) -> BTreeSet<String> {
+        let (mut found, mut waiting) = (BTreeSet::from([list.to_owned()]), vec![list.to_owned()]);
+        let groups = self.groups();
+        while let Some(list) = waiting.pop() {
+            for by in groups.get(&list).into_iter().flatten() {
+                if found.insert(by.clone()) {
+                    waiting.push(by.clone());
+                }
+            }
+        }
+        found
     }
 
     /// The node of which a client may keep what it reads through a handle: `None` unless the handle is open and
@@ -200,7 +250,7 @@ fn nothing() -> Touched {
 
 /// A node is made: its directory has one child more, and shows so in the list that the directory itself is in.
 fn created(path: NodePath) -> TouchedNodes {
-    let opens = if acl::list_name(&path).is_some() { Opens::All } else { Opens::None };
+    let opens = acl::list_name(&path).map_or(Opens::None, |list| Opens::List(list.to_owned()));
     let parent = path.parent();
     let grandparent = parent.as_ref().and_then(NodePath::parent);
     TouchedNodes { nodes: parent.into_iter().chain(grandparent).collect(), opens }
@@ -231,4 +281,81 @@ fn acl_changed(path: NodePath) -> TouchedNodes {
     let nodes = [path.clone()].into_iter().chain(parent).collect();
     let opens = if planted!(AclSparesOpens) { Opens::None } else { Opens::Node(path) };
     TouchedNodes { nodes, opens }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_proto::client::v1::{Request, SetContentsRequest, Uses};
+    use holdfast_proto::log::v1::{Command, OpenSession};
+
+    use super::*;
+    use crate::{Genesis, settings};
+
+    fn apply(state: &mut State, kind: Kind) {
+        let command = Command { kind: Some(kind), ..Command::default() };
+        state.apply(command, &mut Vec::new()).expect("no fault");
+    }
+
+    /// A cell with one session for each of these paths, which has a caching handle on it.
+    fn cell(paths: &[&str]) -> (State, Vec<SessionId>) {
+        let settings = settings::defaults();
+        let genesis = Genesis { cell: "dev".into(), cell_id: 7, members: Vec::new(), settings };
+        let mut state = State::genesis(genesis);
+        for (secret, path) in (1..).zip(paths) {
+            let open =
+                OpenSession { secret: vec![secret; 16].into(), lease_ms: 1_000, ..OpenSession::default() };
+            apply(&mut state, Kind::OpenSession(open));
+            let (session, _) = state.sessions().last().expect("one was opened");
+            let open = Open {
+                path: (*path).to_owned(),
+                creation: Creation::May.into(),
+                caching: true,
+                uses: Some(Uses { read: true, ..Uses::default() }),
+                ..Open::default()
+            };
+            let request = Some(Request { number: 1, operation: Some(Operation::Open(Box::new(open))) });
+            apply(
+                &mut state,
+                Kind::Request(SessionRequest { session: session.0, request, acknowledged: None }),
+            );
+        }
+        let sessions = state.sessions_that_cache().collect();
+        (state, sessions)
+    }
+
+    #[test]
+    fn an_open_rests_on_a_list_by_itself_and_by_way_of_groups() {
+        let (mut state, sessions) = cell(&["/a", "/b", "/acl/one"]);
+        let put = |path: &str, text: &'static str| {
+            let path = path.to_owned();
+            Kind::SetContents(SetContentsRequest {
+                path,
+                contents: text.into(),
+                create: true,
+                ..Default::default()
+            })
+        };
+        apply(&mut state, put("/acl/one", "@two"));
+        apply(&mut state, put("/acl/two", "@three"));
+        let acl = holdfast_proto::client::v1::AclNames { read: "one".to_owned(), ..Default::default() };
+        let set = holdfast_proto::client::v1::SetAclRequest {
+            path: "/a".to_owned(),
+            acl: Some(acl),
+            if_generation: None,
+        };
+        apply(&mut state, Kind::SetAcl(set));
+        for list in ["two", "three"] {
+            assert_eq!(state.sessions_resting_on(list), [sessions[0]], "{list} lets in by way of others");
+        }
+        assert_eq!(state.sessions_resting_on("one"), [sessions[0], sessions[2]], "one has the list open");
+        assert_eq!(state.sessions_resting_on("admin"), [], "nobody has opened anything to change its names");
+    }
+
+    #[test]
+    fn where_too_many_handles_would_have_to_be_looked_at_the_rest_counts() {
+        let (state, sessions) = cell(&["/a", "/b", "/c", "/d"]);
+        assert_eq!(state.sessions_resting_on_among("one", 4), []);
+        assert_eq!(state.sessions_resting_on_among("one", 3), [sessions[3]]);
+        assert_eq!(state.sessions_resting_on_among("one", 0), sessions);
+    }
 }

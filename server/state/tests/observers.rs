@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
     AclNames, DeleteRequest, EventKind, HandleEvent, NodeKind, Open, RefusalCode, Request, Seen,
-    SetAclRequest, SetContentsRequest, outcome,
+    SetAclRequest, SetContentsRequest, Uses, outcome,
 };
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_proto::log::v1::{Command, HandleRecord, NodeRecord, OpenSession, SessionRequest};
@@ -151,16 +151,41 @@ fn check_touched(before: &View, after: &View, touched: &TouchedNodes, command: &
     }
 }
 
-/// Checks that whoever could open a node before can do so now, or that the open handles were named.
-fn check_opens(before: &Rights, after: &Rights, touched: &TouchedNodes, command: &str) {
-    for right @ (_, text, _) in before.difference(after) {
+/// Checks that whoever could open a node before can do so now, or that the open handles were named. `state` is the one
+/// before.
+fn check_opens(state: &State, before: &Rights, after: &Rights, touched: &TouchedNodes, command: &str) {
+    for right @ (by, text, use_of) in before.difference(after) {
         let named = match &touched.opens {
             Opens::None => false,
             Opens::Node(node) => *node == path(text),
+            Opens::List(list) => {
+                let (state, session) = with_caching_handle(state, by, text, use_of);
+                state.sessions_resting_on(list).contains(&session)
+            }
             Opens::All => true,
         };
         assert!(named, "{command} took {right:?}, and {touched:?} was named");
     }
+}
+
+/// The state, in which one more session has a caching handle on a node, opened for one use.
+fn with_caching_handle(state: &State, by: &str, text: &str, use_of: &str) -> (State, SessionId) {
+    let mut state = state.clone();
+    let open = OpenSession {
+        secret: vec![77; 16].into(),
+        lease_ms: 12_000,
+        principal: by.to_owned(),
+        ..OpenSession::default()
+    };
+    let effects = apply(&mut state, Command { kind: Some(Kind::OpenSession(open)), ..Command::default() });
+    let [Effect::SessionOpened { session, .. }] = effects[..] else { panic!("{effects:?}") };
+    let uses = Uses { read: use_of == "read", write: use_of == "write", change_acl: use_of == "change" };
+    let open = Open { path: text.to_owned(), uses: Some(uses), caching: true, ..Open::default() };
+    let request = Some(Request { number: 1, operation: Some(Operation::Open(Box::new(open))) });
+    let request = SessionRequest { session: session.0, request, acknowledged: None };
+    apply(&mut state, Command { kind: Some(Kind::Request(request)), ..Command::default() });
+    assert!(state.cacheable(session, HandleId(1)).is_some(), "{by} may open {text} to {use_of}");
+    (state, session)
 }
 
 proptest! {
@@ -252,11 +277,11 @@ proptest! {
             }
             let mut could = rights(&state, &before);
             for (command, touched) in under_way {
-                let shown = format!("{command:?}");
+                let (shown, earlier) = (format!("{command:?}"), state.clone());
                 apply(&mut state, command);
                 let (after, can) = (View::of(&state), rights(&state, &View::of(&state)));
                 check_touched(&before, &after, &touched, &shown);
-                check_opens(&could, &can, &touched, &shown);
+                check_opens(&earlier, &could, &can, &touched, &shown);
                 (before, could) = (after, can);
             }
         }

@@ -194,6 +194,7 @@ pub(super) fn touched(touched: &Touched) -> String {
             match &touched.opens {
                 Opens::None => {}
                 Opens::Node(path) => words.push(format!("and opens of {path}")),
+                Opens::List(list) => words.push(format!("and opens that rest on the list {list}")),
                 Opens::All => words.push("and all opens".to_owned()),
             }
             if words.is_empty() { "nothing".to_owned() } else { words.join(" ") }
