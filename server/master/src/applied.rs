@@ -13,15 +13,18 @@ use crate::Master;
 impl Master {
     pub(crate) fn handle_applied(&mut self, state: &State, effect: Effect) {
         match effect {
-            Effect::Replied { session, number, outcome, tag } => {
+            Effect::Replied { session, number, outcome, orphaned, tag } => {
                 self.bars.applied(tag);
-                self.handle_replied(state, session, number, outcome);
+                self.handle_replied(state, session, number, outcome, orphaned);
             }
             Effect::Decided { tag, outcome } => {
                 self.bars.applied(tag);
                 self.handle_decided(state, tag, outcome);
             }
-            Effect::Reaped { tag } => self.bars.applied(tag),
+            Effect::Reaped { tag } => {
+                self.bars.applied(tag);
+                self.handle_reaped(tag);
+            }
             Effect::SessionOpened { tag, session, repeated } => {
                 self.handle_opened(state, tag, session, repeated);
             }

@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 use holdfast_proto::client::v1::{Invalidation, RefusalCode};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::{Opens, State, Touched, TouchedNodes};
-use holdfast_types::{SessionId, planted};
+use holdfast_types::{NodePath, Revision, SessionId, planted};
 
 use crate::caches::Copies;
 use crate::held::{Change, Held, HeldId};
@@ -233,7 +233,7 @@ impl Master {
             }
             Some(Kind::Request(request)) => {
                 let entry = self.sessions.get(SessionId(request.session));
-                request.acknowledged = entry.and_then(|entry| entry.acknowledged.take());
+                request.acknowledged = entry.and_then(|entry| entry.acknowledged.take_untold());
             }
             _ => {}
         }
@@ -244,6 +244,11 @@ impl Master {
         }
         if let Some(touched) = touched {
             self.bars.proposed(command.tag, touched);
+        }
+        if let Some(Kind::ReapNode(reap)) = &command.kind
+            && let Ok(path) = NodePath::from_canonical(&reap.path)
+        {
+            self.unreaped.proposed(command.tag, (path, Revision(reap.instance)));
         }
         self.outputs.push_back(Output::Propose(command));
         self.last_tag

@@ -15,6 +15,10 @@ use crate::{Master, Waiter, load, refusal};
 /// The lease length of a session that asks for none.
 const LEASE_MS_DEFAULT: u32 = 12_000;
 
+/// The greatest number of an attachment. A client that counts its attachments never comes near it; one that takes the
+/// greatest number there is by mistake is told so, and has not locked itself out.
+const ATTACHMENT_MAX: u64 = u64::MAX >> 1;
+
 /// So many frames of a stream may follow its hello before that is answered.
 const FRAMES_WAITING_MAX: usize = 64;
 
@@ -97,6 +101,17 @@ impl Master {
             self.refuse_stream(connection, refusal(RefusalCode::ForeignCell, message));
             return;
         }
+        let (attachment, least) = match &hello {
+            client_frame::Hello::Open(open) => (open.attachment, 0),
+            client_frame::Hello::Attach(attach) => (attach.attachment, 1),
+        };
+        if !(least..=ATTACHMENT_MAX).contains(&attachment) {
+            let message = format!(
+                "an attachment's number is {least} to {ATTACHMENT_MAX}, not {attachment}: it rises by one each time"
+            );
+            self.refuse_stream(connection, refusal(RefusalCode::Invalid, message));
+            return;
+        }
         match hello {
             client_frame::Hello::Open(open) => self.handle_open_session(connection, principal, open),
             client_frame::Hello::Attach(attach) => {
@@ -145,7 +160,9 @@ impl Master {
             self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         }
         let Some(Opening { connection, attachment, principal }) = opening else { return };
-        if !self.may_attach(connection, session, attachment) {
+        // Whoever has no handle caches nothing, and what is under way of it is answered by the newer stream.
+        let unused = replicated.handle_count() == 0 && self.sessions.entry(session).in_flight.is_empty();
+        if !self.may_attach(connection, session, attachment, unused) {
             return;
         }
         let opened = client::SessionOpened {
@@ -191,7 +208,7 @@ impl Master {
             self.refuse_stream(connection, refusal(RefusalCode::PermissionDenied, message));
             return;
         }
-        if !self.may_attach(connection, id, attach.attachment) {
+        if !self.may_attach(connection, id, attach.attachment, false) {
             return;
         }
         let attached = client::SessionAttached {
@@ -208,13 +225,20 @@ impl Master {
         }
     }
 
-    /// Whether the attachment is newer than what the session has. Refuses the stream if not.
-    fn may_attach(&mut self, connection: ConnectionId, session: SessionId, attachment: u64) -> bool {
+    /// Whether the attachment is newer than what the session has; or, of a repeated opening, as new, if the session is
+    /// `unused`: then its client may not know of the first one's answer. Refuses the stream if not.
+    fn may_attach(
+        &mut self,
+        connection: ConnectionId,
+        session: SessionId,
+        attachment: u64,
+        unused: bool,
+    ) -> bool {
         if !self.connections.contains(connection) {
             return false;
         }
         let newest = self.sessions.entry(session).attachment;
-        if attachment > newest || (newest == 0 && attachment == 0) {
+        if attachment > newest || (unused && attachment == newest) {
             return true;
         }
         let message = format!("attachment {attachment} is not newer than {newest}, which the session has");

@@ -19,6 +19,7 @@
 //! of the reply; that is on the safe side. Delays restart at full length with each master, so a lock-delay can
 //! last longer than asked for, never shorter.
 
+mod acknowledged;
 mod applied;
 mod bars;
 mod caches;
@@ -35,11 +36,13 @@ mod keep_alives;
 mod lateness;
 mod leases;
 mod load;
+mod misuse;
 mod notices;
 mod past_stream;
 mod requests;
 mod rounds;
 mod sessions;
+mod unreaped;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -63,6 +66,7 @@ use leases::Leases;
 use load::PromiseTimer;
 use rounds::Rounds;
 use sessions::{End, Sessions};
+use unreaped::Unreaped;
 
 /// How a master is set up.
 #[derive(Clone, Debug)]
@@ -113,6 +117,8 @@ pub struct Master {
     caches: Caches,
     /// Changes that cannot be proposed yet.
     held: HeldChanges,
+    /// Replies to closes, until the nodes are gone that they left behind.
+    unreaped: Unreaped,
     /// Sessions with events that can be sent.
     eventful: BTreeSet<SessionId>,
     /// When the cell's promise of the longest lease can be lowered.
@@ -166,6 +172,7 @@ impl Master {
             bars: Bars::default(),
             caches: Caches::default(),
             held: HeldChanges::default(),
+            unreaped: Unreaped::default(),
             eventful: BTreeSet::new(),
             promise: PromiseTimer::default(),
             last_tag: 0,

@@ -7,8 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_proto::client::v1::{ChildChange, EventKind, HandleEvent, Invalidation, Notice, ServerFrame};
+use holdfast_proto::client::v1::{
+    ChildChange, EventKind, HandleEvent, Invalidation, Notice, Refusal, RefusalCode, ServerFrame,
+};
 use holdfast_types::{Duration, Time, planted};
+
+use crate::refusal;
 
 /// So many changed children are named in one event.
 const CHILDREN_PER_HANDLE_MAX: usize = 64;
@@ -97,6 +101,17 @@ impl Notices {
         self.events.take_if(|number| *number <= through);
         self.joinable &= through < self.last;
         through
+    }
+
+    /// Refuses to take up that the client has acted on notices which it was never sent.
+    pub(crate) fn check_acknowledgement(&self, through: u64) -> Result<(), Refusal> {
+        if through <= self.last {
+            return Ok(());
+        }
+        let last = self.last;
+        let message =
+            format!("notices up to {through} are acknowledged, and the last on this stream is {last}");
+        Err(refusal(RefusalCode::Protocol, message))
     }
 
     /// Whether a notice has gone unacknowledged since before the lease was last extended, or for `overdue_after`.

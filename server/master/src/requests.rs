@@ -4,14 +4,18 @@
 //! is said with the answer. Invariant: an answer that may be kept was noted in `caches` before it is said, and none is
 //! given for a node that a change is about to touch.
 
+use std::mem::discriminant;
+
 use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome, request::Operation};
 use holdfast_proto::log::v1::{SessionRequest, command::Kind};
 use holdfast_state::{Recorded, State};
-use holdfast_types::{ConnectionId, HandleId, NodePath, RequestNumber, SessionId, planted};
+use holdfast_types::{ConnectionId, HandleId, NodePath, RequestNumber, Revision, SessionId, planted};
 use prost::Message as _;
 
 use crate::held::{Change, HeldId};
-use crate::sessions::{End, InFlight};
+use crate::misuse::misuse;
+use crate::sessions::{End, InFlight, InFlightChange};
+use crate::unreaped::Unsent;
 use crate::{Master, Waiter, refusal};
 
 impl Master {
@@ -27,8 +31,12 @@ impl Master {
         if entry.connection != Some(connection) {
             return;
         }
-        if let Some(acknowledged) = frame.acknowledged {
-            entry.acknowledged = Some(acknowledged);
+        let ranges_max = state.settings().requests_in_flight_max;
+        let news = frame.acknowledged.as_ref();
+        let heard = news.map_or(Ok(()), |news| entry.acknowledged.hear(news, ranges_max));
+        if let Err(refusal) = heard.and_then(|()| entry.notices.check_acknowledgement(frame.notices_through))
+        {
+            return self.refuse_stream(connection, refusal);
         }
         if !frame.requests.is_empty() {
             entry.requested = Some(self.now);
@@ -92,7 +100,11 @@ impl Master {
             let gone = refusal(RefusalCode::UnknownSession, format!("session {} has ended", session.0));
             return self.refuse_request(state, session, number, gone);
         };
-        match replicated.recorded(RequestNumber(number)) {
+        let recorded = replicated.recorded(RequestNumber(number));
+        if let Some(refusal) = misuse(self.sessions.entry(session), recorded, &request) {
+            return self.refuse_request(state, session, number, refusal);
+        }
+        match recorded {
             Recorded::Outcome(Outcome { result: Some(outcome::Result::Written(_)), .. })
                 if planted!(RetryDecidedAgain) =>
             {
@@ -134,6 +146,7 @@ impl Master {
     /// A change goes into the log. A retry of one that is under way is answered when that is applied.
     fn handle_change(&mut self, state: &State, session: SessionId, request: client::Request) {
         let number = request.number;
+        let Some(operation) = &request.operation else { return };
         let in_flight_max = state.settings().requests_in_flight_max as usize;
         let entry = self.sessions.entry(session);
         if entry.in_flight.contains_key(&number) {
@@ -143,7 +156,9 @@ impl Master {
             let message = format!("the session has {in_flight_max} requests in flight, and that is the most");
             return self.refuse_request(state, session, number, refusal(RefusalCode::Limit, message));
         }
-        entry.in_flight.insert(number, in_flight(state, session, &request));
+        let in_flight =
+            InFlight { kind: discriminant(operation), change: in_flight(state, session, operation) };
+        self.sessions.entry(session).in_flight.insert(number, in_flight);
         let request = SessionRequest { session: session.0, request: Some(request), acknowledged: None };
         self.plan(state, Change::of_master(Kind::Request(request)));
     }
@@ -186,28 +201,43 @@ impl Master {
         session: SessionId,
         number: RequestNumber,
         outcome: Outcome,
+        orphaned: Option<(NodePath, Revision)>,
     ) {
         let (in_flight, changes) = self.no_longer_in_flight(session, number.0);
         let (mut cacheable, mut void) = (false, None);
-        match in_flight {
-            Some(InFlight::Open { path, .. }) if is_refusal(&outcome, RefusalCode::NotFound) => {
+        match in_flight.map(|in_flight| in_flight.change) {
+            Some(InFlightChange::Open { path, .. }) if is_refusal(&outcome, RefusalCode::NotFound) => {
                 let parent = path.and_then(|path| state.caches_parent(session, &path));
                 cacheable = parent.is_some_and(|parent| self.may_keep(state, session, &parent));
             }
-            Some(InFlight::Open { path, caching }) => {
+            Some(InFlightChange::Open { path, caching }) => {
                 // A name in a directory that was itself being opened is known only now.
                 let opened = || state.session(session)?.handle_path(HandleId(number.0)).cloned();
                 let is_unproven = caching && !self.may_cache(state, session);
                 // A change under way may void the very open that is told here. It was not asked about this one.
                 void = path.or_else(opened).filter(|path| is_unproven || self.bars.is_open_barred(path));
             }
-            Some(InFlight::Close { handle, cached }) => {
+            Some(InFlightChange::Close { handle, cached }) => {
                 self.handle_handle_closed(state, session, handle, cached);
             }
-            Some(InFlight::Other) | None => {}
+            Some(InFlightChange::Other) | None => {}
         }
-        self.reply(session, client::Reply { number: number.0, outcome: Some(outcome), cacheable }, void);
+        match orphaned.filter(|_| leaves_node_behind(&outcome)) {
+            Some(orphan) => self.unreaped.wait(orphan, Unsent { session, number, outcome }),
+            None => {
+                let reply = client::Reply { number: number.0, outcome: Some(outcome), cacheable };
+                self.reply(session, reply, void);
+            }
+        }
         self.release(state, changes);
+    }
+
+    /// A node was reaped, or was to be: whoever closed its last handle is answered.
+    pub(crate) fn handle_reaped(&mut self, tag: u64) {
+        for Unsent { session, number, outcome } in self.unreaped.reaped(tag) {
+            let reply = client::Reply { number: number.0, outcome: Some(outcome), cacheable: false };
+            self.reply(session, reply, None);
+        }
     }
 
     /// A request is decided: the reads that waited for that go on. Gives what was known of it, and the changes that
@@ -259,6 +289,9 @@ impl Master {
         let number = request.number;
         let handle = HandleId(number);
         let is_caching = matches!(&request.operation, Some(Operation::Open(open)) if open.caching);
+        if self.unreaped.waits(session, RequestNumber(number)) {
+            return;
+        }
         let (mut void, mut event) = (None, None);
         if let Some(outcome::Result::Opened(opened)) = &outcome.result
             && let Some(stat) = &opened.stat
@@ -305,26 +338,31 @@ impl Master {
 }
 
 /// What must be known of a change when it is applied.
-fn in_flight(state: &State, session: SessionId, request: &client::Request) -> InFlight {
-    match &request.operation {
-        Some(Operation::Open(open)) if open.caching || caches(state, session) => {
-            InFlight::Open { path: state.path_of_open(session, open), caching: open.caching }
+fn in_flight(state: &State, session: SessionId, operation: &Operation) -> InFlightChange {
+    match operation {
+        Operation::Open(open) if open.caching || caches(state, session) => {
+            InFlightChange::Open { path: state.path_of_open(session, open), caching: open.caching }
         }
-        Some(Operation::Close(client::Close { handle })) => closing(state, session, *handle),
+        Operation::Close(client::Close { handle }) => closing(state, session, *handle),
         // To withdraw an Open is to close what it opened.
-        Some(Operation::Cancel(client::Cancel { number, handle: 0 })) => closing(state, session, *number),
-        _ => InFlight::Other,
+        Operation::Cancel(client::Cancel { number, handle: 0 }) => closing(state, session, *number),
+        _ => InFlightChange::Other,
     }
 }
 
-fn closing(state: &State, session: SessionId, handle: u64) -> InFlight {
+fn closing(state: &State, session: SessionId, handle: u64) -> InFlightChange {
     let cached = state.session(session).filter(|session| session.caches());
     let cached = cached.and_then(|session| session.handle_path(HandleId(handle))).cloned();
-    InFlight::Close { handle, cached }
+    InFlightChange::Close { handle, cached }
 }
 
 fn caches(state: &State, session: SessionId) -> bool {
     state.session(session).is_some_and(holdfast_state::Session::caches)
+}
+
+/// Whether an outcome is that of a request whose client takes the node for gone that it had open last.
+fn leaves_node_behind(outcome: &Outcome) -> bool {
+    matches!(outcome.result, Some(outcome::Result::Closed(_) | outcome::Result::Cancelled(_)))
 }
 
 fn is_refusal(outcome: &Outcome, code: RefusalCode) -> bool {

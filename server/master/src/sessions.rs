@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use holdfast_proto::client::v1::{self as client, EndReason};
 use holdfast_types::{ConnectionId, NodePath, SessionId, Time};
 
+use crate::acknowledged::Acknowledged;
 use crate::held::HeldId;
+use crate::misuse::OperationKind;
 use crate::notices::Notices;
 
 /// Whether the session is to end.
@@ -23,7 +25,16 @@ pub(crate) enum End {
 
 /// A request that is taken up and not decided yet.
 #[derive(Debug)]
-pub(crate) enum InFlight {
+pub(crate) struct InFlight {
+    /// What kind of operation it is: another kind under its number is another request.
+    pub(crate) kind: OperationKind,
+    /// What must be known of it when it is decided.
+    pub(crate) change: InFlightChange,
+}
+
+/// What must be known of a change when it is applied.
+#[derive(Debug)]
+pub(crate) enum InFlightChange {
     /// Any but these.
     Other,
     /// An Open by a session that caches, or that asks for a caching handle.
@@ -58,8 +69,8 @@ pub(crate) struct Session {
     pub(crate) attachment: u64,
     /// Its stream, while there is one.
     pub(crate) connection: Option<ConnectionId>,
-    /// The client's acknowledgements, if newer than those in the last command proposed.
-    pub(crate) acknowledged: Option<client::Acknowledged>,
+    /// What its client has acknowledged, in this term.
+    pub(crate) acknowledged: Acknowledged,
     /// Changes that were taken up and are not applied yet, by number.
     pub(crate) in_flight: BTreeMap<u64, InFlight>,
     /// Reads that name a handle whose opening is in flight, by that handle.

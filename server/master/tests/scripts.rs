@@ -21,9 +21,11 @@ macro_rules! scripts {
 
 scripts!(
     leases,
+    misuse,
     keep_alives,
     attachments,
     rounds,
+    reaping,
     requests,
     timers,
     fail_over,

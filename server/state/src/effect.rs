@@ -17,6 +17,8 @@ pub enum Effect {
         number: RequestNumber,
         /// What came of it.
         outcome: Outcome,
+        /// The node that became an orphan by it, as an effect before this one says too: its name and its instance.
+        orphaned: Option<(NodePath, Revision)>,
         /// The command's tag.
         tag: u64,
     },

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use holdfast_proto::client::v1::{Acknowledged, NumberRange, Outcome, Refusal};
+use holdfast_proto::client::v1::{Acknowledged, Outcome, Refusal};
 use holdfast_types::{RequestNumber, planted};
 use imbl::OrdMap;
 
-use crate::refusal;
+use crate::acknowledgements::Acknowledgements;
 
 /// What is known of a request's number.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,10 +26,8 @@ pub enum Recorded<'s> {
 /// A session's requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Window {
-    /// All numbers up to here are acknowledged.
-    through: u64,
-    /// So are these: rising, with a gap below each.
-    ranges: Vec<NumberRange>,
+    /// What its client has the outcomes of.
+    acknowledged: Acknowledgements,
     /// What came of the others that were seen.
     outcomes: OrdMap<RequestNumber, Arc<Outcome>>,
 }
@@ -37,7 +35,7 @@ pub(crate) struct Window {
 impl Window {
     /// What is known of a number.
     pub(crate) fn recorded(&self, number: RequestNumber) -> Recorded<'_> {
-        if self.is_acknowledged(number) && !planted!(FloorForgotten) {
+        if self.acknowledged.contains(number.0) && !planted!(FloorForgotten) {
             return Recorded::Acknowledged;
         }
         match self.outcomes.get(&number) {
@@ -64,22 +62,20 @@ impl Window {
 
     /// What is acknowledged.
     pub(crate) fn acknowledged(&self) -> Acknowledged {
-        Acknowledged { through: self.through, ranges: self.ranges.clone() }
+        self.acknowledged.to_wire()
     }
 
     /// Forgets the outcomes of what the client acknowledges. Acknowledgements add up: an old one takes nothing
     /// back. Honest clients leave at most as many gaps as they have requests in flight, so more ranges than
     /// `ranges_max` are refused, and nothing changes.
     pub(crate) fn acknowledge(&mut self, news: &Acknowledged, ranges_max: u32) -> Result<(), Refusal> {
-        if news.ranges.is_empty() && news.through <= self.through {
+        if news.ranges.is_empty() && news.through <= self.acknowledged.through() {
             // Most commands bring no news, and pay nothing for the ranges that are there.
             return Ok(());
         }
-        if !news.ranges.is_empty() || !self.ranges.is_empty() {
-            self.merge_ranges(news, ranges_max)?;
-        }
-        self.through = self.through.max(news.through);
-        while self.outcomes.get_min().is_some_and(|(number, _)| number.0 <= self.through) {
+        self.acknowledged.merge(news, ranges_max)?;
+        let through = self.acknowledged.through();
+        while self.outcomes.get_min().is_some_and(|(number, _)| number.0 <= through) {
             let oldest = self.outcomes.get_min().map(|(number, _)| *number);
             self.outcomes.remove(&oldest.expect("there is one"));
         }
@@ -92,55 +88,13 @@ impl Window {
         }
         Ok(())
     }
-
-    fn is_acknowledged(&self, number: RequestNumber) -> bool {
-        let after = self.ranges.partition_point(|range| range.first <= number.0);
-        number.0 <= self.through || (after > 0 && number.0 <= self.ranges[after - 1].last)
-    }
-
-    /// Unites the ranges, and raises the floor over those that touch it.
-    fn merge_ranges(&mut self, news: &Acknowledged, ranges_max: u32) -> Result<(), Refusal> {
-        if let Some(wrong) = news.ranges.iter().find(|range| range.first > range.last) {
-            let NumberRange { first, last } = wrong;
-            return Err(refusal::protocol(format!(
-                "an acknowledged range begins at #{first} and ends before that, at #{last}"
-            )));
-        }
-        let mut through = self.through.max(news.through);
-        let mut ranges: Vec<NumberRange> = self.ranges.iter().chain(&news.ranges).copied().collect();
-        ranges.sort_unstable_by_key(|range| (range.first, range.last));
-        let mut united: Vec<NumberRange> = Vec::with_capacity(ranges.len());
-        for range in ranges {
-            if range.first <= through.saturating_add(1) {
-                through = through.max(range.last);
-                continue;
-            }
-            match united.last_mut() {
-                Some(last) if range.first <= last.last.saturating_add(1) => {
-                    last.last = last.last.max(range.last)
-                }
-                _ => united.push(range),
-            }
-        }
-        if united.len() > ranges_max as usize {
-            let count = united.len() as u64;
-            return Err(refusal::limit(
-                "gaps between acknowledged requests",
-                count,
-                "requests_in_flight_max",
-                ranges_max.into(),
-            ));
-        }
-        self.through = through;
-        self.ranges = united;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use holdfast_proto::client::v1::NumberRange;
     use proptest::prelude::*;
 
     use super::*;
@@ -205,8 +159,9 @@ mod tests {
                     };
                     prop_assert_eq!(window.recorded(RequestNumber(number)), expected);
                 }
-                prop_assert!(window.ranges.windows(2).all(|two| two[0].last + 1 < two[1].first));
-                prop_assert!(window.ranges.first().is_none_or(|first| window.through + 1 < first.first));
+                let Acknowledged { through, ranges } = window.acknowledged();
+                prop_assert!(ranges.windows(2).all(|two| two[0].last + 1 < two[1].first));
+                prop_assert!(ranges.first().is_none_or(|first| through + 1 < first.first));
             }
         }
     }

@@ -26,6 +26,7 @@
 //!
 //! Invariants that hold between commands are written down, executable, in [`State::check_invariants`].
 
+mod acknowledgements;
 mod acl;
 mod apply;
 mod by_name;
@@ -53,6 +54,7 @@ use holdfast_proto::log::v1::Member;
 use holdfast_types::{NodePath, ReplicaId, Revision, SessionId};
 use imbl::{OrdMap, OrdSet};
 
+pub use acknowledgements::Acknowledgements;
 pub use apply::Fault;
 pub use cache::{Opens, Touched, TouchedNodes};
 pub use effect::{Effect, LockDelay};

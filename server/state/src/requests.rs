@@ -36,6 +36,7 @@ impl State {
                 }
             }
         };
+        let before = effects.len();
         let outcome = known.unwrap_or_else(|| {
             let operation = request.and_then(|request| request.operation.as_ref());
             let result = self.decide(session, number, operation, effects);
@@ -44,7 +45,11 @@ impl State {
             session.window.record(number, outcome.clone());
             outcome
         });
-        effects.push(Effect::Replied { session, number, outcome, tag });
+        let orphaned = effects[before..].iter().find_map(|effect| match effect {
+            Effect::Orphaned { path, instance } => Some((path.clone(), *instance)),
+            _ => None,
+        });
+        effects.push(Effect::Replied { session, number, outcome, orphaned, tag });
     }
 
     /// What a request is answered that is not to be decided now: because it was, or because it cannot be recorded.

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::refusal::{refused, status_of};
 use super::session::SessionFrames;
 use super::spare::stream_name;
-use super::{CALLS_MAX, Front, HASHES_MAX, overloaded, stopping};
+use super::{CALLS_MAX, Front, HASHES_MAX, abandoned, overloaded, stopping};
 use crate::driver::{Call, CoreInput};
 use crate::guests::UnderWay;
 use crate::socket::Caller;
@@ -38,7 +38,7 @@ impl Front {
         // The permits stay with the core until it has answered: a caller that gives up frees nothing there.
         let call = CoreInput::Call(Call { principal, request, reply, permit });
         core.send(call).await.map_err(|_| stopping())?;
-        let reply = answered.await.map_err(|_| stopping())?;
+        let reply = answered.await.map_err(|_| abandoned())?;
         reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))
     }
 

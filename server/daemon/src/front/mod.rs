@@ -10,6 +10,7 @@
 mod admin;
 mod burden;
 mod calls;
+mod conform;
 pub(crate) mod leases;
 pub(crate) mod refusal;
 mod session;
@@ -36,6 +37,7 @@ use crate::driver::CoreInput;
 use crate::outbox::Budget;
 use crate::peers::Greeter;
 use burden::Burden;
+use conform::Conform;
 use refusal::refused;
 use spare::Spares;
 
@@ -114,13 +116,14 @@ impl Front {
     }
 
     /// The services, ready to be served.
-    pub(crate) fn router(self) -> Router<Stack<Tie, Identity>> {
+    pub(crate) fn router(self) -> Router<Stack<Tie, Stack<Conform, Identity>>> {
         let cell = CellServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .layer(Conform)
             .layer(Tie::new(burden::tie as fn(_) -> _))
             .add_service(cell)
             .add_service(admin)
@@ -145,8 +148,14 @@ impl Front {
     }
 }
 
+/// The core is gone, and has not heard of the call.
 fn stopping() -> Status {
-    Status::unavailable("this replica is stopping: try another one")
+    refused(RefusalCode::NotMaster, "this replica is stopping: try another one")
+}
+
+/// The core has heard of the call, and is gone.
+fn abandoned() -> Status {
+    refused(RefusalCode::OutcomeUnknown, "this replica stopped before the call was decided")
 }
 
 fn overloaded(what: &str, max: usize) -> Status {

@@ -17,7 +17,9 @@ use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
 use super::burden::{Burden, watch};
+use super::conform::too_long_refusal;
 use super::leases::Leases;
+use super::refusal::{refused, status_of};
 use super::spare::Registered;
 use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
 use crate::driver::CoreInput;
@@ -65,7 +67,7 @@ impl Front {
             _spare: spare,
         };
         tokio::spawn(reader.run(self.logger.clone()));
-        Ok(Response::new(SessionFrames { outbox, _read: read }))
+        Ok(Response::new(SessionFrames { outbox, refused: None, _read: read }))
     }
 }
 
@@ -145,11 +147,7 @@ impl Reader {
 /// Why a frame could not be read: it is too long, it is none, or the client is gone.
 fn unreadable(status: &Status) -> Refusal {
     match status.code() {
-        Code::OutOfRange => {
-            let message =
-                format!("a frame is longer than {MESSAGE_BYTES_MAX} bytes, the most that is taken at once");
-            refusal(RefusalCode::Limit, message)
-        }
+        Code::OutOfRange => too_long_refusal("a frame", MESSAGE_BYTES_MAX),
         _ => refusal(RefusalCode::Protocol, format!("a frame cannot be read: {}", status.message())),
     }
 }
@@ -161,6 +159,8 @@ fn refusal(code: RefusalCode, message: impl Into<String>) -> Refusal {
 /// The frames of one stream, on their way to the client.
 pub(crate) struct SessionFrames {
     outbox: Arc<Outbox<ServerFrame>>,
+    /// The status that the stream ends with, once a frame has refused it.
+    refused: Option<Status>,
     /// Tells the reader when this is gone.
     _read: oneshot::Sender<()>,
 }
@@ -168,11 +168,19 @@ pub(crate) struct SessionFrames {
 impl Stream for SessionFrames {
     type Item = Result<ServerFrame, Status>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(match ready!(self.outbox.poll_pop(context)) {
-            Popped::Item(frame) => Some(Ok(frame)),
-            Popped::Finished => None,
-            Popped::Cut => Some(Err(Status::resource_exhausted(
+            Popped::Item(frame) => {
+                if let Some(Hello::Refused(StreamRefused { refusal: Some(why), master_address })) =
+                    &frame.hello
+                {
+                    self.refused = Some(status_of(why, master_address));
+                }
+                Some(Ok(frame))
+            }
+            Popped::Finished => self.refused.take().map(Err),
+            Popped::Cut => Some(Err(refused(
+                RefusalCode::Overloaded,
                 "the client did not read what it was sent; its session goes on: attach again",
             ))),
         })

@@ -17,6 +17,7 @@ use holdfast_types::ReplicaId;
 use session::{SECRET, Stream, acquire, attach, open, open_session};
 use slog::{Discard, Logger, o};
 use support::{LIMIT, stub};
+use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
 
 fn logger() -> Logger {
@@ -224,5 +225,27 @@ async fn a_stream_that_begins_without_a_hello_ends_with_the_reason() {
     let last = answers.message().await.unwrap().expect("the end has a reason");
     let Some(Hello::Refused(refused)) = last.hello else { panic!("{last:?}") };
     assert_eq!(refused.refusal.unwrap().code(), RefusalCode::Protocol);
+    cell.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_stream_ends_with_the_status_of_its_refusal() {
+    let options = DevOptions { replicas: 1, ..DevOptions::default() };
+    let cell = DevCell::start(options, logger()).await.unwrap();
+    let mut stub = CellClient::connect(format!("http://{}", cell.addresses()[0])).await.unwrap();
+    let first = |hello| ClientFrame { hello, ..ClientFrame::default() };
+    let unknown = first(Some(attach(1 << 40, 2)));
+    for (frame, code, name) in
+        [(first(None), Code::InvalidArgument, "PROTOCOL"), (unknown, Code::NotFound, "UNKNOWN_SESSION")]
+    {
+        // The client's side stays open, or the stream might be over before the refusal.
+        let frames = tokio_stream::iter([frame]).chain(tokio_stream::pending());
+        let mut answers = stub.session(frames).await.unwrap().into_inner();
+        let refused = answers.message().await.unwrap().expect("the refusal comes first");
+        assert!(matches!(refused.hello, Some(Hello::Refused(_))), "{refused:?}");
+        let status = answers.message().await.unwrap_err();
+        assert_eq!(status.code(), code, "{status}");
+        assert_eq!(status.metadata().get("holdfast-refusal").unwrap(), name);
+    }
     cell.stop().await.unwrap();
 }

@@ -14,7 +14,7 @@ use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::{Genesis, State};
 use holdfast_types::{ConnectionId, Principal, Term, Time};
 
-use parse::{number, parse_attach, parse_call, parse_open, parse_request};
+use parse::{number, parse_acknowledged, parse_attach, parse_call, parse_open, parse_request};
 use show::{show_command, show_frame, show_refusal};
 
 /// A master, the state under it, and what it waits for.
@@ -148,8 +148,7 @@ impl Runner {
             frame.keep_alive = Some(client::KeepAlive { number: number(value)? });
         }
         if let Some(value) = line.take_key("acked") {
-            let acknowledged = client::Acknowledged { through: number(value)?, ranges: Vec::new() };
-            frame.acknowledged = Some(acknowledged);
+            frame.acknowledged = Some(parse_acknowledged(value)?);
         }
         if let Some(value) = line.take_key("noticed") {
             frame.notices_through = number(value)?;

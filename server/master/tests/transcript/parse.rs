@@ -42,6 +42,17 @@ fn parse_seen(text: &str) -> Result<client::Seen, Box<dyn Error>> {
     Ok(client::Seen { handle, content_generation, children_generation, acl_generation, lock_generation })
 }
 
+/// `3` is all up to 3; `3:5-6,8-8` also the ranges above it.
+pub(super) fn parse_acknowledged(text: &str) -> Result<client::Acknowledged, Box<dyn Error>> {
+    let (through, ranges) = text.split_once(':').unwrap_or((text, ""));
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').ok_or("a range is <first>-<last>")?;
+        Ok::<_, Box<dyn Error>>(client::NumberRange { first: number(first)?, last: number(last)? })
+    };
+    let ranges = ranges.split(',').filter(|text| !text.is_empty()).map(range).collect::<Result<_, _>>()?;
+    Ok(client::Acknowledged { through: number(through)?, ranges })
+}
+
 /// A secret of sixteen bytes from one letter.
 fn secret(letter: &str) -> bytes::Bytes {
     letter.repeat(16).into()
@@ -86,6 +97,8 @@ pub(super) fn parse_request(text: &str) -> Result<client::Request, Box<dyn Error
         }),
         "cancel" => Operation::Cancel(client::Cancel { number: handle()?, handle: 0 }),
         "close" => Operation::Close(client::Close { handle: handle()? }),
+        // Of a newer client: this program knows no such field.
+        "unknown" => return Ok(client::Request { number: request_number, operation: None }),
         other => return Err(format!("unknown operation {other:?}").into()),
     };
     Ok(client::Request { number: request_number, operation: Some(operation) })
