@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use holdfast_types::planted;
+
 use crate::interface::RoundId;
 
 /// So many rounds may be under way at once. More would cost messages; fewer would make an arrival wait for the
@@ -50,6 +52,9 @@ impl<W> Rounds<W> {
         while self.under_way.front().is_some_and(|(oldest, _)| *oldest <= round) {
             let (_, mut confirmed) = self.under_way.pop_front().expect("front was there");
             if waiters.is_empty() { waiters = confirmed } else { waiters.append(&mut confirmed) }
+        }
+        if planted!(RoundTakesLatecomers) {
+            waiters.append(&mut self.next);
         }
         waiters
     }

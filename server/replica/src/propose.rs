@@ -124,7 +124,7 @@ impl Replica {
     /// Asks raft to confirm that we lead. The context is never used again: not by this replica, not after a
     /// restart, not by another (design.md §4).
     fn begin_round(&mut self, round: RoundId) {
-        self.last_context += 1;
+        self.last_context += u64::from(self.last_context == 0 || !planted!(SharedRoundContext));
         self.rounds.insert(self.last_context, round);
         let context = [self.config.id.0, self.config.boot, self.last_context];
         let context = context.iter().flat_map(|number| number.to_be_bytes()).collect();

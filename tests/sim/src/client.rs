@@ -18,6 +18,7 @@ use crate::checker::progress::Leftovers;
 use crate::clock::{Clock, TrueTime};
 use crate::coverage::Situation;
 use crate::genesis::{CELL, address};
+use crate::greed::Greed;
 use crate::network::Process;
 use crate::rng::Rng;
 use crate::streams::Life;
@@ -62,6 +63,8 @@ pub(crate) struct Client {
     /// The application has asked for the session's end.
     pub(crate) closing: bool,
     was_jeopardy: bool,
+    /// What it asks for past its library; see `greed`.
+    pub(crate) greed: Greed,
     /// It has asked to be attached anew, and not been answered.
     pub(crate) greets: bool,
     /// When its session was opened, or went over to the present master.
@@ -91,6 +94,7 @@ impl Client {
             last_token: 0,
             closing: false,
             was_jeopardy: false,
+            greed: Greed::default(),
             greets: false,
             opened_at: TrueTime::ZERO,
             rng,
@@ -191,6 +195,7 @@ impl World {
         let client = &mut self.clients[index];
         client.closing = false;
         client.was_jeopardy = false;
+        client.greed.begin();
         client.opened_at = self.now;
         client.workload = self.plan.theme.workload(&mut client.rng);
         let config = Config {
@@ -237,7 +242,8 @@ impl World {
             match output {
                 Output::Connect { stream, address } => self.connect(index, stream, &address),
                 Output::Disconnect { stream, .. } => self.client_disconnects(index, stream),
-                Output::Send { stream, frame } => {
+                Output::Send { stream, mut frame } => {
+                    self.clients[index].greed.spoil(&mut frame);
                     if let (Some(session), Some(_)) = (session.id(), &frame.close) {
                         self.checkers.outcomes.closes(session);
                     }
@@ -298,6 +304,8 @@ impl World {
         client.inbox.clear();
         client.wake_at = None;
         client.run_at = None;
+        self.drop_sockets(Process::Client(index));
+        let client = &mut self.clients[index];
         // A life ends here, so that nothing that is still on its way finds the next one.
         client.life += 1;
     }
@@ -332,6 +340,7 @@ impl World {
 
     /// The end of a session was applied, by the first replica that did.
     pub(crate) fn session_ended(&mut self, session: SessionId) -> Result<(), Violation> {
+        self.checkers.patience.ended(session);
         let mine = self.clients.iter().find(|client| client.session_id == Some(session));
         let Some(client) = mine else { return Ok(()) };
         self.trace.say(self.now, || format!("the cell ends {session} of client {}", client.index + 1));
@@ -350,6 +359,10 @@ impl World {
         if rescued {
             self.sights.reach(Situation::RescuedFromJeopardy);
         }
+        if jeopardy {
+            self.check_jeopardy(index)?;
+        }
+        let client = &mut self.clients[index];
         if *state == State::Safe && !client.was_jeopardy {
             client.opened_at = self.now;
         }

@@ -8,6 +8,7 @@ use holdfast_types::ConnectionId;
 use crate::clock::TrueTime;
 use crate::fault::Ending;
 use crate::network::Process;
+use crate::sockets::Line;
 use crate::spare::Leg;
 use crate::streams::{Direction, Life};
 
@@ -22,6 +23,8 @@ pub enum Event {
         from: usize,
         /// At this one.
         to: Life,
+        /// By the connection for what is urgent.
+        urgent: bool,
         /// The messages.
         messages: Vec<Bytes>,
     },
@@ -64,6 +67,10 @@ pub enum Event {
     GaveUp(ConnectionId),
     /// Something may have arrived on a stream.
     Arrival(ConnectionId, Direction),
+    /// A process that was stopped reads what waits in one of its sockets.
+    Read(Process, Line),
+    /// A process that was busy goes on.
+    GoesOn(Process),
     /// A KeepAlive goes past its stream.
     Spare(ConnectionId, Leg),
     /// An application looks into its cache.

@@ -321,7 +321,8 @@ impl World {
         let mut unheard = 0;
         for other in (0..self.plan.replicas).filter(|other| *other != index) {
             let connected = self.network.connects(Process::Replica(index), Process::Replica(other));
-            if !connected || self.servers[other].replica.is_none() {
+            let hears = self.servers[other].replica.is_some() && !self.is_stopped(Process::Replica(other));
+            if !connected || !hears {
                 unheard += 1;
             } else if let Err(denial) = self.servers[other].roster.check_hello(&me) {
                 self.refused(index, denial.reason());

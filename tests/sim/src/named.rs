@@ -31,7 +31,7 @@ const TRIES_MAX: u32 = 20;
 /// A call that is under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
-    client: Life,
+    pub(crate) client: Life,
     token: Token,
     request: CallRequest,
     /// The instance of the node that it means, if the caller knows it.
@@ -40,7 +40,7 @@ pub(crate) struct Named {
     floor: Revision,
     /// Its place in the history.
     began: u64,
-    replica: usize,
+    pub(crate) replica: usize,
     tries: u32,
 }
 
@@ -92,7 +92,7 @@ impl World {
         let Some(call) = self.named.get(&id) else { return Some(answer) };
         let (from, to) = (Process::Replica(call.replica), Process::Client(call.client.index));
         if self.network.reaches(from, to) {
-            let at = self.now.after_nanos(self.network.stream_flight());
+            let at = self.leaving().after_nanos(self.network.stream_flight());
             self.queue.push(at, Event::NamedTold(id, Box::new(answer)));
         }
         None

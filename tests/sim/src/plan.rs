@@ -9,7 +9,9 @@ use std::fmt;
 use holdfast_types::Planted;
 
 use crate::calm::Condition;
+use crate::effort::Slowness;
 use crate::fault::FaultMix;
+use crate::overload::Overload;
 use crate::rhythm::Rhythm;
 use crate::rng::Rng;
 use crate::verdict::Invariant;
@@ -77,6 +79,12 @@ pub struct Plan {
     pub faults: FaultMix,
     /// What the network does to everybody while faults are on.
     pub network: NetworkConditions,
+    /// Nothing goes wrong but that machines are slow.
+    pub overload: Option<Overload>,
+    /// How slow the replicas' machines are while faults are on.
+    pub slowness: Slowness,
+    /// How much the socket of a stopped process takes, in bytes.
+    pub socket_bytes: usize,
     /// How long a sync takes at the most while faults are on, in nanoseconds.
     pub sync_nanos_max: u64,
     /// A replica writes a snapshot after so many bytes of log: few, so that snapshots matter.
@@ -165,7 +173,7 @@ impl Plan {
         let clients = options.clients.unwrap_or(clients);
         // Many sessions with the shortest leases would do little but keep them.
         let shortest_lease_ms = if clients > 8 { 2_000 } else { 400 };
-        Self {
+        let mut plan = Self {
             replicas: options.replicas.unwrap_or(replicas),
             clients,
             rhythm: Rhythm::draw(&mut Rng::fork(seed, "rhythm"), clients),
@@ -175,6 +183,9 @@ impl Plan {
             clocks_beyond: Rng::fork(seed, "clocks").per_mille(80),
             faults: FaultMix::draw(&mut Rng::fork(seed, "mix")),
             network: NetworkConditions::draw(&mut rng),
+            overload: None,
+            slowness: Slowness::draw(&mut Rng::fork(seed, "slowness")),
+            socket_bytes: [4 << 20, 256 << 10, 2 << 10][Rng::fork(seed, "sockets").index(3)],
             sync_nanos_max: [Self::CALM_SYNC_NANOS, 2 * MILLI, 30 * MILLI][rng.index(3)],
             // So few that whoever was away for a moment needs a snapshot; in some runs he hardly ever does.
             snapshot_every_bytes: drawn_below(&mut rng, 300, [600, 2_000, 16_000]),
@@ -184,7 +195,12 @@ impl Plan {
             grace_ms: rng.between(2, 20) * 1_000,
             lease_ms_max: [100, 100, 3_000, 15_000][rng.index(4)],
             keep_alives_per_s: [20_000, 20_000, 4, 1][rng.index(4)],
+        };
+        let mut rng = Rng::fork(seed, "overload");
+        if plan.theme == Theme::Greedy && rng.per_mille(500) {
+            plan.overload_machines(&mut rng);
         }
+        plan
     }
 }
 
@@ -201,7 +217,7 @@ impl fmt::Display for Plan {
             f,
             "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms, \
              {}; a fault every {} ms for {} s; \
-             flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled; syncs up to {} us; \
+             flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled, sockets of {} bytes; {} of a thousand machines up to {} times as slow, each turn {} ms longer, syncs up to {} us; \
              a snapshot every {} bytes, {} bytes of log behind it, {} of a thousand cut off on their way; {}",
             self.theme,
             self.replicas,
@@ -218,12 +234,19 @@ impl fmt::Display for Plan {
             network.late_nanos_max / MILLI,
             network.lost_per_mille,
             network.doubled_per_mille,
+            self.socket_bytes,
+            self.slowness.slow_per_mille,
+            self.slowness.times_max,
+            self.slowness.turn_nanos / MILLI,
             self.sync_nanos_max / MICRO,
             self.snapshot_every_bytes,
             self.log_tail_bytes,
             network.cut_per_mille,
             self.faults,
         )?;
+        if let Some(overload) = self.overload {
+            write!(f, "; {overload}")?;
+        }
         if self.clocks_beyond {
             f.write_str("; clocks beyond the drift bound: what is promised by the clock (I3, I4, beliefs, caches) is not checked")?;
         }

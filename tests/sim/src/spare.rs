@@ -67,6 +67,16 @@ pub enum Leg {
     },
 }
 
+impl Leg {
+    /// The replica reads it, and not the client.
+    pub(crate) fn is_for_replica(self) -> bool {
+        match self {
+            Self::Arrives { .. } => true,
+            Self::Due { .. } | Self::Answered { .. } => false,
+        }
+    }
+}
+
 impl World {
     /// A client sends a frame by its stream.
     pub(crate) fn spare_sent(&mut self, client: usize, name: StreamId, frame: &ClientFrame) {
@@ -194,7 +204,7 @@ impl World {
             Fate::Twice(one, other) => [Some(one), Some(other)],
         };
         for nanos in copies.into_iter().flatten() {
-            self.queue.push(self.now.after_nanos(nanos), Event::Spare(connection, leg));
+            self.queue.push(self.leaving().after_nanos(nanos), Event::Spare(connection, leg));
         }
     }
 }

@@ -56,6 +56,12 @@ stats! {
     partitions: "partitions",
     /// Processes stopped for a while.
     pauses: "pauses",
+    /// Events that a process handled long after they had come, because it had been stopped.
+    stale: "stale events handled",
+    /// Messages that did not fit into the socket of a stopped replica.
+    overflowed: "messages lost at a full socket",
+    /// Turns of replicas that took longer than a master may be silent.
+    long_turns: "long turns",
     /// Masters stopped and cut off with clients of theirs.
     overslept: "overslept masters",
     /// Masters that hardly ran, cut off with clients of theirs.

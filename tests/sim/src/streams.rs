@@ -11,6 +11,7 @@ use holdfast_session::StreamId;
 use holdfast_types::ConnectionId;
 
 use crate::clock::TrueTime;
+use crate::network::Process;
 use crate::spare::Spare;
 
 /// A process in one of its lives: events that are meant for an earlier one find nobody.
@@ -73,6 +74,10 @@ pub struct Stream {
 struct Pipe {
     /// By the moment of arrival, which never falls.
     items: VecDeque<(TrueTime, Item)>,
+    /// So many of them have arrived and wait in the socket of a process that is stopped, or has yet to read them.
+    buffered: usize,
+    /// Its reader was stopped, and reads on then.
+    reads_from: TrueTime,
     last_arrival: TrueTime,
     /// Nothing is taken in any more: the end is on its way, or has arrived.
     ended: bool,
@@ -152,14 +157,70 @@ impl Streams {
         self.streams.get(&connection).into_iter().flat_map(|stream| &stream.down.items).map(|(_, item)| item)
     }
 
-    /// Breaks one direction: what is on its way is gone, and the end is what arrives next.
+    /// What has arrived by `now`, as far as it fits into `bytes_max`, waits in the socket: nothing takes it away from there.
+    pub fn buffer(
+        &mut self,
+        connection: ConnectionId,
+        direction: Direction,
+        now: TrueTime,
+        bytes_max: usize,
+    ) {
+        let Some(stream) = self.streams.get_mut(&connection) else { return };
+        let pipe = stream.pipe(direction);
+        let mut bytes = 0;
+        pipe.buffered = 0;
+        for (at, item) in &pipe.items {
+            bytes += item.bytes();
+            if *at > now || (bytes > bytes_max && pipe.buffered > 0) {
+                break;
+            }
+            pipe.buffered += 1;
+        }
+    }
+
+    /// The reader of one direction was stopped, and goes on reading at a moment.
+    pub fn read_from(&mut self, connection: ConnectionId, direction: Direction, at: TrueTime) {
+        if let Some(stream) = self.streams.get_mut(&connection) {
+            stream.pipe(direction).reads_from = at;
+        }
+    }
+
+    /// Whether the reader of one direction reads at `now` what waits in its socket.
+    #[must_use]
+    pub fn is_read(&self, connection: ConnectionId, direction: Direction, now: TrueTime) -> bool {
+        self.streams.get(&connection).is_some_and(|stream| stream.pipe_of(direction).reads_from <= now)
+    }
+
+    /// Whether something waits in the socket at the end of one direction.
+    #[must_use]
+    pub fn is_buffered(&self, connection: ConnectionId, direction: Direction) -> bool {
+        self.streams.get(&connection).is_some_and(|stream| stream.pipe_of(direction).buffered > 0)
+    }
+
+    /// Whose sockets have something of a stream, and from which direction.
+    #[must_use]
+    pub fn buffered(&self) -> Vec<(ConnectionId, (Process, Direction))> {
+        let mut found = Vec::new();
+        for (connection, stream) in &self.streams {
+            let ends = [
+                (Process::Replica(stream.replica.index), Direction::Up),
+                (Process::Client(stream.client.index), Direction::Down),
+            ];
+            let full = ends.into_iter().filter(|(_, direction)| stream.pipe_of(*direction).buffered > 0);
+            found.extend(full.map(|end| (*connection, end)));
+        }
+        found
+    }
+
+    /// Breaks one direction: what is on its way is gone, and the end is what arrives next. What had arrived is read before
+    /// it.
     pub fn cut(&mut self, connection: ConnectionId, direction: Direction, arrival: TrueTime) {
         if let Some(stream) = self.streams.get_mut(&connection) {
             let pipe = stream.pipe(direction);
             if pipe.over {
                 return;
             }
-            pipe.items.clear();
+            pipe.items.truncate(pipe.buffered);
             pipe.items.push_back((arrival, Item::End));
             pipe.ended = true;
         }
@@ -169,7 +230,11 @@ impl Streams {
     pub fn arrive(&mut self, connection: ConnectionId, direction: Direction, now: TrueTime) -> Option<Item> {
         let pipe = self.streams.get_mut(&connection)?.pipe(direction);
         let due = pipe.items.front().is_some_and(|(at, _)| *at <= now);
-        if due { pipe.items.pop_front().map(|(_, item)| item) } else { None }
+        if !due {
+            return None;
+        }
+        pipe.buffered = pipe.buffered.saturating_sub(1);
+        pipe.items.pop_front().map(|(_, item)| item)
     }
 
     /// Whoever takes from one direction takes nothing more: what is on its way is lost.
@@ -177,6 +242,7 @@ impl Streams {
         if let Some(stream) = self.streams.get_mut(&connection) {
             let pipe = stream.pipe(direction);
             pipe.items.clear();
+            pipe.buffered = 0;
             (pipe.ended, pipe.over) = (true, true);
         }
     }
@@ -194,7 +260,24 @@ impl Streams {
     }
 }
 
+impl Item {
+    /// How much of a socket's buffer it takes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Frame(bytes) => bytes.len(),
+            Self::End => 0,
+        }
+    }
+}
+
 impl Stream {
+    fn pipe_of(&self, direction: Direction) -> &Pipe {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+
     fn pipe(&mut self, direction: Direction) -> &mut Pipe {
         match direction {
             Direction::Up => &mut self.up,
@@ -228,6 +311,21 @@ mod tests {
         assert_eq!(streams.arrive(connection, Direction::Up, at(9)), Some(frame("a")));
         assert_eq!(streams.arrive(connection, Direction::Up, at(9)), Some(frame("b")));
         assert_eq!(streams.arrive(connection, Direction::Down, at(9)), None);
+    }
+
+    #[test]
+    fn what_waits_in_a_socket_is_read_before_the_end_and_no_more_than_fits_waits_there() {
+        let (mut streams, connection) = stream();
+        let frame = |text: &'static str| Item::Frame(Bytes::from_static(text.as_bytes()));
+        for (nanos, text) in [(1, "aa"), (2, "bb"), (3, "cc"), (9, "dd")] {
+            streams.send(connection, Direction::Up, at(nanos), frame(text));
+        }
+        streams.buffer(connection, Direction::Up, at(5), 4);
+        assert!(streams.is_buffered(connection, Direction::Up));
+        streams.cut(connection, Direction::Up, at(6));
+        let read: Vec<Item> =
+            std::iter::from_fn(|| streams.arrive(connection, Direction::Up, at(6))).collect();
+        assert_eq!(read, [frame("aa"), frame("bb"), Item::End]);
     }
 
     #[test]

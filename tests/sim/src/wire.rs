@@ -90,7 +90,7 @@ impl World {
     }
 
     pub(crate) fn send(&mut self, connection: ConnectionId, direction: Direction, item: Item) {
-        let at = self.now.after_nanos(self.network.stream_flight());
+        let at = self.leaving().after_nanos(self.network.stream_flight());
         if let Some(at) = self.streams.send(connection, direction, at, item) {
             self.queue.push(at, Event::Arrival(connection, direction));
         }
@@ -100,7 +100,15 @@ impl World {
     pub(crate) fn arrive(&mut self, connection: ConnectionId, direction: Direction) -> Result<(), Violation> {
         while let Some(stream) = self.streams.get(connection) {
             let (from, to) = ends(stream, direction);
-            if !self.network.reaches(from, to) {
+            let reaches = self.network.reaches(from, to);
+            let reads = !self.is_stopped(to) && self.streams.is_read(connection, direction, self.now);
+            if !reads {
+                if reaches {
+                    self.streams.buffer(connection, direction, self.now, self.plan.socket_bytes);
+                }
+                return Ok(());
+            }
+            if !reaches && !self.streams.is_buffered(connection, direction) {
                 return Ok(());
             }
             let Some(item) = self.streams.arrive(connection, direction, self.now) else { return Ok(()) };
@@ -145,6 +153,7 @@ impl World {
         match item {
             Item::Frame(bytes) if lives => {
                 let frame = ServerFrame::decode(bytes).map_err(|error| fault("a replica's frame", error))?;
+                let frame = self.clients[client.index].greed.strip(frame);
                 self.spare_heard(connection, &frame);
                 self.clients[client.index].greets &= frame.hello.is_none();
                 self.hand_to_client(client.index, SessionInput::Frame { stream: name, frame });

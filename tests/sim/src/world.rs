@@ -26,6 +26,7 @@ use crate::plan::{NetworkConditions, Options, Plan};
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::server::Server;
+use crate::sockets::Sockets;
 use crate::stats::Stats;
 use crate::streams::Streams;
 use crate::trace::{Kind, Trace};
@@ -65,6 +66,8 @@ pub struct World {
     pub(crate) queue: Queue<Event>,
     pub(crate) network: Network,
     pub(crate) streams: Streams,
+    /// What stopped processes have yet to read.
+    pub(crate) sockets: Sockets,
     pub(crate) servers: Vec<Server>,
     pub(crate) clients: Vec<Client>,
     /// What the moments of faults are drawn from, and nothing else.
@@ -97,6 +100,8 @@ pub struct World {
     pub(crate) sequencer: Rc<str>,
     /// The newest term that anybody was in office in.
     pub(crate) newest_office: Term,
+    /// How far the turn has got whose outputs are done now, in nanoseconds; 0 outside of turns.
+    pub(crate) spent_nanos: u64,
     /// Found broken where there was no way to say so.
     pub(crate) broken: Option<Violation>,
     /// When the draining must have come to its end.
@@ -120,6 +125,7 @@ impl World {
             queue: Queue::new(),
             network: Network::new(Rng::fork(seed, "network"), plan.network.clone()),
             streams: Streams::default(),
+            sockets: Sockets::default(),
             servers: (0..plan.replicas).map(founder).collect(),
             clients: (0..plan.clients).map(|index| Client::new(seed, index, plan.clocks_beyond)).collect(),
             schedule_rng: Rng::fork(seed, "faults"),
@@ -139,6 +145,7 @@ impl World {
             resource: Resource::default(),
             sequencer: Rc::from(""),
             newest_office: Term(0),
+            spent_nanos: 0,
             broken: None,
             deadline: TrueTime::ZERO,
             plan,
@@ -165,7 +172,9 @@ impl World {
             // Replicas tick, so there always is an event.
             let Some((at, event)) = self.queue.pop() else { break };
             self.now = at;
-            self.happen(event)?;
+            if let Some(event) = self.buffer(event) {
+                self.happen(event)?;
+            }
             if self.trace.events() > events_max {
                 let what = format!("after {events_max} events the run has not come to its end");
                 return Err(Violation::new(Invariant::Progress, what));
@@ -210,11 +219,11 @@ impl World {
         self.sights.coverage.clone()
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+    pub(crate) fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Run(Process::Replica(index), life) => self.run_replica(index, life)?,
             Event::Run(Process::Client(index), life) => self.run_client(index, life)?,
-            Event::Peer { from, to, messages } => self.peer_arrives(from, to, messages)?,
+            Event::Peer { from, to, messages, .. } => self.peer_arrives(from, to, messages)?,
             Event::PeerReset { at, peer } => self.peer_reset(at, peer),
             Event::Snapshot { from, to, message, state } => {
                 self.snapshot_arrives(from, to, message, state)?
@@ -225,6 +234,8 @@ impl World {
             Event::Establish(connection) => self.establish(connection),
             Event::GaveUp(connection) => self.give_up(connection),
             Event::Arrival(connection, direction) => self.arrive(connection, direction)?,
+            Event::Read(process, line) => self.read(process, line)?,
+            Event::GoesOn(process) => self.read_sockets(process),
             Event::Peek(life) => self.peek(life)?,
             Event::Order { from, generation } => self.order_arrives(from, generation)?,
             Event::Spare(connection, leg) => self.spare(connection, leg),
@@ -244,12 +255,17 @@ impl World {
         Ok(())
     }
 
+    /// When what is done now leaves the process that does it: its turn takes its time.
+    pub(crate) fn leaving(&self) -> TrueTime {
+        self.now.after_nanos(self.spent_nanos)
+    }
+
     /// A process will run at a moment, or earlier.
     pub(crate) fn plan_run(&mut self, process: Process, at: TrueTime) {
         let (run_at, life, paused_until) = match process {
             Process::Replica(index) => {
                 let server = &mut self.servers[index];
-                let rested = server.ran_at.after_nanos(server.runs_every_nanos);
+                let rested = server.ran_at.after_nanos(server.runs_every_nanos).max(server.busy_until);
                 (&mut server.run_at, server.life, server.paused_until.max(rested))
             }
             Process::Client(index) => {
@@ -266,6 +282,7 @@ impl World {
 
     /// The faults stop: everybody is up, and everybody hears everybody.
     fn heal(&mut self) -> Result<(), Violation> {
+        self.check_patience()?;
         self.phase = Phase::Healed;
         self.trace.event(self.now, Kind::Fault, 0, 0, b"heal");
         self.trace.say(self.now, || "--- the faults stop; everything is mended".to_owned());
@@ -274,11 +291,13 @@ impl World {
             Some(invariant) => return Err(Violation::new(invariant, "pretended")),
             None => {}
         }
+        self.plan.slowness.turn_nanos = 0;
         self.network.set_conditions(NetworkConditions::calm());
         self.mend_network();
         for index in 0..self.servers.len() {
             self.resume(Process::Replica(index));
             self.mend_disk(index);
+            self.servers[index].slowness = 1;
             if self.servers[index].replica.is_none() {
                 self.start_replica(index)?;
             }
@@ -305,7 +324,7 @@ impl World {
                 self.clients[index].run_at = None;
             }
         }
-        self.plan_run(process, self.now);
+        self.read_sockets(process);
     }
 
     fn drain(&mut self) {

@@ -87,6 +87,10 @@ faults! {
     // ---- Reads and caches.
     ReadWithoutRound, "read-without-round", "own",
     "The master answers a read without having confirmed its leadership.";
+    SharedRoundContext, "shared-round-context", "etcd #20418",
+    "All leadership rounds of a replica share one context: late answers to an earlier round confirm a later one.";
+    RoundTakesLatecomers, "round-takes-latecomers", "issue",
+    "A leadership round confirms the reads and KeepAlives that came after it had begun, too.";
     CommitBeforeInvalidation, "commit-before-invalidation", "issue",
     "A change is proposed while copies that it makes stale may still be cached: the invalidations go out, and nobody \
      waits for them.";

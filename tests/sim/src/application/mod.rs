@@ -18,6 +18,7 @@ use prost::Message;
 
 use crate::clock::TrueTime;
 use crate::event::Event;
+use crate::network::Process;
 use crate::trace::Kind;
 use crate::verdict::{Invariant, Violation};
 use crate::workload::{Action, App, CallResult, Workload};
@@ -180,7 +181,12 @@ impl World {
                 return Ok(Some(Input::Close));
             }
             Action::Wake(nanos) => self.plan_wake(index, nanos),
-            Action::Busy(nanos) => client.starved_until = self.now.after_nanos(nanos),
+            Action::Busy(nanos) => {
+                client.starved_until = self.now.after_nanos(nanos);
+                self.queue.push(client.starved_until, Event::GoesOn(Process::Client(index)));
+            }
+            Action::Flood { handle, times, lists } => client.greed.flood(handle, times, lists),
+            Action::Deafen => client.greed.deafen(),
             Action::Die => self.queue.push(self.now.after_nanos(1_000), Event::Die(life)),
             Action::Order { generation, nanos } => {
                 self.queue.push(self.now.after_nanos(nanos), Event::Order { from: life, generation });

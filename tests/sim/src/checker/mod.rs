@@ -25,6 +25,7 @@ pub mod lock_delay;
 pub mod mutual_exclusion;
 pub mod outcomes;
 pub mod past;
+pub mod patience;
 pub mod progress;
 pub mod queue_order;
 pub mod reads;
@@ -139,6 +140,8 @@ pub struct Checkers {
     pub watches: watch::Watches,
     /// I8, for those who hold what others want.
     pub wishes: wishes::Wishes,
+    /// I10, while somebody asks for too much.
+    pub patience: patience::Patience,
     /// I10, for unary calls.
     pub unary: unary::Unary,
 }

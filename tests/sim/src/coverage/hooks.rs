@@ -28,7 +28,7 @@ impl World {
         let Some(stream) = self.streams.get(connection) else { return };
         let client = stream.client;
         let session = self.clients.get(client.index).filter(|other| other.life == client.life);
-        self.sights.sent(session.and_then(|client| client.session_id), term, frame);
+        self.sights.sent(session.and_then(|client| client.session_id), term, frame, self.now);
         let greets =
             matches!(frame.hello, Some(server_frame::Hello::Opened(_) | server_frame::Hello::Attached(_)));
         if greets && self.is_other_master_attended(index) {
@@ -51,9 +51,7 @@ impl World {
     /// A frame of a client's reaches a living replica.
     pub(crate) fn sight_arrived(&mut self, client: usize, frame: &ClientFrame) {
         let Some(session) = self.clients[client].session_id else { return };
-        if frame.notices_through > 0 {
-            self.sights.acknowledged(session, frame.notices_through);
-        }
+        self.sights.arrived(session, frame, self.now);
         for operation in frame.requests.iter().filter_map(|request| request.operation.as_ref()) {
             match operation {
                 Operation::SetContents(write) => self.sight_write(client, write.handle),

@@ -3,6 +3,7 @@
 //! They are told from what the world sees anyway: the canonical log, the frames, who takes office, what clients
 //! believe. No machine is switched or asked for it. Invariant: nothing here changes what happens in a run.
 
+mod greed;
 mod hooks;
 mod sights;
 
@@ -49,6 +50,12 @@ situations! {
     TwoMastersWithClients common "two masters in office, both with clients",
     CachedReadUnderTwoMasters rare "a read from a cache while two masters are in office",
     DeposedWokeUp common "a stopped master goes on, and is deposed",
+    StaleMessageToMaster rare "a message handled by a master that was stopped for long after it had come",
+    StaleRequestToMaster rare "a call handled by a master that was stopped for long after it had come",
+    LongTurn rare "a turn of a master that takes longer than it may be silent",
+    NoticeOverdue rare "a KeepAlive of a client that has had a notice for longer than it may",
+    KeepAliveLifted rare "a KeepAlive that is answered before the requests that came with it",
+    RefusedTooMuch rare "a request refused because there is too much of something",
     CommittedBySuccessor common "an entry of a deposed master, committed by its successor",
     DroppedProposal rare "a proposal that raft dropped, and that was proposed again",
     PowerFailureWithQueue rare "all replicas go down while sessions wait for locks",

@@ -7,16 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    EndReason, EventKind, HandleEvent, LockMode, LockStat, Outcome, RefusalCode, ServerFrame, outcome,
-    server_frame,
+    ClientFrame, EndReason, EventKind, HandleEvent, LockMode, LockStat, Outcome, RefusalCode, ServerFrame,
+    outcome, server_frame,
 };
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::{Effect, State};
 use holdfast_types::{HandleId, SessionId, Term};
 
+use super::greed::GreedSights;
 use super::{Coverage, Situation};
 use crate::canon::Step;
 use crate::checker::onlooker;
+use crate::clock::TrueTime;
 
 type Owner = (SessionId, HandleId);
 
@@ -46,6 +48,7 @@ pub(crate) struct Sights {
     pub(crate) ended: Vec<(SessionId, EndReason)>,
     /// The last term that had a master.
     last_office: u64,
+    greed: GreedSights,
 }
 
 impl Sights {
@@ -187,6 +190,7 @@ impl Sights {
     }
 
     fn end(&mut self, state: &State, session: SessionId, reason: EndReason) {
+        self.greed.end(session);
         let lost = matches!(reason, EndReason::Expired | EndReason::Killed);
         let shared: Vec<String> = owned(&self.holding, session)
             .filter(|(_, mode)| *mode == LockMode::Shared)
@@ -220,13 +224,14 @@ impl Sights {
     }
 
     /// A master of this term sends a frame to a client that has this session, as far as it knows.
-    pub(crate) fn sent(&mut self, session: Option<SessionId>, term: u64, frame: &ServerFrame) {
+    pub(crate) fn sent(&mut self, session: Option<SessionId>, term: u64, frame: &ServerFrame, now: TrueTime) {
         use Situation::*;
         let session = match (&frame.hello, session) {
             (Some(server_frame::Hello::Opened(opened)), _) => SessionId(opened.session),
             (_, Some(session)) => session,
             (_, None) => return,
         };
+        self.greed.sent(&mut self.coverage, session, frame, now);
         let found = |reply: &holdfast_proto::client::v1::Reply| {
             self.decided.get(&(session, reply.number)).is_some_and(|decided| decided.0 < term)
         };
@@ -270,8 +275,16 @@ impl Sights {
         self.reach_if(frame.lease.as_ref().is_some_and(|lease| lease.lease_ms == 0), LeaseWithheld);
     }
 
-    /// A client's acknowledgement of notices reached a replica.
-    pub(crate) fn acknowledged(&mut self, session: SessionId, through: u64) {
+    /// A client's frame reached a replica.
+    pub(crate) fn arrived(&mut self, session: SessionId, frame: &ClientFrame, now: TrueTime) {
+        self.greed.arrived(&mut self.coverage, session, frame, now);
+        if frame.notices_through > 0 {
+            self.acknowledged(session, frame.notices_through);
+        }
+    }
+
+    /// With an acknowledgement of notices.
+    fn acknowledged(&mut self, session: SessionId, through: u64) {
         if self.invalid.get(&session).is_some_and(|(last, _)| *last <= through) {
             self.invalid.remove(&session);
         }

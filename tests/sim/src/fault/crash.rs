@@ -68,6 +68,9 @@ impl World {
     /// A client's process is gone, whatever it was of.
     pub(crate) fn client_dies(&mut self, index: usize) {
         self.sight_client_crash(index);
+        if let Some(session) = self.clients[index].session_id {
+            self.checkers.patience.died(session, self.now);
+        }
         let life = self.client_life(index);
         for connection in self.streams.select(|stream| stream.client == life) {
             self.reset(connection, Direction::Up);

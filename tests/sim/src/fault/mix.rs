@@ -85,6 +85,11 @@ impl FaultMix {
         if weights.is_empty() { Self::even() } else { Self::of(weights) }
     }
 
+    /// Clients die, and nothing else goes wrong.
+    pub(crate) fn of_dying_clients() -> Self {
+        Self::of(vec![(Kind::ClientCrash, 1)])
+    }
+
     /// Each kind as often as on the average.
     #[must_use]
     pub fn even() -> Self {

@@ -230,6 +230,7 @@ impl World {
         if self.phase != Phase::Faults {
             return Ok(());
         }
+        self.check_patience()?;
         self.plan_fault();
         let Some(number) = self.next_fault() else { return Ok(()) };
         let master = self.servers.iter().rposition(|server| server.was_master);

@@ -44,6 +44,7 @@ impl World {
         self.stats.masters += u64::from(replica.is_master());
         self.stats.overlaps += u64::from(replica.is_master() && others > 0);
         if replica.is_master() {
+            self.check_office()?;
             self.sight_office(replica.term().0);
             // One that was stopped while it won may find that out when others have long been in office. It has
             // what was acknowledged before its term, and can tell nobody anything.

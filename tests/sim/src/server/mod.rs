@@ -21,6 +21,7 @@ use crate::checker::determinism;
 use crate::clock::{Clock, TrueTime};
 use crate::coverage::Situation;
 use crate::disk::Disk;
+use crate::effort::Effort;
 use crate::event::Event;
 use crate::fault::Ending;
 use crate::genesis::{GENESIS_INDEX, data_id};
@@ -30,10 +31,13 @@ use crate::rng::Rng;
 use crate::streams::{Direction, Item, Life};
 use crate::trace::Kind;
 use crate::verdict::Violation;
-use crate::world::{World, fault};
+use crate::world::{Phase, World, fault};
 
 const MICRO: u64 = 1_000;
 const MILLI: u64 = 1_000_000;
+
+/// A master that did not run for longer has a gap in its life, and lengthens all leases by it.
+const MASTER_GAP_NANOS: u64 = 200 * MILLI;
 
 /// Why a process stops of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,10 @@ pub(crate) struct Server {
     pub(crate) paused_until: TrueTime,
     /// It runs no more often than this; 0 if it runs whenever there is something to do.
     pub(crate) runs_every_nanos: u64,
+    /// Its turns take so many times as long as a real machine's.
+    pub(crate) slowness: u64,
+    /// Its last turn ends then.
+    pub(crate) busy_until: TrueTime,
     /// When it ran last.
     pub(crate) ran_at: TrueTime,
     /// The last entry that it is known to have applied.
@@ -105,6 +113,8 @@ impl Server {
             run_at: None,
             paused_until: TrueTime::ZERO,
             runs_every_nanos: 0,
+            slowness: 1,
+            busy_until: TrueTime::ZERO,
             ran_at: TrueTime::ZERO,
             applied: 0,
             silent: false,
@@ -153,6 +163,11 @@ impl World {
         server.run_at = None;
         server.paused_until = TrueTime::ZERO;
         server.runs_every_nanos = 0;
+        server.busy_until = TrueTime::ZERO;
+        server.slowness = self.plan.slowness.of_replica(&mut server.rng);
+        if self.phase > Phase::Faults {
+            server.slowness = 1;
+        }
         let (torn, passed_over) = (server.disk.torn(), server.disk.passed_over());
         let boot = server.disk.boot();
         let (torn, passed_over) = (server.disk.torn() - torn, server.disk.passed_over() - passed_over);
@@ -197,6 +212,7 @@ impl World {
         server.silent = silent;
         server.was_master = false;
         self.checkers.unary.stopped(index);
+        self.drop_sockets(Process::Replica(index));
         self.crash_disk(index, silent);
         if !silent {
             self.reset_peers(index);
@@ -228,6 +244,7 @@ impl World {
         let inputs = std::mem::take(&mut server.inbox);
         self.trace.event(self.now, Kind::ReplicaWake, index as u64, inputs.len() as u64, &[]);
         let stopped = self.drive(index, &mut replica, now, inputs);
+        self.end_effort(index, replica.is_master());
         let stopped = stopped.map_err(|error| fault(format_args!("replica {}", index + 1), error))?;
         if let Some(timeout) = replica.poll_timeout() {
             let at = self.servers[index].clock.moment(timeout);
@@ -260,19 +277,27 @@ impl World {
         now: Time,
         inputs: Vec<Input>,
     ) -> Result<Option<Stop>, holdfast_replica::Fault> {
+        let mut effort = Effort::new(self.servers[index].slowness, self.plan.slowness.turn_nanos);
         for input in inputs {
+            effort.take_up(&input);
             replica.handle(now, input)?;
         }
         if replica.poll_timeout().is_some_and(|timeout| timeout <= now) {
             replica.handle(now, Input::TimePassed)?;
         }
-        let mut messages: BTreeMap<usize, Vec<Bytes>> = BTreeMap::new();
+        let mut messages: BTreeMap<(usize, bool), Vec<Bytes>> = BTreeMap::new();
         let mut stopped = None;
+        let mut applied = (replica.applied_index(), replica.state().revision().0);
         while let Some(output) = replica.poll_output()? {
+            let reached = (replica.applied_index(), replica.state().revision().0);
+            effort.apply(reached.0.abs_diff(applied.0) + reached.1.abs_diff(applied.1));
+            applied = reached;
+            effort.perform(&output);
+            self.spent_nanos = effort.nanos();
             match output {
                 Output::Persist(persist) => self.persist(index, persist),
-                Output::Peer { to, message, .. } => {
-                    messages.entry(to.0 as usize - 1).or_default().push(message)
+                Output::Peer { to, message, urgent } => {
+                    messages.entry((to.0 as usize - 1, urgent)).or_default().push(message)
                 }
                 Output::SendSnapshot { to, message, state } => {
                     self.send_snapshot(index, to.0 as usize - 1, message, state);
@@ -281,6 +306,7 @@ impl World {
                 Output::Frame { connection, frame } => {
                     self.sight_sent(index, connection, replica.term().0, &frame);
                     let bytes: Bytes = frame.encode_to_vec().into();
+                    effort.encode(bytes.len());
                     self.trace.event(self.now, Kind::ServerFrame, index as u64, connection.0, &bytes);
                     self.send(connection, Direction::Down, Item::Frame(bytes));
                     self.spare_granted(connection, &frame);
@@ -300,10 +326,23 @@ impl World {
                 Output::Members(members) => self.members_told(index, members, replica),
             }
         }
-        for (to, messages) in messages {
-            self.send_messages(index, to, messages);
+        for ((to, urgent), messages) in messages {
+            self.send_messages(index, to, urgent, messages);
         }
+        self.spent_nanos = effort.nanos();
         Ok(stopped)
+    }
+
+    /// A turn is over: the next begins when its work is done.
+    fn end_effort(&mut self, index: usize, is_master: bool) {
+        let nanos = std::mem::take(&mut self.spent_nanos);
+        self.servers[index].busy_until = self.now.after_nanos(nanos);
+        if nanos > MASTER_GAP_NANOS {
+            self.stats.long_turns += 1;
+            if is_master {
+                self.sights.reach(Situation::LongTurn);
+            }
+        }
     }
 }
 

@@ -26,14 +26,15 @@ impl World {
         }
     }
 
-    pub(super) fn send_messages(&mut self, from: usize, to: usize, messages: Vec<Bytes>) {
+    pub(super) fn send_messages(&mut self, from: usize, to: usize, urgent: bool, messages: Vec<Bytes>) {
         for message in &messages {
             self.trace.event(self.now, Kind::PeerSent, from as u64, to as u64, message);
         }
         let life = self.life_of(to);
         let fate = self.network.fate(Process::Replica(from), Process::Replica(to));
+        let leaving = self.leaving();
         let mut push = |nanos, messages| {
-            self.queue.push(self.now.after_nanos(nanos), Event::Peer { from, to: life, messages });
+            self.queue.push(leaving.after_nanos(nanos), Event::Peer { from, to: life, urgent, messages });
         };
         match fate {
             Fate::Lost => {}
@@ -72,10 +73,11 @@ impl World {
         if let Some(nanos) = self.network.cut_off(nanos) {
             self.stats.transfers_cut += 1;
             let index = state.index;
-            let end = self.now.after_nanos(nanos);
+            let end = self.leaving().after_nanos(nanos);
             return self.queue.push(end, Event::SnapshotSent { at, to, index, ok: false });
         }
-        self.queue.push(self.now.after_nanos(nanos), Event::Snapshot { from: at, to: peer, message, state });
+        self.queue
+            .push(self.leaving().after_nanos(nanos), Event::Snapshot { from: at, to: peer, message, state });
     }
 
     pub(crate) fn snapshot_arrives(

@@ -39,7 +39,7 @@ impl World {
         let nanos =
             if sync { server.rng.between(10 * MICRO, most) } else { server.rng.between(1, 10) * MICRO };
         let life = self.life_of(index);
-        self.queue.push(self.now.after_nanos(nanos), Event::Written(life));
+        self.queue.push(self.leaving().after_nanos(nanos), Event::Written(life));
     }
 
     pub(crate) fn disk_written(&mut self, at: Life) {
@@ -73,8 +73,9 @@ impl World {
 
     pub(super) fn write_snapshot(&mut self, index: usize, state: Box<StateAt>) {
         self.stats.snapshots += 1;
+        let nanos = self.servers[index].rng.between(MILLI, 500 * MILLI);
+        let at = self.leaving().after_nanos(nanos);
         let server = &mut self.servers[index];
-        let at = self.now.after_nanos(server.rng.between(MILLI, 500 * MILLI));
         let written = Event::SnapshotWritten(Life { index, life: server.life }, state.index);
         server.disk.write_snapshot(state);
         self.queue.push(at, written);

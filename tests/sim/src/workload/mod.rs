@@ -10,6 +10,7 @@ mod churn;
 mod counter;
 mod election;
 mod fenced;
+mod greedy;
 mod hot;
 mod idler;
 mod locks;
@@ -80,6 +81,17 @@ pub enum Action {
         /// How long it takes.
         nanos: u64,
     },
+    /// Many reads more go out with the next frame, past the library: by a client that keeps to no limit.
+    Flood {
+        /// Of the node that this handle has open.
+        handle: u64,
+        /// So many.
+        times: u32,
+        /// Of its list, and not of its metadata.
+        lists: bool,
+    },
+    /// From now on no notice is acknowledged.
+    Deafen,
     /// The process dies.
     Die,
     /// The application keeps its process so busy that the library gets nothing done, for so many nanoseconds.
@@ -220,6 +232,8 @@ pub enum Workload {
     Churn(churn::Churn),
     /// Calls by name.
     ByName(by_name::ByName),
+    /// Asks for more than its share.
+    Greedy(greedy::Greedy),
 }
 
 impl Workload {
@@ -242,6 +256,12 @@ impl Workload {
             28 => Self::ByName(by_name::ByName::draw(rng)),
             _ => Self::Idler(idler::Idler::default()),
         }
+    }
+
+    /// Whether others must not suffer from it.
+    #[must_use]
+    pub fn is_greedy(&self) -> bool {
+        matches!(self, Self::Greedy(_))
     }
 
     /// Whether the library may hold a lock for an application that has come to rest.
@@ -268,6 +288,7 @@ impl Workload {
             Self::Registry(registry) => registry.start(app),
             Self::Churn(churn) => churn.start(app),
             Self::ByName(caller) => caller.start(app),
+            Self::Greedy(greedy) => greedy.start(app),
         }
     }
 
@@ -289,6 +310,7 @@ impl Workload {
             Self::Registry(registry) => registry.wake(app),
             Self::Churn(churn) => churn.wake(app),
             Self::ByName(caller) => caller.wake(app),
+            Self::Greedy(greedy) => greedy.wake(app),
         }
     }
 
@@ -318,6 +340,7 @@ impl Workload {
             Self::Election(election) => election.completed(app, token, result),
             Self::Registry(registry) => registry.completed(app, token, result),
             Self::Churn(churn) => churn.completed(app, token, result),
+            Self::Greedy(greedy) => greedy.completed(app, token, result),
             Self::Idler(_) | Self::ByName(_) => {}
         }
     }

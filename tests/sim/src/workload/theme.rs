@@ -1,6 +1,6 @@
 //! What most applications of a run do: where all of them do the same, they meet.
 
-use super::{Workload, churn, election, hot, queue, registry};
+use super::{Workload, churn, election, greedy, hot, queue, registry};
 use crate::rng::Rng;
 
 /// The theme of a run.
@@ -25,6 +25,8 @@ pub enum Theme {
     Idle,
     /// Calls by name, without a session.
     ByName,
+    /// A few ask for more than their share, of a cell that others use too.
+    Greedy,
 }
 
 impl Theme {
@@ -33,7 +35,7 @@ impl Theme {
 
     /// One of chance. Half of all runs have none.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
-        match rng.below(24) {
+        match rng.below(26) {
             0..=2 => Self::Queue,
             3 | 4 => Self::Hot,
             5 | 6 => Self::Election,
@@ -42,12 +44,16 @@ impl Theme {
             9 => Self::Churn,
             10 => Self::Idle,
             11 => Self::ByName,
+            12 | 13 => Self::Greedy,
             _ => Self::Mixed,
         }
     }
 
     /// What a session of a run with this theme is used for.
     pub(crate) fn workload(self, rng: &mut Rng) -> Workload {
+        if self == Self::Greedy {
+            return Self::beside_greed(rng);
+        }
         if self == Self::Mixed || !rng.per_mille(Self::PER_MILLE) {
             return Workload::draw(rng);
         }
@@ -60,7 +66,16 @@ impl Theme {
             Self::Churn => Workload::Churn(churn::Churn::draw(rng)),
             Self::Idle => Workload::Idler(super::idler::Idler::default()),
             Self::ByName => Workload::ByName(super::by_name::ByName::draw(rng)),
-            Self::Mixed => Workload::draw(rng),
+            Self::Mixed | Self::Greedy => Workload::draw(rng),
+        }
+    }
+
+    /// Some are greedy, some share the file that these are greedy of, and the rest does what it always does.
+    fn beside_greed(rng: &mut Rng) -> Workload {
+        match rng.below(4) {
+            0 => Workload::Greedy(greedy::Greedy::draw(rng)),
+            1 => Workload::Hot(hot::Hot::draw(rng)),
+            _ => Workload::draw(rng),
         }
     }
 
