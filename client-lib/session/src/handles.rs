@@ -20,8 +20,12 @@ pub(crate) struct Handles {
     /// Which handle each user means whose id is not the cell's for it: all but the first of a shared handle, and those
     /// that were given one of their own later.
     users: BTreeMap<HandleId, HandleId>,
+    /// Those of the caching ones that an `Open` could have: idle ones, and such as may be shared.
+    on_offer: BTreeSet<(NodePath, HandleId)>,
     /// Since when each idle handle has been that.
     idle: BTreeSet<(Time, HandleId)>,
+    /// The same, by handle.
+    idle_since: BTreeMap<HandleId, Time>,
 }
 
 #[derive(Debug)]
@@ -150,6 +154,9 @@ impl Handles {
             && let Some(path) = &handle.path
         {
             self.by_path.insert((path.clone(), id));
+            if handle.shape.is_some_and(Shape::is_shareable) {
+                self.on_offer.insert((path.clone(), id));
+            }
         }
         handle.users.insert(id);
         self.open.insert(id, handle);
@@ -183,13 +190,13 @@ impl Handles {
                 && (kind == wire::NodeKind::Unspecified || kind == handle.stat.kind())
                 && (handle.users.is_empty() || shape.is_shareable())
         };
-        self.caching_at(path).find(|id| self.open.get(id).is_some_and(fits))
+        at(&self.on_offer, path).find(|id| self.open.get(id).is_some_and(fits))
     }
 
     /// A handle has another user from now on.
     pub(crate) fn reuse(&mut self, id: HandleId, user: HandleId) -> Option<&OpenHandle> {
+        self.no_longer_idle(id);
         let handle = self.open.get_mut(&id)?;
-        self.idle.retain(|(_, idle)| *idle != id);
         self.users.insert(user, id);
         handle.users.insert(user);
         Some(handle)
@@ -218,7 +225,11 @@ impl Handles {
             return Closing::Kept;
         }
         if may_keep && handle.shape.is_some() && handle.proven && handle.claim.is_free() {
+            if let Some(path) = handle.path.clone().filter(|_| handle.caching) {
+                self.on_offer.insert((path, id));
+            }
             self.idle.insert((now, id));
+            self.idle_since.insert(id, now);
             return Closing::Kept;
         }
         Closing::Close(id)
@@ -226,21 +237,33 @@ impl Handles {
 
     /// The handle is closed at the cell, or about to be.
     pub(crate) fn remove(&mut self, id: HandleId) -> Option<OpenHandle> {
+        self.no_longer_idle(id);
         let handle = self.open.remove(&id)?;
         if let Some(path) = &handle.path {
             self.by_path.remove(&(path.clone(), id));
+            self.on_offer.remove(&(path.clone(), id));
         }
         for user in &handle.users {
             self.users.remove(user);
         }
-        self.idle.retain(|(_, idle)| *idle != id);
         Some(handle)
+    }
+
+    /// A handle has a user again, or is closed.
+    fn no_longer_idle(&mut self, id: HandleId) {
+        let Some(since) = self.idle_since.remove(&id) else { return };
+        self.idle.remove(&(since, id));
+        let Some(handle) = self.open.get(&id) else { return };
+        if let Some(path) = &handle.path
+            && !handle.shape.is_some_and(Shape::is_shareable)
+        {
+            self.on_offer.remove(&(path.clone(), id));
+        }
     }
 
     /// The caching handles on this node, the oldest first.
     pub(crate) fn caching_at(&self, path: &NodePath) -> impl Iterator<Item = HandleId> {
-        let (first, last) = ((path.clone(), HandleId(0)), (path.clone(), HandleId(u64::MAX)));
-        self.by_path.range(first..=last).map(|(_, id)| *id)
+        at(&self.by_path, path)
     }
 
     /// An open handle is no proof any more that this node could be opened; of none, if no path is given. Returns the
@@ -279,5 +302,55 @@ impl Handles {
     /// Whether the application has anything open.
     pub(crate) fn in_use(&self) -> bool {
         self.open.len() > self.idle.len()
+    }
+}
+
+/// Those of the node, the oldest first.
+fn at(by_path: &BTreeSet<(NodePath, HandleId)>, path: &NodePath) -> impl Iterator<Item = HandleId> {
+    let (first, last) = ((path.clone(), HandleId(0)), (path.clone(), HandleId(u64::MAX)));
+    by_path.range(first..=last).map(|(_, id)| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer(path: &NodePath) -> OpenHandle {
+        let open = wire::Open { path: path.as_str().to_owned(), caching: true, ..wire::Open::default() };
+        OpenHandle {
+            path: Some(path.clone()),
+            stat: wire::Stat::default(),
+            shape: Shape::of(&open),
+            caching: true,
+            slot: None,
+            proven: true,
+            depends: false,
+            users: BTreeSet::new(),
+            claim: Claim::default(),
+        }
+    }
+
+    #[test]
+    fn an_open_is_offered_idle_handles_alone_where_handles_are_not_shared() {
+        let path = NodePath::from_canonical("/a").expect("a path");
+        let mut handles = Handles::default();
+        for id in 1..=10_000 {
+            handles.opened(HandleId(id), writer(&path));
+        }
+        assert_eq!(at(&handles.on_offer, &path).count(), 0, "no search walks over handles that are in use");
+        for id in 5..=10_000 {
+            let at = Time::from_millis(id);
+            assert!(matches!(handles.close(HandleId(id), at, true), Closing::Kept));
+        }
+        let shape = writer(&path).shape.expect("it has one");
+        for user in 0..9_000 {
+            let id = handles.reusable(&path, shape, wire::NodeKind::Unspecified).expect("one is idle");
+            assert_eq!(id, HandleId(5 + user), "the oldest");
+            handles.reuse(id, HandleId(LOCAL | user));
+        }
+        assert_eq!(handles.idle_since(), Some(Time::from_millis(9_005)));
+        assert!(handles.remove(HandleId(9_005)).is_some());
+        assert_eq!((handles.first_idle(), handles.idle.len()), (Some(HandleId(9_006)), 995));
+        assert_eq!((handles.idle_since.len(), at(&handles.on_offer, &path).count()), (995, 995));
     }
 }

@@ -15,11 +15,13 @@ use holdfast_proto::client::v1::{
     Acknowledged, Cancel, ClientFrame, LockGrant, NumberRange, Outcome, Refusal, RefusalCode, outcome,
 };
 use holdfast_types::{HandleId, RequestNumber, Revision, Time, planted};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// A frame is cut off after so many requests, or so many bytes: large ones hold up what is behind them.
+/// A frame is cut off after so many requests, or so many bytes: large ones hold up what is behind them. It stays below
+/// what a replica takes at once.
 const FRAME_REQUESTS_MAX: usize = 1_024;
+const _: () = assert!(FRAME_REQUESTS_MAX <= holdfast_types::FRAME_REQUESTS_MAX);
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
 /// No cell takes a larger request: its settings allow 1 MiB of contents and 16 KiB of name at the most. A replica
@@ -45,6 +47,8 @@ pub(crate) struct Requests {
     undecided: BTreeMap<u64, Undecided>,
     /// By the number of their Acquire: decided as `Queued`, and still wanted.
     waiting: BTreeMap<u64, Waiting>,
+    /// The same: handles, with the numbers of their Acquires.
+    waiting_on: BTreeSet<(u64, u64)>,
     /// Where each call that somebody waits for is to be found.
     calls: BTreeMap<Token, Place>,
     /// The last number that was given out.
@@ -155,7 +159,7 @@ impl Requests {
                 }
             }
             Place::Waiting(number) => {
-                if let Some(waiting) = self.waiting.remove(&number).filter(|_| !planted!(NotWithdrawn)) {
+                if let Some(waiting) = self.wait_no_more(number).filter(|_| !planted!(NotWithdrawn)) {
                     self.withdraw(number, waiting.handle);
                 }
             }
@@ -220,7 +224,7 @@ impl Requests {
     /// any other number it is old news, or withdrawn already.
     pub(crate) fn granted(&mut self, grant: LockGrant, completed: &mut Vec<Completed>) {
         let Some(granted) = grant.granted else { return };
-        let token = if let Some(waiting) = self.waiting.remove(&grant.number) {
+        let token = if let Some(waiting) = self.wait_no_more(grant.number) {
             Some(waiting.token)
         } else if self.is_undecided_acquire(grant.number) {
             self.decide(grant.number).and_then(|undecided| undecided.token)
@@ -373,8 +377,15 @@ impl Requests {
     fn wait(&mut self, number: u64, handle: u64, token: Option<Token>) {
         if let Some(token) = token {
             self.waiting.insert(number, Waiting { token, handle });
+            self.waiting_on.insert((handle, number));
             self.calls.insert(token, Place::Waiting(number));
         }
+    }
+
+    fn wait_no_more(&mut self, number: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&number)?;
+        self.waiting_on.remove(&(waiting.handle, number));
+        Some(waiting)
     }
 
     /// A Close or a Release that succeeded has taken the handle's earlier Acquire out of the queue: its grant
@@ -385,11 +396,10 @@ impl Requests {
             Operation::Release(release) => release.handle,
             _ => return,
         };
-        let left =
-            self.waiting.iter().find(|(acquire, waiting)| **acquire < number && waiting.handle == handle);
-        let Some((&acquire, waiting)) = left else { return };
-        let token = waiting.token;
-        self.waiting.remove(&acquire);
+        let left = self.waiting_on.range((handle, 0)..(handle, number)).next().copied();
+        let Some(Waiting { token, .. }) = left.and_then(|(_, acquire)| self.wait_no_more(acquire)) else {
+            return;
+        };
         let refusal = Refusal {
             code: RefusalCode::Cancelled.into(),
             message: "the handle was closed, or its lock released, while this request waited for the lock"
