@@ -21,3 +21,6 @@ pub use planted::{Planted, is_planted, plant};
 pub use principal::{Principal, PrincipalError};
 pub use sequencer::{Mode, Sequencer, SequencerError};
 pub use time::{Duration, LEASE_MS, Time};
+
+/// A client's frame has no more requests than this: a replica ends a stream that brings more at once.
+pub const FRAME_REQUESTS_MAX: usize = 4_096;

@@ -1,7 +1,7 @@
 //! The loop around the core: waits for inputs or the time-out, reads the clock, lets the replica handle them, and
 //! performs what it wants done. The core task owns the [`Replica`]; nobody else touches it.
 //!
-//! A turn takes everything that is queued, so that what arrives together is proposed together, and reads the clock
+//! A turn takes what is queued (`inputs`), so that what arrives together is proposed together, and reads the clock
 //! after that, so that no input is handled at a time before it came (design.md §4). It never waits for a client or
 //! a peer: what they do not take in time is their loss. It does wait for a disk that is far behind.
 //!
@@ -13,14 +13,17 @@ use std::sync::Arc;
 
 use holdfast_proto::client::v1::{Refusal, ServerFrame, StatusResponse};
 use holdfast_proto::log::v1::Member;
-use holdfast_replica::{CallAnswer, CallId, CallRequest, Fault, Input, Output, Persist, Replica, StateAt};
+use holdfast_replica::{
+    CallAnswer, CallId, CallRequest, Fault, Input, List, Output, Persist, Replica, StateAt,
+};
 use holdfast_state::State;
 use holdfast_types::{ConnectionId, Duration, Principal, Time};
 use prost::Message;
 use slog::{Logger, info, warn};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::front::leases::Leases;
+use crate::inputs::{Inputs, Taken};
 use crate::logging::AbortOnPanic;
 use crate::outbox::{Outbox, PushError};
 use crate::peers::Peers;
@@ -30,15 +33,13 @@ use crate::storage::snapshot_files::SnapshotFiles;
 use crate::storage::writer::LogWriter;
 use crate::{clock, logging};
 
-/// So many inputs wait for the core before those who bring them have to wait.
-pub(crate) const INPUTS_WAITING_MAX: usize = 4_096;
-/// A turn takes so many: enough to share a disk write among, few enough that answers do not wait for long.
-const INPUTS_PER_TURN_MAX: usize = 1_024;
 /// A turn that begins so late may have inputs that nobody has read off the sockets yet.
 const LATE: Duration = Duration::from_millis(100);
 /// So often a late turn lets everybody else go first: once to find what is in the sockets, once to decode it, and
 /// once for good measure.
 const YIELDS_WHEN_LATE: usize = 3;
+/// So many pages of lists are made at a time: they take the processor from the core.
+const LISTS_MAX: usize = 2;
 /// Without anything to wait for, the loop looks again after this.
 const IDLE: Duration = Duration::from_secs(3_600);
 
@@ -121,7 +122,7 @@ impl Drop for Line {
 /// The core and what performs its wishes.
 pub(crate) struct Driver {
     replica: Replica,
-    inputs: mpsc::Receiver<CoreInput>,
+    inputs: Inputs,
     /// For tasks that answer the core.
     core: mpsc::Sender<CoreInput>,
     /// The last durable number. Not among the inputs: the disk must be able to answer while the core waits for it.
@@ -136,6 +137,8 @@ pub(crate) struct Driver {
     connections: HashMap<ConnectionId, Line>,
     calls: HashMap<CallId, PendingCall>,
     next_call: u64,
+    /// So many lists are made at a time.
+    lists: Arc<Semaphore>,
     logger: Logger,
 }
 
@@ -144,8 +147,8 @@ pub(crate) struct Parts {
     /// The core.
     pub(crate) replica: Replica,
     /// Where inputs arrive.
-    pub(crate) inputs: mpsc::Receiver<CoreInput>,
-    /// Where inputs are sent to.
+    pub(crate) inputs: Inputs,
+    /// Where the replicas' inputs are sent to.
     pub(crate) core: mpsc::Sender<CoreInput>,
     /// The last durable number.
     pub(crate) persisted: watch::Receiver<u64>,
@@ -178,6 +181,7 @@ impl Driver {
             connections: HashMap::new(),
             calls: HashMap::new(),
             next_call: 1,
+            lists: Arc::new(Semaphore::new(LISTS_MAX)),
             logger,
         }
     }
@@ -189,18 +193,24 @@ impl Driver {
     /// A fault, after which the process must end.
     pub(crate) async fn run(&mut self) -> Result<Ended, Fault> {
         let _guard = AbortOnPanic(self.logger.clone());
-        let mut taken = Vec::with_capacity(INPUTS_PER_TURN_MAX);
+        let mut taken = Taken::default();
         if let Some(ended) = self.perform_outputs()? {
             return Ok(ended);
         }
         loop {
-            let persisted = self.take_inputs(&mut taken).await;
+            let (persisted, unheard) = self.take_inputs(&mut taken).await;
             let now = clock::now();
-            for input in taken.drain(..) {
+            for input in taken.replicas.drain(..) {
                 self.handle(now, input)?;
             }
             if let Some(number) = persisted {
                 self.replica.handle(now, Input::Persisted { number })?;
+            }
+            for input in taken.clients.drain(..) {
+                self.handle(now, input)?;
+            }
+            if let Some(since) = unheard {
+                self.replica.handle(now, Input::Unheard { since })?;
             }
             if self.replica.poll_timeout().is_some_and(|timeout| timeout <= now) {
                 self.replica.handle(now, Input::TimePassed)?;
@@ -208,14 +218,14 @@ impl Driver {
             if let Some(ended) = self.perform_outputs()? {
                 return Ok(ended);
             }
+            self.inputs.turn_took(clock::now().since(now));
         }
     }
 
     /// Takes leave of the clients: ends every stream, after what was sent to it, and tells whoever waits for the
     /// answer to a call that none will come. They would hold up the front's end otherwise.
     pub(crate) fn dismiss_clients(&mut self) {
-        self.inputs.close();
-        while let Ok(input) = self.inputs.try_recv() {
+        for input in self.inputs.close() {
             // A call that is dropped is answered by the front.
             if let CoreInput::Connected { outbox, .. } = input {
                 outbox.finish();
@@ -236,18 +246,25 @@ impl Driver {
         self.log.close()
     }
 
-    /// Waits for an input, a completed write or the time-out, and takes everything that is there by then. Gives the
-    /// number up to which everything has become durable, if that has risen.
-    async fn take_inputs(&mut self, taken: &mut Vec<CoreInput>) -> Option<u64> {
+    /// Waits for an input, a completed write or the time-out, and takes what a turn should of what is there by then.
+    /// Gives the number up to which everything has become durable, if that has risen, and since when inputs of clients
+    /// may wait that are left.
+    async fn take_inputs(&mut self, taken: &mut Taken) -> (Option<u64>, Option<Time>) {
         let now = clock::now();
         let timeout = self.replica.poll_timeout();
         let wait = timeout.map_or(IDLE, |timeout| timeout.since(now));
-        let slept = tokio::select! {
-            // In this order, so that a time-out is noticed only when nothing has come.
-            biased;
-            _ = self.inputs.recv_many(taken, INPUTS_PER_TURN_MAX) => false,
-            Ok(()) = self.persisted.changed() => false,
-            () = tokio::time::sleep(wait) => true,
+        let slept = if wait.is_zero() {
+            // There is work left, or more than that: whatever has come meanwhile goes first.
+            tokio::task::yield_now().await;
+            true
+        } else {
+            tokio::select! {
+                // In this order, so that a time-out is noticed only when nothing has come.
+                biased;
+                () = self.inputs.wait(taken) => false,
+                Ok(()) = self.persisted.changed() => false,
+                () = tokio::time::sleep(wait) => true,
+            }
         };
         if slept && timeout.is_some_and(|timeout| clock::now().since(timeout) > LATE) {
             // The process was not scheduled. What came meanwhile is in the sockets: let the streams read it, and
@@ -256,15 +273,11 @@ impl Driver {
                 tokio::task::yield_now().await;
             }
         }
-        while taken.len() < INPUTS_PER_TURN_MAX
-            && let Ok(input) = self.inputs.try_recv()
-        {
-            taken.push(input);
-        }
+        let unheard = self.inputs.take(taken, self.connections.len());
         let number = *self.persisted.borrow_and_update();
         let more = number > self.told_persisted;
         self.told_persisted = number;
-        more.then_some(number)
+        (more.then_some(number), unheard)
     }
 
     fn handle(&mut self, now: Time, input: CoreInput) -> Result<(), Fault> {
@@ -319,6 +332,11 @@ impl Driver {
                     line.outbox.finish();
                 }
             }
+            Output::List { call, list } => {
+                if let Some(pending) = self.calls.remove(&call) {
+                    self.make_list(list, pending);
+                }
+            }
             Output::Answer { call, answer, master_address } => {
                 if let Some(pending) = self.calls.remove(&call) {
                     // The caller may have left.
@@ -357,6 +375,20 @@ impl Driver {
             info!(logger, "wrote a snapshot"; "index" => index);
             // Fails only when the core is gone, and then the snapshot is found at the next start.
             let _ = core.blocking_send(CoreInput::Replica(Input::SnapshotWritten { index }));
+        });
+    }
+
+    /// Makes a page of a list beside the core, few at a time.
+    fn make_list(&self, list: List, pending: PendingCall) {
+        let turns = Arc::clone(&self.lists);
+        tokio::spawn(async move {
+            let turn = turns.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                let reply = CallReply { answer: list.answer(), master_address: String::new() };
+                // The caller may have left.
+                let _ = pending.reply.send(reply);
+            });
         });
     }
 

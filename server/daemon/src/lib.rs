@@ -27,6 +27,7 @@ mod front;
 mod guests;
 pub mod identity;
 mod in_process;
+mod inputs;
 mod listen;
 pub mod logging;
 mod outbox;

@@ -22,10 +22,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::accept::{Door, connections};
 use crate::config::Config;
 use crate::descriptors::{PEER_PLACES, allow_many_files, client_places};
-use crate::driver::{CoreInput, Driver, Ended, INPUTS_WAITING_MAX, Parts};
+use crate::driver::{CoreInput, Driver, Ended, Parts};
 use crate::founding::{FoundingError, come_to_cell, founding_of};
 use crate::front::{Front, Phase};
 use crate::identity::{DataDir, IdentityError, Stage};
+use crate::inputs::{INPUTS_WAITING_MAX, Inputs};
 use crate::listen::{ListenError, Listeners};
 use crate::peers::{Greeter, PeerBook, PeerService, Peers};
 use crate::signals::StopSignals;
@@ -141,10 +142,10 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// The core's queue, from both ends.
+/// A line of inputs for the core, from both ends.
 pub(crate) type CoreQueue = (mpsc::Sender<CoreInput>, mpsc::Receiver<CoreInput>);
 
-/// A queue for a replica's core.
+/// A line of inputs for a replica's core.
 pub(crate) fn core_queue() -> CoreQueue {
     mpsc::channel(INPUTS_WAITING_MAX)
 }
@@ -174,7 +175,7 @@ impl Life {
     pub(crate) async fn live(
         mut self,
         listeners: Listeners,
-        (core, inputs): CoreQueue,
+        (clients, from_clients): CoreQueue,
         ready: oneshot::Sender<()>,
     ) -> Result<(), ServerError> {
         let tls = self.begin_tls()?;
@@ -185,6 +186,8 @@ impl Life {
         }
         let book = PeerBook::new(self.introduction(&dir), founding_of(&dir, &self.config), tls.clone());
         let book = Arc::new(book.with_routes(self.config.peer_routes.clone()));
+        // What replicas say stands in a line of its own, and goes before what clients do.
+        let (core, from_replicas) = core_queue();
         let fronts = self.open_fronts(listeners, &book, &core, tls.as_ref())?;
         // Nobody need be waiting for it.
         let _ = ready.send(());
@@ -194,8 +197,9 @@ impl Life {
             () = stop_wanted(&mut self.stops, Stop::Gracefully) => return Ok(()),
         }
         // Nothing is awaited from here until the driver runs, so no peer is heard before the members are known.
+        let inputs = Inputs::new(from_replicas, from_clients);
         let mut driver = self.driver(&dir, &book, &core, inputs)?;
-        fronts.phase.send_replace(Phase::Serving(core.clone()));
+        fronts.phase.send_replace(Phase::Serving(clients.clone()));
         let ended = self.serve(&mut driver, &book, &core, &fronts.phase).await;
         fronts.phase.send_replace(Phase::Stopping);
         driver.dismiss_clients();
@@ -271,7 +275,7 @@ impl Life {
         dir: &DataDir,
         book: &Arc<PeerBook>,
         core: &mpsc::Sender<CoreInput>,
-        inputs: mpsc::Receiver<CoreInput>,
+        inputs: Inputs,
     ) -> Result<Driver, ServerError> {
         let logger = &self.logger;
         let Recovered { boot, log, snapshots } = recovery::boot(dir, &self.config, logger)?;

@@ -32,7 +32,7 @@ impl Master {
             Effect::SessionEnded { session, reason } => self.handle_ended(state, session, reason),
             Effect::SessionKept { session } => self.handle_kept(state, session),
             Effect::LockGranted { session, grant } => self.handle_lock_granted(session, grant),
-            Effect::Notify { session, event } => self.push_event(session, event),
+            Effect::Notify { session, handles, event } => self.untold.push(session, handles, event),
             Effect::DelayStarted(delay) => self.delays.start(self.now, delay),
             // The timer proposed it, or will propose once more and be void.
             Effect::DelayEnded { .. } => {}
@@ -58,14 +58,12 @@ impl Master {
         }
     }
 
-    /// Sends the events that have come together in this turn.
-    pub(crate) fn send_events(&mut self) {
-        while let Some(session) = self.eventful.pop_first() {
-            let Some(entry) = self.sessions.get(session) else { continue };
-            let Some(connection) = entry.connection else { continue };
-            let Some(notice) = entry.notices.take_events(self.awake) else { continue };
-            let bytes = notice.encoded_len();
-            self.connections.say(connection, bytes, &mut self.outputs, |frame| frame.notices.push(notice));
-        }
+    /// Sends the events of a session that have come together.
+    pub(crate) fn send_events(&mut self, session: SessionId) {
+        let Some(entry) = self.sessions.get(session) else { return };
+        let Some(connection) = entry.connection else { return };
+        let Some(notice) = entry.notices.take_events(self.awake) else { return };
+        let bytes = notice.encoded_len();
+        self.connections.say(connection, bytes, &mut self.outputs, |frame| frame.notices.push(notice));
     }
 }

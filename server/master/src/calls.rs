@@ -13,10 +13,8 @@ use holdfast_types::{Principal, SessionId};
 
 use crate::held::Change;
 use crate::interface::{CallAnswer, CallId, CallRequest, Output};
+use crate::lists::List;
 use crate::{Master, Waiter, refusal};
-
-/// The most sessions of a page.
-const PAGE_SESSIONS_MAX: usize = 1000;
 
 /// Calls whose command is proposed, by its tag.
 #[derive(Debug, Default)]
@@ -101,14 +99,14 @@ impl Master {
     }
 
     /// A round has confirmed that this is the master: a call is answered that needs no command, or taken up that needs
-    /// a session's end.
+    /// a session's end. Gives the bytes of the answer.
     pub(crate) fn answer_call(
         &mut self,
         state: &State,
         call: CallId,
         principal: &Principal,
         request: &CallRequest,
-    ) {
+    ) -> u64 {
         let revision = state.revision().0;
         let answer = match request {
             CallRequest::GetContents(read) => state.read_contents(principal, &read.path).map(|contents| {
@@ -130,42 +128,38 @@ impl Master {
                 CallAnswer::CheckSequencer(client::CheckSequencerResponse { valid, reason, revision })
             }),
             CallRequest::GetSettings => Ok(CallAnswer::Settings(state.settings().clone())),
-            CallRequest::ListSessions(list) => {
-                state.may_administer(principal).map(|()| self.list_sessions(state, *list))
-            }
-            CallRequest::ListHandles(list) => state
-                .may_administer(principal)
-                .and_then(|()| state.list_handles(list))
-                .map(CallAnswer::ListHandles),
+            CallRequest::ListSessions(list) => match state.may_administer(principal) {
+                Ok(()) => return self.say_list(call, self.list_sessions(state, *list)),
+                Err(refusal) => Err(refusal),
+            },
+            CallRequest::ListHandles(list) => match state.may_administer(principal) {
+                Ok(()) => return self.say_list(call, self.list_handles(state, list.clone())),
+                Err(refusal) => Err(refusal),
+            },
             CallRequest::KillSession(kill) => match state.may_administer(principal) {
-                Ok(()) => return self.ask_to_end(state, call, SessionId(kill.session), EndReason::Killed),
+                Ok(()) => {
+                    self.ask_to_end(state, call, SessionId(kill.session), EndReason::Killed);
+                    return 0;
+                }
                 Err(refusal) => Err(refusal),
             },
             CallRequest::ExpireSession(session) => {
-                return self.ask_to_end(state, call, *session, EndReason::Expired);
+                self.ask_to_end(state, call, *session, EndReason::Expired);
+                return 0;
             }
             change => Err(refusal(RefusalCode::Protocol, format!("{change:?} is no read"))),
         };
+        let bytes = answer.as_ref().map_or(0, CallAnswer::encoded_len);
         self.answer(call, answer);
+        bytes as u64
     }
 
-    fn list_sessions(&self, state: &State, list: client::ListSessionsRequest) -> CallAnswer {
-        let count = match list.limit {
-            0 => PAGE_SESSIONS_MAX,
-            limit => PAGE_SESSIONS_MAX.min(limit as usize),
-        };
-        let mut ids = state.sessions_after(SessionId(list.after)).map(|(id, _)| id);
-        let infos = ids.by_ref().take(count).filter_map(|id| {
-            let lease_left_ms = self.leases.left(self.now, id).as_millis();
-            Some(client::SessionInfo {
-                lease_left_ms: u32::try_from(lease_left_ms).unwrap_or(u32::MAX),
-                attached: self.sessions.connection(id).is_some(),
-                ..state.session_info(id)?
-            })
-        });
-        let sessions = infos.collect();
-        let (more, revision) = (ids.next().is_some(), state.revision().0);
-        CallAnswer::ListSessions(client::ListSessionsResponse { sessions, more, revision })
+    /// Has a page of a list made beside the core. Gives what that costs here.
+    fn say_list(&mut self, call: CallId, list: List) -> u64 {
+        /// As much as a page of a thousand: what the master knows of each was looked up.
+        const COST_LIST: u64 = 64 << 10;
+        self.outputs.push_back(Output::List { call, list });
+        COST_LIST
     }
 
     pub(crate) fn answer(&mut self, call: CallId, answer: Result<CallAnswer, client::Refusal>) {

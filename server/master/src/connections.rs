@@ -51,6 +51,8 @@ pub(crate) struct Connections {
     dirty: Vec<ConnectionId>,
     /// Counts the turns.
     turn: u64,
+    /// About how many bytes were ever said.
+    said: u64,
 }
 
 impl Connections {
@@ -87,6 +89,11 @@ impl Connections {
         }
     }
 
+    /// About how many bytes were ever said: what is said meanwhile is the difference of two of these.
+    pub(crate) fn said(&self) -> u64 {
+        self.said
+    }
+
     pub(crate) fn contains(&self, connection: ConnectionId) -> bool {
         self.connections.contains_key(&connection)
     }
@@ -115,6 +122,7 @@ impl Connections {
     ) {
         let Some(entry) = self.connections.get_mut(&connection) else { return };
         add(&mut entry.frame);
+        self.said += bytes as u64;
         entry.bytes += bytes;
         let earlier = if entry.turn == self.turn { entry.turn_bytes } else { 0 };
         (entry.turn, entry.turn_bytes) = (self.turn, earlier + bytes);

@@ -14,6 +14,7 @@ use holdfast_types::{Duration, SessionId};
 use crate::held::Change;
 use crate::interface::{CallAnswer, CallId};
 use crate::sessions::End;
+use crate::work::Party;
 use crate::{Master, lateness, refusal};
 
 /// A session without a handle that has asked for nothing for so long is idle.
@@ -98,6 +99,7 @@ impl Master {
             self.kills.count -= 1;
             self.answer(call, Ok(CallAnswer::KillSession(client::KillSessionResponse {})));
         }
+        self.queue.drop_party(&Party::Session(session));
         let Some(entry) = self.sessions.remove(session) else { return };
         let Some(connection) = entry.connection else { return };
         let ended = client::SessionEnded { reason: reason.into() };
@@ -140,7 +142,7 @@ impl Master {
         handles == 0
             && self.sessions.get(session).is_some_and(|entry| {
                 let quiet = entry.requested.is_some_and(|at| now.since(at) >= IDLE_AFTER);
-                quiet && entry.in_flight.is_empty()
+                quiet && entry.under_way() == 0
             })
     }
 

@@ -7,7 +7,7 @@
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, server_frame};
 use holdfast_proto::log::v1::{OpenSession, command::Kind};
 use holdfast_state::State;
-use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, Principal, SessionId, planted};
+use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, FRAME_REQUESTS_MAX, Principal, SessionId, planted};
 
 use crate::connections::Stage;
 use crate::{Master, Waiter, load, refusal};
@@ -41,7 +41,12 @@ impl Master {
         principal: Principal,
         mut frame: client::ClientFrame,
     ) {
-        let hello = frame.hello.take();
+        let (hello, requests) = (frame.hello.take(), frame.requests.len());
+        if requests > FRAME_REQUESTS_MAX && (hello.is_some() || self.connections.contains(connection)) {
+            let message = format!("a frame has {requests} requests, and {FRAME_REQUESTS_MAX} is the most");
+            self.refuse_stream(connection, refusal(RefusalCode::Limit, message));
+            return;
+        }
         match (self.connections.stage(connection), hello) {
             (None, Some(hello)) => {
                 self.connections.add(connection, frame);
@@ -161,7 +166,7 @@ impl Master {
         }
         let Some(Opening { connection, attachment, principal }) = opening else { return };
         // Whoever has no handle caches nothing, and what is under way of it is answered by the newer stream.
-        let unused = replicated.handle_count() == 0 && self.sessions.entry(session).in_flight.is_empty();
+        let unused = replicated.handle_count() == 0 && self.sessions.entry(session).under_way() == 0;
         if !self.may_attach(connection, session, attachment, unused) {
             return;
         }
@@ -217,6 +222,7 @@ impl Master {
             cell: Some(self.cell_info(state)),
         };
         self.attach(state, connection, id, attach.attachment, server_frame::Hello::Attached(attached));
+        self.sessions.entry(id).told_before = self.untold.noted();
         if planted!(EventsLostAtFailOver) {
             return;
         }

@@ -3,7 +3,10 @@
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::Effect;
-use holdfast_types::{ConnectionId, Principal, ReplicaId, SessionId};
+use holdfast_types::{ConnectionId, Principal, ReplicaId, SessionId, Time};
+use prost::Message as _;
+
+use crate::lists::List;
 
 /// One unary call, so that its answer finds its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,8 +47,22 @@ pub enum Input {
     /// A quorum has confirmed that this was the master after the round was asked for, and the state has applied
     /// all that was committed then. All earlier rounds are confirmed with it.
     Confirmed(RoundId),
+    /// Frames that came at `since` or later may wait for the driver to hand them in, and a KeepAlive may be in one of
+    /// them: no session's end is decided in this turn for a lease that ran out later than that.
+    Unheard {
+        /// When the oldest of them may have come.
+        since: Time,
+    },
     /// Time has passed; nothing else has happened.
     TimePassed,
+    /// A turn begins: its budget of work is whole.
+    TurnBegins,
+    /// What has happened so far in this turn is handed in: what is queued is to be worked off, as far as the turn's
+    /// budget goes. May come several times in a turn.
+    Work {
+        /// So many bytes of proposed commands are not applied yet.
+        log_bytes: u64,
+    },
 }
 
 /// What a master wants done.
@@ -66,6 +83,13 @@ pub enum Output {
     Disconnect {
         /// The stream.
         connection: ConnectionId,
+    },
+    /// Answer a unary call with a page of a list, which is to be made away from the core.
+    List {
+        /// The call.
+        call: CallId,
+        /// What the page is made from.
+        list: List,
     },
     /// Answer a unary call.
     Answer {
@@ -141,4 +165,24 @@ pub enum CallAnswer {
     ListHandles(client::ListHandlesResponse),
     /// To the three membership changes.
     Membership,
+}
+
+impl CallAnswer {
+    /// How many bytes it has.
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Self::GetContents(answer) => answer.encoded_len(),
+            Self::GetStat(answer) => answer.encoded_len(),
+            Self::ReadDir(answer) => answer.encoded_len(),
+            Self::SetContents(answer) => answer.encoded_len(),
+            Self::Delete(answer) => answer.encoded_len(),
+            Self::CheckSequencer(answer) => answer.encoded_len(),
+            Self::SetAcl(answer) => answer.encoded_len(),
+            Self::Settings(answer) => answer.encoded_len(),
+            Self::ListSessions(answer) => answer.encoded_len(),
+            Self::KillSession(answer) => answer.encoded_len(),
+            Self::ListHandles(answer) => answer.encoded_len(),
+            Self::Membership => 0,
+        }
+    }
 }

@@ -113,7 +113,7 @@ impl Leases {
         self.due = self.ends.iter().map(|(session, lease)| (lease.end, *session)).collect();
     }
 
-    /// The sessions whose leases have run out. They stay until removed, or put off.
+    /// The sessions whose leases had run out by `now`. They stay until removed, or put off.
     pub(crate) fn expired(&mut self, now: Time) -> Vec<SessionId> {
         let mut expired = Vec::new();
         let mut put_off = Vec::new();

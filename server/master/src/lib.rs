@@ -28,6 +28,7 @@ mod changes;
 mod connections;
 mod delays;
 mod endings;
+mod fair_queue;
 mod held;
 mod held_calls;
 mod hello;
@@ -35,6 +36,7 @@ mod interface;
 mod keep_alives;
 mod lateness;
 mod leases;
+mod lists;
 mod load;
 mod misuse;
 mod notices;
@@ -43,6 +45,7 @@ mod requests;
 mod rounds;
 mod sessions;
 mod unreaped;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -52,6 +55,7 @@ use holdfast_state::State;
 use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, SessionId, Term, Time, planted};
 
 pub use interface::{CallAnswer, CallId, CallRequest, Input, Output, RoundId};
+pub use lists::List;
 pub use past_stream::{Asked, PastStream};
 
 use bars::Bars;
@@ -60,6 +64,7 @@ use calls::Calls;
 use connections::Connections;
 use delays::Delays;
 use endings::Kills;
+use fair_queue::FairQueue;
 use held::{Change, HeldChanges};
 use hello::Opening;
 use leases::Leases;
@@ -67,6 +72,7 @@ use load::PromiseTimer;
 use rounds::Rounds;
 use sessions::{End, Sessions};
 use unreaped::Unreaped;
+use work::{Budget, Party, Room, Untold, Work};
 
 /// How a master is set up.
 #[derive(Clone, Debug)]
@@ -81,11 +87,20 @@ pub struct Config {
     /// How many KeepAlives this master can answer. If more would come, leases are lengthened, as far as the cell's
     /// settings allow it. Per second; default 20,000.
     pub keep_alives_per_s: u32,
+    /// How much a turn may cost: bytes of answers and changes, and about 200 more for each. Default 1 MiB, which is a
+    /// few milliseconds of work.
+    pub turn_work: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { drift_per_mille: 10, lease_floor_ms: 5_000, gap_ms: 200, keep_alives_per_s: 20_000 }
+        Self {
+            drift_per_mille: 10,
+            lease_floor_ms: 5_000,
+            gap_ms: 200,
+            keep_alives_per_s: 20_000,
+            turn_work: 1 << 20,
+        }
     }
 }
 
@@ -119,8 +134,20 @@ pub struct Master {
     held: HeldChanges,
     /// Replies to closes, until the nodes are gone that they left behind.
     unreaped: Unreaped,
+    /// What clients have asked for, and waits for its turn.
+    queue: FairQueue<Party, Work>,
+    /// How much may be done in this turn.
+    budget: Budget,
+    /// What keeps changes from being proposed.
+    room: Room,
+    /// Sessions to be told of changes.
+    untold: Untold,
     /// Sessions with events that can be sent.
     eventful: BTreeSet<SessionId>,
+    /// The last of these that was sent some.
+    last_told: SessionId,
+    /// Frames that came since then may not be handed in yet; `None`: all are.
+    unheard_since: Option<Time>,
     /// When the cell's promise of the longest lease can be lowered.
     promise: PromiseTimer,
     /// The last tag given to a command.
@@ -173,7 +200,13 @@ impl Master {
             caches: Caches::default(),
             held: HeldChanges::default(),
             unreaped: Unreaped::default(),
+            queue: FairQueue::new(config.turn_work),
+            budget: Budget::new(config.turn_work),
+            room: Room::default(),
+            untold: Untold::default(),
             eventful: BTreeSet::new(),
+            last_told: SessionId(0),
+            unheard_since: None,
             promise: PromiseTimer::default(),
             last_tag: 0,
             outputs: VecDeque::new(),
@@ -209,17 +242,24 @@ impl Master {
                 self.handle_frame(state, connection, principal, frame);
             }
             Input::Disconnected { connection } => self.handle_disconnected(connection),
-            Input::Call { call, principal, request } => self.handle_call(state, call, principal, request),
+            Input::Call { call, principal, request } => {
+                self.queue.push(&Party::Caller(principal), Work::Call(call, request));
+            }
             Input::Applied(effect) => self.handle_applied(state, effect),
             Input::Confirmed(round) => self.handle_confirmed(state, round),
+            Input::Unheard { since } => self.unheard_since = Some(since),
             Input::TimePassed => self.handle_time(state),
+            Input::TurnBegins => {
+                self.budget.renew();
+                self.unheard_since = None;
+            }
+            Input::Work { log_bytes } => self.work(state, log_bytes),
         }
     }
 
     /// The next thing to be done. When this gives `None`, everything is said that the inputs so far called for.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
-            self.send_events();
             self.connections.flush(&mut self.outputs);
             if let Some(round) = self.rounds.begin() {
                 self.outputs.push_back(Output::Confirm(round));
@@ -232,6 +272,9 @@ impl Master {
     /// that is not called notices that as a gap in its own life.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
+        if self.has_work() {
+            return Some(self.now);
+        }
         let pulse = self.now + Duration::from_millis(u64::from(self.config.gap_ms)) / 2;
         let ends =
             [self.leases.next_end(), self.delays.next_end(), self.promise.next(), self.held.next_overdue()];
@@ -242,6 +285,12 @@ impl Master {
     #[must_use]
     pub fn term(&self) -> Term {
         self.term
+    }
+
+    /// What this turn has cost so far, in the units of [`Config::turn_work`].
+    #[must_use]
+    pub fn turn_work_done(&self) -> u64 {
+        self.budget.done()
     }
 
     /// How many sessions have a stream here.
@@ -266,6 +315,11 @@ impl Master {
             }
         }
         abandoned.calls.extend(self.held.into_calls());
+        for work in self.queue.into_items() {
+            if let Work::Call(call, _) | Work::ConfirmedCall(call, _) = work {
+                abandoned.calls.push(call);
+            }
+        }
         abandoned.calls_unknown = self.calls.into_ids();
         for (session, call) in self.kills.into_calls() {
             let proposed = self.sessions.get(session).is_some_and(|entry| entry.end == End::Proposed);
@@ -288,7 +342,8 @@ impl Master {
     }
 
     fn handle_time(&mut self, state: &State) {
-        for session in self.leases.expired(self.now) {
+        let heard = self.unheard_since.map_or(self.now, |since| since.min(self.now));
+        for session in self.leases.expired(heard) {
             self.handle_lease_end(state, session);
         }
         self.refuse_overdue_calls(state);
@@ -308,12 +363,14 @@ impl Master {
                 Waiter::KeepAlive { session, connection, number } => {
                     self.answer_keep_alive(state, session, connection, number);
                 }
-                Waiter::Read { session, request } => self.answer_read(state, session, &request),
+                Waiter::Read { session, request } => {
+                    self.queue.push(&Party::Session(session), Work::Read(request));
+                }
                 Waiter::Attach { connection, principal, attach } => {
                     self.decide_attach(state, connection, &principal, &attach);
                 }
                 Waiter::Call { call, principal, request } => {
-                    self.answer_call(state, call, &principal, &request);
+                    self.queue.push(&Party::Caller(principal), Work::ConfirmedCall(call, request));
                 }
             }
         }

@@ -28,8 +28,8 @@ pub(crate) fn misuse(entry: &Session, recorded: Recorded<'_>, request: &client::
         let message = format!("request {number} has no operation that this cell knows");
         return Some(refusal(RefusalCode::Protocol, message));
     };
-    let is_other = match (entry.in_flight.get(&number), recorded) {
-        (Some(in_flight), _) => in_flight.kind != discriminant(operation),
+    let is_other = match (entry.kind_under_way(number), recorded) {
+        (Some(kind), _) => kind != discriminant(operation),
         (None, Recorded::Outcome(client::Outcome { result: Some(result), .. })) => {
             !can_come_of(result, operation)
         }

@@ -175,7 +175,7 @@ impl PendingEvents {
         let (kinds, children) = (std::mem::take(&mut event.kinds), std::mem::take(&mut event.children));
         let pending = self.handles.entry(event.handle).or_default();
         pending.more_children |= event.more_children;
-        pending.last = event;
+        pending.last = latest(&pending.last, event);
         // Kinds that this program does not know are none that it was asked to tell.
         let known = kinds.into_iter().filter_map(|kind| EventKind::try_from(kind).ok());
         pending.kinds |= known.fold(0, |bits, kind| bits | 1 << kind as u32);
@@ -206,6 +206,18 @@ impl PendingEvents {
             ..pending.last
         };
         self.handles.into_values().map(event).collect()
+    }
+}
+
+/// An event, with no generation older than was known: what a client is told anew when it asks again may be newer than
+/// changes of which it has yet to be told.
+fn latest(known: &HandleEvent, event: HandleEvent) -> HandleEvent {
+    HandleEvent {
+        content_generation: event.content_generation.max(known.content_generation),
+        children_generation: event.children_generation.max(known.children_generation),
+        acl_generation: event.acl_generation.max(known.acl_generation),
+        lock_generation: event.lock_generation.max(known.lock_generation),
+        ..event
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an attached session sends: requests, KeepAlives, acknowledgements, its close.
 //!
-//! Reads wait for a leadership round and are answered here; changes go to `changes`. What a client may keep of an answer
-//! is said with the answer. Invariant: an answer that may be kept was noted in `caches` before it is said, and none is
+//! Requests wait for their turn in `work`. Reads wait for a leadership round too and are answered here; changes go to
+//! `changes`. What a client may keep of an answer is said with the answer. Invariant: an answer that may be kept was noted in `caches` before it is said, and none is
 //! given for a node that a change is about to touch.
 
 use std::mem::discriminant;
@@ -55,11 +55,9 @@ impl Master {
         if let Some(client::KeepAlive { number }) = frame.keep_alive {
             self.handle_keep_alive(state, session, connection, number);
         }
-        for request in frame.requests {
-            self.handle_request(state, session, request);
-        }
+        self.queue_requests(state, session, connection, frame.requests);
         if frame.close.is_some() {
-            self.handle_close(state, session);
+            self.queue_close(session);
         }
     }
 
@@ -94,8 +92,10 @@ impl Master {
         self.rounds.wait(Waiter::KeepAlive { session, connection, number });
     }
 
-    fn handle_request(&mut self, state: &State, session: SessionId, request: client::Request) {
+    /// It is the request's turn.
+    pub(crate) fn handle_request(&mut self, state: &State, session: SessionId, request: client::Request) {
         let number = request.number;
+        self.sessions.entry(session).waiting.remove(&number);
         let Some(replicated) = state.session(session) else {
             let gone = refusal(RefusalCode::UnknownSession, format!("session {} has ended", session.0));
             return self.refuse_request(state, session, number, gone);
@@ -125,16 +125,11 @@ impl Master {
 
     /// A read waits for a round; and if its handle is only now being opened, for that first.
     fn handle_read(&mut self, state: &State, session: SessionId, request: client::Request) {
-        let held_max = state.settings().requests_in_flight_max as usize;
+        let Some(operation) = &request.operation else { return };
         let entry = self.sessions.entry(session);
+        entry.waiting.insert(request.number, discriminant(operation));
         let handle = read_handle(&request).filter(|handle| entry.in_flight.contains_key(&handle.0));
         if let Some(handle) = handle {
-            if entry.held_reads_count >= held_max {
-                let message = format!("{held_max} reads wait for handles to be opened, and that is the most");
-                let refusal = refusal(RefusalCode::Limit, message);
-                return self.refuse_request(state, session, request.number, refusal);
-            }
-            entry.held_reads_count += 1;
             entry.held_reads.entry(handle.0).or_default().push(request);
         } else if planted!(ReadWithoutRound) {
             self.answer_read(state, session, &request);
@@ -143,19 +138,10 @@ impl Master {
         }
     }
 
-    /// A change goes into the log. A retry of one that is under way is answered when that is applied.
+    /// A change goes into the log. That none is under way under its number was seen to when it was queued.
     fn handle_change(&mut self, state: &State, session: SessionId, request: client::Request) {
         let number = request.number;
         let Some(operation) = &request.operation else { return };
-        let in_flight_max = state.settings().requests_in_flight_max as usize;
-        let entry = self.sessions.entry(session);
-        if entry.in_flight.contains_key(&number) {
-            return;
-        }
-        if entry.in_flight.len() >= in_flight_max {
-            let message = format!("the session has {in_flight_max} requests in flight, and that is the most");
-            return self.refuse_request(state, session, number, refusal(RefusalCode::Limit, message));
-        }
         let in_flight =
             InFlight { kind: discriminant(operation), change: in_flight(state, session, operation) };
         self.sessions.entry(session).in_flight.insert(number, in_flight);
@@ -163,12 +149,12 @@ impl Master {
         self.plan(state, Change::of_master(Kind::Request(request)));
     }
 
-    /// A round has confirmed the read: the state is as new as it must be.
+    /// A round has confirmed the read, and it is its turn: the state is as new as it must be.
     pub(crate) fn answer_read(&mut self, state: &State, session: SessionId, request: &client::Request) {
-        let Some(connection) = self.sessions.connection(session) else { return };
-        if self.connections.is_overfull(connection) {
-            let message = "more was read at once than can wait for the client: keep fewer reads in flight";
-            self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
+        let Some(entry) = self.sessions.get(session) else { return };
+        entry.waiting.remove(&request.number);
+        // No answer is made for a session without a stream: its client asks again when it attaches.
+        if entry.connection.is_none() {
             return;
         }
         let Some(operation) = &request.operation else { return };
@@ -251,7 +237,6 @@ impl Master {
         let in_flight = entry.in_flight.remove(&number);
         let reads = if entry.held_reads.is_empty() { None } else { entry.held_reads.remove(&number) };
         for request in reads.into_iter().flatten() {
-            entry.held_reads_count -= 1;
             self.rounds.wait(Waiter::Read { session, request });
         }
         let awaiting = &mut entry.awaiting_open;
@@ -370,12 +355,17 @@ fn is_refusal(outcome: &Outcome, code: RefusalCode) -> bool {
 }
 
 /// Whether a request only reads: it is not recorded.
-fn is_read(request: &client::Request) -> bool {
+pub(crate) fn is_read(request: &client::Request) -> bool {
     match &request.operation {
         Some(Operation::GetSequencer(_) | Operation::CheckSequencer(_)) => true,
         Some(operation) => is_of_node(operation),
         None => false,
     }
+}
+
+/// Whether a request gives something back: it is never refused for want of room.
+pub(crate) fn gives_back(request: &client::Request) -> bool {
+    matches!(request.operation, Some(Operation::Release(_) | Operation::Close(_) | Operation::Cancel(_)))
 }
 
 /// Whether it reads what a client may keep.

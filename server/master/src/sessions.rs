@@ -73,10 +73,10 @@ pub(crate) struct Session {
     pub(crate) acknowledged: Acknowledged,
     /// Changes that were taken up and are not applied yet, by number.
     pub(crate) in_flight: BTreeMap<u64, InFlight>,
+    /// Requests that are queued, and reads that wait for an opening, a round or their turn, by number.
+    pub(crate) waiting: BTreeMap<u64, OperationKind>,
     /// Reads that name a handle whose opening is in flight, by that handle.
     pub(crate) held_reads: BTreeMap<u64, Vec<client::Request>>,
-    /// How many these are.
-    pub(crate) held_reads_count: usize,
     /// Changes that name such a handle, likewise.
     pub(crate) awaiting_open: BTreeMap<u64, Vec<HeldId>>,
     /// KeepAlives that wait for a round. While there are any, the session does not expire: it has been heard.
@@ -85,6 +85,11 @@ pub(crate) struct Session {
     pub(crate) end: End,
     /// Whether its client has asked for the end, or agreed to it: the master takes that up once.
     pub(crate) closing: bool,
+    /// Whether its close stands in the queue.
+    pub(crate) close_queued: bool,
+    /// Changes of watched nodes that were noted before this many others are told already: its client was told what is
+    /// different when it attached.
+    pub(crate) told_before: u64,
     /// What its client must act on. Of the present stream: empty while there is none.
     pub(crate) notices: Notices,
     /// How its KeepAlives were answered, likewise.
@@ -110,6 +115,19 @@ impl Session {
         if let Some(late) = &mut self.late {
             late.emptied = true;
         }
+    }
+}
+
+impl Session {
+    /// How many requests are under way, reads as well as changes.
+    pub(crate) fn under_way(&self) -> usize {
+        self.waiting.len() + self.in_flight.len()
+    }
+
+    /// What kind of operation is under way under this number, if one is.
+    pub(crate) fn kind_under_way(&self, number: u64) -> Option<OperationKind> {
+        let in_flight = self.in_flight.get(&number).map(|in_flight| in_flight.kind);
+        in_flight.or_else(|| self.waiting.get(&number).copied())
     }
 }
 

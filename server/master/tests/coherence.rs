@@ -60,6 +60,7 @@ struct World {
     random: u64,
     now: Time,
     term: u64,
+    config: Config,
     state: State,
     master: Master,
     proposed: VecDeque<Command>,
@@ -76,11 +77,15 @@ impl World {
         let settings = settings::defaults();
         let members = Vec::new();
         let state = State::genesis(Genesis { cell: "dev".into(), cell_id: 7, members, settings });
-        let master = Master::new(Time::ZERO, Term(1), Config::default(), &state);
+        // Every other master does one thing or two in a turn, so that frames, rounds and commits come between them.
+        let config =
+            Config { turn_work: if seed.is_multiple_of(2) { 1 << 20 } else { 300 }, ..Config::default() };
+        let master = Master::new(Time::ZERO, Term(1), config.clone(), &state);
         let mut world = Self {
             random: seed,
             now: Time::ZERO,
             term: 1,
+            config,
             state,
             master,
             proposed: VecDeque::new(),
@@ -118,6 +123,8 @@ impl World {
     }
 
     fn perform(&mut self) {
+        self.master.handle(self.now, &self.state, Input::TurnBegins);
+        self.master.handle(self.now, &self.state, Input::Work { log_bytes: 0 });
         while let Some(output) = self.master.poll_output() {
             match output {
                 Output::Propose(command) => self.proposed.push_back(command),
@@ -127,7 +134,7 @@ impl World {
                     to.into_iter().for_each(|client| client.inbox.push_back(frame.clone()));
                 }
                 Output::Disconnect { .. } => {}
-                Output::Answer { call, .. } => {
+                Output::Answer { call, .. } | Output::List { call, .. } => {
                     assert!(self.calls.remove(&call.0), "{call:?} is answered once")
                 }
             }
@@ -193,7 +200,7 @@ impl World {
         self.rounds.clear();
         self.calls.clear();
         self.term += 1;
-        self.master = Master::new(self.now, Term(self.term), Config::default(), &self.state);
+        self.master = Master::new(self.now, Term(self.term), self.config.clone(), &self.state);
         for client in &mut self.clients {
             client.leave();
         }

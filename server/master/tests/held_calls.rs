@@ -47,14 +47,20 @@ impl Cell {
     }
 
     fn input(&mut self, input: Input) {
+        self.master.handle(Time::ZERO, &self.state, Input::TurnBegins);
         self.master.handle(Time::ZERO, &self.state, input);
+        self.master.handle(Time::ZERO, &self.state, Input::Work { log_bytes: 0 });
         while let Some(output) = self.master.poll_output() {
             match output {
                 Output::Propose(command) => self.proposed.push(command),
                 Output::Confirm(round) => {
                     self.master.handle(Time::ZERO, &self.state, Input::Confirmed(round));
+                    self.master.handle(Time::ZERO, &self.state, Input::Work { log_bytes: 0 });
                 }
                 Output::Frame { .. } | Output::Disconnect { .. } => {}
+                Output::List { call, .. } => {
+                    self.answers.insert(call.0, None);
+                }
                 Output::Answer { call, answer } => {
                     self.answers.insert(call.0, answer.err().map(|refusal| refusal.code()));
                 }

@@ -42,4 +42,5 @@ scripts!(
     endings,
     long_leases,
     late_clients,
+    turns,
 );

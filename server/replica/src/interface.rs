@@ -2,11 +2,11 @@
 //! over at the start.
 
 use bytes::Bytes;
-use holdfast_master::{CallAnswer, CallId, CallRequest};
+use holdfast_master::{CallAnswer, CallId, CallRequest, List};
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::Member;
 use holdfast_state::State;
-use holdfast_types::{ConnectionId, Principal, ReplicaId, Term};
+use holdfast_types::{ConnectionId, Principal, ReplicaId, Term, Time};
 
 use crate::raftpb;
 
@@ -171,6 +171,12 @@ pub enum Input {
     },
     /// The process is going to stop: hand the leadership over, if it is here.
     HandOver,
+    /// Frames that came at `since` or later may wait for a later turn, with KeepAlives in them: in this turn, no
+    /// session's end is decided for a lease that ran out later than that. Comes before [`Input::TimePassed`].
+    Unheard {
+        /// When the oldest of them may have come.
+        since: Time,
+    },
 }
 
 /// What a replica wants done, in this order.
@@ -209,6 +215,13 @@ pub enum Output {
     Disconnect {
         /// The stream.
         connection: ConnectionId,
+    },
+    /// Answer a unary call with a page of a list. Making it may take long, so it is made away from the core.
+    List {
+        /// The call.
+        call: CallId,
+        /// What the page is made from.
+        list: List,
     },
     /// Answer a unary call.
     Answer {

@@ -41,7 +41,7 @@ use protobuf::Message as _;
 use raft::{RawNode, StateRole};
 use slog::{Logger, debug, warn};
 
-pub use holdfast_master::{Asked, CallAnswer, CallId, CallRequest, PastStream};
+pub use holdfast_master::{Asked, CallAnswer, CallId, CallRequest, List, PastStream};
 pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
 /// raft's own messages, for whoever stores them. Nobody else need look inside.
 pub use raft::eraftpb as raftpb;
@@ -78,6 +78,10 @@ pub struct Replica {
     /// The snapshot that a message just stepped belongs to.
     incoming: Option<Box<StateAt>>,
     snapshots: Snapshots,
+    /// What the present turn has done; `None` between turns.
+    turn: Option<ready::Turn>,
+    /// The last turn left something of raft's for the next one.
+    is_behind: bool,
     /// Streams and calls that came while no master was known.
     parked: office::Parked,
     /// A membership change that is proposed: whom to answer.
@@ -128,8 +132,8 @@ impl Replica {
             max_inflight_msgs: 256,
             check_quorum: true,
             pre_vote: true,
-            max_uncommitted_size: 64 << 20,
-            max_committed_size_per_ready: 8 << 20,
+            max_uncommitted_size: propose::UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: ready::APPLY_BYTES_MAX,
             // A commit is told with the next entries or the next heartbeat. A message of its own for it would
             // double what an idle cell sends for a command, and followers answer nobody.
             skip_bcast_commit: true,
@@ -160,6 +164,8 @@ impl Replica {
             unpersisted: VecDeque::new(),
             incoming: None,
             snapshots: Snapshots { durable: applied.index, ..Snapshots::default() },
+            turn: None,
+            is_behind: false,
             parked: office::Parked::default(),
             membership: None,
             handing_over: None,
@@ -185,6 +191,7 @@ impl Replica {
     /// A [`Fault`]: the process must stop.
     pub fn handle(&mut self, now: Time, input: Input) -> Result<(), Fault> {
         self.now = self.now.max(now);
+        self.begin_turn();
         if planted!(StalledMasterEnds)
             && let Some(master) = &mut self.master
         {
@@ -204,6 +211,11 @@ impl Replica {
             Input::Disconnected { connection } => self.handle_disconnected(connection),
             Input::Call { call, principal, request } => self.handle_call(call, principal, request)?,
             Input::HandOver => self.hand_over(),
+            Input::Unheard { since } => {
+                if let Some(master) = &mut self.master {
+                    master.handle(self.now, &self.state, holdfast_master::Input::Unheard { since });
+                }
+            }
         }
         self.check_office();
         Ok(())
@@ -218,12 +230,19 @@ impl Replica {
         if self.outputs.is_empty() {
             self.work()?;
         }
-        Ok(self.outputs.pop_front())
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            self.turn = None;
+        }
+        Ok(output)
     }
 
     /// When to come back with [`Input::TimePassed`] if nothing else happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
+        if self.is_behind {
+            return Some(self.now);
+        }
         let master = self.master.as_ref().and_then(Master::poll_timeout);
         [Some(self.next_tick), self.election.next(), master].into_iter().flatten().min()
     }

@@ -14,6 +14,8 @@ use crate::{Fault, Output, Replica};
 const COMMANDS_MAX: usize = 4096;
 /// An entry is closed once its commands take so many bytes.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// raft drops what is proposed while more than this is not committed.
+pub(crate) const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 
 /// What raft has not taken yet.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(crate) struct Proposals {
     /// Encoded batches, oldest first. raft drops proposals while it hands over or has too much uncommitted;
     /// what it drops stays here until the term ends.
     batches: VecDeque<Bytes>,
+    /// How many bytes these have, and those of this term that raft has taken and that are not applied yet.
+    bytes: u64,
 }
 
 impl Proposals {
@@ -30,6 +34,12 @@ impl Proposals {
     pub(crate) fn clear(&mut self) {
         self.commands.clear();
         self.batches.clear();
+        self.bytes = 0;
+    }
+
+    /// An entry of this term is applied that was proposed here.
+    pub(crate) fn applied(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes as u64);
     }
 
     /// How many batches raft has not taken.
@@ -52,18 +62,24 @@ impl Proposals {
     fn seal(&mut self, term: u64) {
         let mut batch = Batch { term, commands: Vec::new() };
         let mut bytes = 0;
-        for command in self.commands.drain(..) {
+        for command in std::mem::take(&mut self.commands) {
             bytes += command.encoded_len();
             batch.commands.push(command);
             if bytes >= BATCH_BYTES_MAX || batch.commands.len() >= COMMANDS_MAX {
-                self.batches.push_back(batch.encode_to_vec().into());
+                self.push(&batch);
                 batch.commands.clear();
                 bytes = 0;
             }
         }
         if !batch.commands.is_empty() {
-            self.batches.push_back(batch.encode_to_vec().into());
+            self.push(&batch);
         }
+    }
+
+    fn push(&mut self, batch: &Batch) {
+        let batch = Bytes::from(batch.encode_to_vec());
+        self.bytes += batch.len() as u64;
+        self.batches.push_back(batch);
     }
 }
 
@@ -80,6 +96,8 @@ impl Replica {
         }
         let Some(master) = &mut self.master else { return Ok(()) };
         let term = master.term();
+        let work = holdfast_master::Input::Work { log_bytes: self.proposals.bytes };
+        master.handle(self.now, &self.state, work);
         let mut round = None;
         while let Some(output) = master.poll_output() {
             match output {
@@ -90,6 +108,9 @@ impl Replica {
                 }
                 holdfast_master::Output::Disconnect { connection } => {
                     self.outputs.push_back(Output::Disconnect { connection });
+                }
+                holdfast_master::Output::List { call, list } => {
+                    self.outputs.push_back(Output::List { call, list });
                 }
                 holdfast_master::Output::Answer { call, answer } => {
                     let master_address = String::new();
@@ -106,7 +127,9 @@ impl Replica {
     }
 
     fn propose_batches(&mut self) -> Result<(), Fault> {
-        while let Some(batch) = self.proposals.batches.front() {
+        while let Some(batch) = self.proposals.batches.front()
+            && (self.takes_proposal(batch.len()) || planted!(DroppedForgotten) || outlives_office())
+        {
             match self.raw.propose(Vec::new(), batch.to_vec()) {
                 Ok(()) => {
                     self.proposals.batches.pop_front();
@@ -119,6 +142,15 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// Whether raft would take a proposal now. It copies what it is given, and drops the copy: asked again each turn, it
+    /// would copy megabytes for nothing.
+    fn takes_proposal(&self, bytes: usize) -> bool {
+        let raft = &self.raw.raft;
+        let uncommitted = raft.uncommitted_size();
+        raft.lead_transferee.is_none()
+            && (uncommitted == 0 || (uncommitted + bytes) as u64 <= UNCOMMITTED_BYTES_MAX)
     }
 
     /// Asks raft to confirm that we lead. The context is never used again: not by this replica, not after a

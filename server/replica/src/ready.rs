@@ -15,6 +15,17 @@ use crate::log::{Position, check_place, conf_state, entry_bytes};
 use crate::raftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use crate::{Fault, Output, Persist, Replica, StateAt};
 
+/// A turn applies so many bytes of the log, or one entry that is larger: a replica that is behind must hear and send
+/// heartbeats meanwhile. What is left is applied in the turns after it.
+pub(crate) const APPLY_BYTES_MAX: u64 = 1 << 20;
+
+/// What a turn has done: all inputs that are handed in together, and all outputs that come of them.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// So many bytes of the log were applied.
+    applied_bytes: u64,
+}
+
 /// A ready whose messages wait until it, and all before it, are durable.
 #[derive(Debug)]
 pub(crate) struct Unpersisted {
@@ -27,10 +38,26 @@ pub(crate) struct Unpersisted {
 }
 
 impl Replica {
-    /// Does all there is to do until nothing is left but to wait.
+    /// A turn begins with its first input.
+    pub(crate) fn begin_turn(&mut self) {
+        if self.turn.is_some() {
+            return;
+        }
+        self.turn = Some(Turn::default());
+        if let Some(master) = &mut self.master {
+            master.handle(self.now, &self.state, holdfast_master::Input::TurnBegins);
+        }
+    }
+
+    /// Does all there is to do until nothing is left but to wait, or the turn has done its part.
     pub(crate) fn work(&mut self) -> Result<(), Fault> {
         loop {
             self.take_decisions()?;
+            let applied_bytes = self.turn.as_ref().map_or(0, |turn| turn.applied_bytes);
+            self.is_behind = applied_bytes >= APPLY_BYTES_MAX && self.raw.has_ready();
+            if self.is_behind {
+                break;
+            }
             if self.raw.has_ready() {
                 let ready = self.raw.ready();
                 self.take_ready(ready)?;
@@ -213,6 +240,9 @@ impl Replica {
         let Some(last) = entries.last() else { return Ok(()) };
         let last = last.index;
         for entry in entries {
+            if let Some(turn) = &mut self.turn {
+                turn.applied_bytes += entry_bytes(&entry);
+            }
             self.apply_entry(entry)?;
         }
         self.raw.advance_apply_to(last);
@@ -227,6 +257,9 @@ impl Replica {
             EntryType::EntryNormal if entry.data.is_empty() => {}
             EntryType::EntryNormal => {
                 let mut effects = std::mem::take(&mut self.effects);
+                if self.master.is_some() {
+                    self.proposals.applied(entry.data.len());
+                }
                 self.state.apply_batch(Term(entry.term), entry.data, &mut effects)?;
                 if let Some(master) = &mut self.master {
                     for effect in effects.drain(..) {

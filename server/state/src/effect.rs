@@ -3,8 +3,10 @@
 //! The state appends effects and never reads one. The master acts on them; a follower drops them. They say
 //! nothing that the state does not hold too, so that a new master can rebuild what it needs from the state.
 
+use std::sync::Arc;
+
 use holdfast_proto::client::v1::{EndReason, HandleEvent, LockGrant, Outcome, Refusal};
-use holdfast_types::{NodePath, RequestNumber, Revision, SessionId};
+use holdfast_types::{HandleId, NodePath, RequestNumber, Revision, SessionId};
 
 /// Something for the master to act on, in the order in which it came about.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,13 +60,15 @@ pub enum Effect {
         /// The session.
         session: SessionId,
     },
-    /// A node changed that a handle watches, or somebody wants the lock that the handle holds. One for each handle
-    /// and change.
+    /// A node changed that handles watch, or somebody wants the lock that they hold. One for each session and change: a
+    /// node can have very many watchers.
     Notify {
-        /// The session whose handle it is.
+        /// The session whose handles they are.
         session: SessionId,
-        /// What happened, of what the handle asked for; the generations are those after the change.
-        event: HandleEvent,
+        /// The handles, rising: all of the session's that asked for this.
+        handles: Vec<HandleId>,
+        /// What happened, for each of them, and so without a handle; the generations are those after the change.
+        event: Arc<HandleEvent>,
     },
     /// An Acquire that waited was granted.
     LockGranted {

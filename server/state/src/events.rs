@@ -5,6 +5,8 @@
 //! is kept here for anybody. Invariant: whatever [`State::tell`] tells of a node's generations, [`State::changes_since`]
 //! finds.
 
+use std::sync::Arc;
+
 use holdfast_proto::client::v1::{ChildChange, EventKind, HandleEvent, Refusal, Seen, Stat};
 use holdfast_types::{HandleId, SessionId};
 
@@ -87,9 +89,7 @@ impl State {
     /// Tells all who watch a node for changes of this kind that there was one. `child` is the name of the child
     /// concerned, if one is.
     pub(crate) fn tell(&self, node: &Node, kind: EventKind, child: Option<&str>, effects: &mut Vec<Effect>) {
-        for holder in &node.watchers {
-            self.tell_one(*holder, node, kind, child, effects);
-        }
+        self.tell_each(node.watchers.iter().copied(), node, kind, child, effects);
     }
 
     /// Tells a node's directory of something that happened to the node.
@@ -102,12 +102,14 @@ impl State {
 
     /// Tells those who hold a node's lock and asked for it that somebody else wants the lock.
     pub(crate) fn tell_holders(&self, node: &Node, effects: &mut Vec<Effect>) {
-        let mut tell = |holder| self.tell_one(holder, node, EventKind::ConflictingRequest, None, effects);
+        let kind = EventKind::ConflictingRequest;
         // The shorter list is walked, and the other one asked: a node can have very many of either.
         if node.lock.holder_count() <= node.watchers.len() as u64 {
-            node.lock.holders().filter(|holder| node.watchers.contains(holder)).for_each(&mut tell);
+            let watching = node.lock.holders().filter(|holder| node.watchers.contains(holder));
+            self.tell_each(watching, node, kind, None, effects);
         } else {
-            node.watchers.iter().copied().filter(|holder| node.lock.holds(*holder)).for_each(&mut tell);
+            let holding = node.watchers.iter().copied().filter(|holder| node.lock.holds(*holder));
+            self.tell_each(holding, node, kind, None, effects);
         }
     }
 
@@ -119,13 +121,44 @@ impl State {
         child: Option<&str>,
         effects: &mut Vec<Effect>,
     ) {
-        let handle = self.sessions.handle(holder).expect("a watcher is open");
-        if !handle.events.contains(kind) {
-            return;
+        self.tell_each([holder].into_iter(), node, kind, child, effects);
+    }
+
+    /// Tells those of the watchers that asked for this kind: one effect for each run of one session's handles.
+    fn tell_each(
+        &self,
+        holders: impl Iterator<Item = Holder>,
+        node: &Node,
+        kind: EventKind,
+        child: Option<&str>,
+        effects: &mut Vec<Effect>,
+    ) {
+        // Made for the first that asked for it: most nodes are watched for a few kinds of event, if at all.
+        let mut told: Option<Arc<HandleEvent>> = None;
+        for holder in holders {
+            let handle = self.sessions.handle(holder).expect("a watcher is open");
+            if !handle.events.contains(kind) {
+                continue;
+            }
+            match (effects.last_mut(), &told) {
+                (Some(Effect::Notify { session, handles, event }), Some(told))
+                    if *session == holder.session && Arc::ptr_eq(event, told) =>
+                {
+                    handles.push(holder.handle);
+                }
+                _ => {
+                    let event = told.get_or_insert_with(|| {
+                        let mut event = event(HandleId(0), node, vec![kind]);
+                        let child =
+                            child.map(|name| ChildChange { name: name.to_owned(), kind: kind.into() });
+                        event.children.extend(child);
+                        Arc::new(event)
+                    });
+                    let (session, handles, event) = (holder.session, vec![holder.handle], Arc::clone(event));
+                    effects.push(Effect::Notify { session, handles, event });
+                }
+            }
         }
-        let mut event = event(holder.handle, node, vec![kind]);
-        event.children.extend(child.map(|name| ChildChange { name: name.to_owned(), kind: kind.into() }));
-        effects.push(Effect::Notify { session: holder.session, event });
     }
 
     /// What happened to the nodes of a session's handles since its client last heard of them, as far as the handles

@@ -199,20 +199,25 @@ proptest! {
         for step in steps {
             let effects = apply_step(&mut state, &mut workload, step);
             let after = View::of(&state);
-            let told = |session: u64, id: u64| {
-                effects.iter().filter_map(move |effect| match effect {
-                    Effect::Notify { session: of, event } if (of.0, event.handle) == (session, id) => Some(event),
+            let told = |session: u64, id: u64| -> Vec<HandleEvent> {
+                let of_handle = |effect: &Effect| match effect {
+                    Effect::Notify { session: of, handles, event }
+                        if of.0 == session && handles.contains(&HandleId(id)) =>
+                    {
+                        Some(HandleEvent { handle: id, ..(**event).clone() })
+                    }
                     _ => None,
-                })
+                };
+                effects.iter().filter_map(of_handle).collect()
             };
             for ((session, id), handle) in &after.handles {
-                told(*session, *id).for_each(|event| check_event(event, handle, &after));
+                told(*session, *id).iter().for_each(|event| check_event(event, handle, &after));
                 let (Some(_), Some(seen)) = (before.handles.get(&(*session, *id)), seen(&before, handle)) else {
                     continue;
                 };
                 let found = state.changes_since(SessionId(*session), &[seen]);
                 found.iter().for_each(|event| check_event(event, handle, &after));
-                let (told, found) = (kinds(told(*session, *id)), kinds(found.iter()));
+                let (told, found) = (kinds(told(*session, *id).iter()), kinds(found.iter()));
                 let asked: BTreeSet<_> = handle.events().collect();
                 let changed = after.changes(&before, *session, handle);
                 for kind in changed.into_iter().filter(|kind| asked.contains(kind)) {
@@ -225,8 +230,9 @@ proptest! {
             }
             let known = |of: &(u64, u64)| after.handles.contains_key(of);
             for effect in &effects {
-                if let Effect::Notify { session, event } = effect {
-                    prop_assert!(known(&(session.0, event.handle)), "{effect:?} is for a handle that is not open");
+                if let Effect::Notify { session, handles, .. } = effect {
+                    let all_open = handles.iter().all(|handle| known(&(session.0, handle.0)));
+                    prop_assert!(all_open, "{effect:?} is for a handle that is not open");
                 }
             }
             before = after;

@@ -158,7 +158,7 @@ impl Office {
                     assert!(self.spoken.contains(&connection), "a frame to {connection}, which never spoke");
                     self.told.insert(connection);
                 }
-                Output::Answer { call, .. } => {
+                Output::Answer { call, .. } | Output::List { call, .. } => {
                     assert!(self.open_calls.remove(&call), "{call:?} was answered twice");
                 }
                 Output::Removed => self.removed = true,

@@ -78,6 +78,7 @@ impl Effort {
             | Input::SnapshotWritten { .. }
             | Input::Disconnected { .. }
             | Input::Call { .. }
+            | Input::Unheard { .. }
             | Input::HandOver => self.spend(1, 0),
         }
     }
@@ -96,6 +97,7 @@ impl Effort {
             | Output::Leadership { .. }
             | Output::HandedOver
             | Output::Removed
+            | Output::List { .. }
             | Output::Answer { .. }
             | Output::Members(_) => self.spend(1, 0),
         }

@@ -91,6 +91,8 @@ faults! {
     "All leadership rounds of a replica share one context: late answers to an earlier round confirm a later one.";
     RoundTakesLatecomers, "round-takes-latecomers", "issue",
     "A leadership round confirms the reads and KeepAlives that came after it had begun, too.";
+    ReadNotCounted, "read-not-counted", "issue",
+    "Reads count in nothing: not in a session's requests in flight, and not in what a turn may cost.";
     CommitBeforeInvalidation, "commit-before-invalidation", "issue",
     "A change is proposed while copies that it makes stale may still be cached: the invalidations go out, and nobody \
      waits for them.";

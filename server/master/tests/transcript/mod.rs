@@ -26,6 +26,8 @@ pub(crate) struct Runner {
     master: Master,
     proposed: VecDeque<Command>,
     rounds: VecDeque<RoundId>,
+    /// What the master is told of the log.
+    log_bytes: u64,
 }
 
 impl Runner {
@@ -52,16 +54,18 @@ impl Runner {
         let config = Config::default();
         let master = Master::new(Time::ZERO, Term(1), config.clone(), &state);
         let (proposed, rounds) = (VecDeque::new(), VecDeque::new());
-        Self { now: Time::ZERO, term: 1, config, state, master, proposed, rounds }
+        Self { now: Time::ZERO, term: 1, config, state, master, proposed, rounds, log_bytes: 0 }
     }
 
     fn input(&mut self, input: Input) {
         self.master.handle(self.now, &self.state, input);
     }
 
-    /// Everything that the master wants done, one line each.
+    /// The turn ends: what is queued is worked off, and everything that the master wants done is a line each.
     fn drain(&mut self) -> String {
         let mut text = String::new();
+        let log_bytes = self.log_bytes;
+        self.input(Input::Work { log_bytes });
         while let Some(output) = self.master.poll_output() {
             match output {
                 Output::Propose(command) => {
@@ -74,6 +78,10 @@ impl Runner {
                 }
                 Output::Frame { connection, frame } => show_frame(&mut text, connection, &frame),
                 Output::Disconnect { connection } => writeln!(text, "{connection} <- end of stream").unwrap(),
+                Output::List { call, list } => match list.answer() {
+                    Ok(page) => writeln!(text, "call {} <- {page:?}", call.0).unwrap(),
+                    Err(refusal) => writeln!(text, "call {} <- {}", call.0, show_refusal(&refusal)).unwrap(),
+                },
                 Output::Answer { call, answer: Ok(answer) } => {
                     writeln!(text, "call {} <- {answer:?}", call.0).unwrap();
                 }
@@ -103,6 +111,7 @@ impl Runner {
         let mut text = String::new();
         while let Some(next) = self.master.poll_timeout().filter(|next| *next <= until) {
             self.now = next.max(self.now);
+            self.input(Input::TurnBegins);
             self.input(Input::TimePassed);
             let said = self.drain();
             if !said.is_empty() {
@@ -110,6 +119,7 @@ impl Runner {
             }
         }
         self.now = until;
+        self.input(Input::TurnBegins);
         self.input(Input::TimePassed);
         text + &self.drain()
     }
@@ -121,6 +131,9 @@ impl Runner {
             for command in commands {
                 self.state.apply(command, &mut Vec::new())?;
             }
+        }
+        if let Some(work) = line.take_key("work") {
+            self.config.turn_work = number(work)?;
         }
         if let Some(count) = line.take_key("keepalives") {
             self.config.keep_alives_per_s = u32::try_from(number(count)?)?;
@@ -175,6 +188,7 @@ impl goldenscript::Runner for Runner {
     fn run(&mut self, command: &Line, _: &Context) -> Result<String, Box<dyn Error>> {
         let mut line = command.consume_args();
         let mut text = String::new();
+        self.input(Input::TurnBegins);
         match command.name.as_str() {
             "frame" => self.frame(&mut line)?,
             "call" => self.call(&mut line)?,
@@ -203,6 +217,17 @@ impl goldenscript::Runner for Runner {
             }
             // A new cell, in which sessions cache whose leases are no longer than that.
             "cell" => *self = Self::with(u32::try_from(number(line.next_pos().unwrap_or_default())?)?),
+            // The next turn: what the last one left is gone on with.
+            "turn" => {}
+            // A turn in which frames that came since then are not all handed in.
+            "unheard" => {
+                let since = Time::from_millis(number(line.next_pos().unwrap_or_default())?);
+                self.now = Time::from_millis(number(line.next_pos().unwrap_or_default())?);
+                self.input(Input::Unheard { since });
+                self.input(Input::TimePassed);
+            }
+            // So many bytes of commands are on their way through the log.
+            "log" => self.log_bytes = number(line.next_pos().unwrap_or_default())?,
             "failover" => text = self.fail_over(&mut line)?,
             other => return Err(format!("unknown command {other:?}").into()),
         }

@@ -196,6 +196,9 @@ impl Cell {
                 self.input(id, Input::SnapshotWritten { index });
             }
             Output::Frame { connection, frame } => host.frames.push((connection, frame)),
+            Output::List { call, list } => {
+                assert!(host.answers.insert(call, list.answer()).is_none(), "{call:?} was answered twice");
+            }
             Output::Answer { call, answer, master_address } => {
                 host.master_address = master_address;
                 assert!(host.answers.insert(call, answer).is_none(), "{call:?} was answered twice");

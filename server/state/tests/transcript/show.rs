@@ -5,7 +5,7 @@ use holdfast_proto::client::v1::{
     LockGrant, LockMode, NodeKind, Outcome, Refusal, SessionInfo, Stat, Uses, outcome,
 };
 use holdfast_state::{Effect, LockDelay, Opens, Touched};
-use holdfast_types::SessionId;
+use holdfast_types::{HandleId, SessionId};
 
 use super::Cell;
 
@@ -27,8 +27,12 @@ impl Cell {
                 format!("{} ended: {}", self.name(*session), reason.as_str_name())
             }
             Effect::SessionKept { session } => format!("{} goes on: it is not idle", self.name(*session)),
-            Effect::Notify { session, event: what } => {
-                format!("-> {} is told: {}", self.name(*session), event(what))
+            Effect::Notify { session, handles, event: what } => {
+                let told = |handle: &HandleId| {
+                    let what = HandleEvent { handle: handle.0, ..(**what).clone() };
+                    format!("-> {} is told: {}", self.name(*session), event(&what))
+                };
+                handles.iter().map(told).collect::<Vec<_>>().join("\n")
             }
             Effect::Reaped { tag } => format!("-> reaped, tag {tag}"),
             Effect::LockGranted { session, grant: granted } => {

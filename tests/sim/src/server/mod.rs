@@ -318,6 +318,11 @@ impl World {
                 }),
                 Output::HandedOver => stopped = Some(Stop::HandedOver),
                 Output::Removed => stopped = Some(Stop::Removed),
+                Output::List { call, list } => {
+                    if let Some((answer, _)) = self.named_answered(call, (list.answer(), String::new())) {
+                        self.operator_told(call, answer.as_ref().ok(), replica);
+                    }
+                }
                 Output::Answer { call, answer, master_address } => {
                     if let Some((answer, _)) = self.named_answered(call, (answer, master_address)) {
                         self.operator_told(call, answer.as_ref().ok(), replica);
