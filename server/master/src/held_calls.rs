@@ -11,8 +11,9 @@ use holdfast_types::{Duration, Time};
 
 use crate::held::HeldId;
 
-/// After so long a held call is refused. Longer than a client may be late, so that most are not.
-pub(crate) const HELD_CALL_MAX: Duration = Duration::from_secs(10);
+/// After so long a held call is refused: later than a client may be late and a new master waits for those who do not come
+/// back, so that most are not; and earlier than callers give up, who would not know what came of it.
+pub(crate) const HELD_CALL_MAX: Duration = Duration::from_secs(7);
 /// So many calls of one principal are held.
 const PRINCIPAL_CALLS_MAX: usize = 1_024;
 /// So many of all principals.
@@ -132,10 +133,10 @@ mod tests {
         let mut calls = HeldCalls::default();
         calls.add(at(0), HeldId(1), "ann", false);
         calls.add(at(5), HeldId(2), "ann", true);
-        assert_eq!(calls.next_due(), Some(at(10_000)));
-        assert_eq!(calls.pop_due(at(9_999)), None);
-        assert_eq!(calls.pop_due(at(10_000)), Some(HeldId(1)));
-        assert_eq!(calls.pop_due(at(10_000)), None);
-        assert_eq!(calls.next_due(), Some(at(10_005)));
+        assert_eq!(calls.next_due(), Some(at(7_000)));
+        assert_eq!(calls.pop_due(at(6_999)), None);
+        assert_eq!(calls.pop_due(at(7_000)), Some(HeldId(1)));
+        assert_eq!(calls.pop_due(at(7_000)), None);
+        assert_eq!(calls.next_due(), Some(at(7_005)));
     }
 }

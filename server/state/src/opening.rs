@@ -17,7 +17,7 @@ use crate::locking::Departure;
 use crate::node::{Kind, Node};
 use crate::session::Handle;
 use crate::tree::NodeKey;
-use crate::{Effect, State, refusal};
+use crate::{Effect, State, refusal, settings};
 
 /// The longest lock-delay (P§2.4: up to a minute).
 pub(crate) const LOCK_DELAY_MS_MAX: u32 = 60_000;
@@ -72,7 +72,7 @@ impl State {
             claim: None,
             uses: wish.uses,
             events: wish.events,
-            caching: open.caching,
+            caching: open.caching && self.may_cache(session),
             sequencer: None,
         };
         if !created {
@@ -80,6 +80,13 @@ impl State {
         }
         let stat = self.open_handle(Holder { session, handle: HandleId(number.0) }, handle);
         Ok(outcome::Result::Opened(Box::new(Opened { created, stat })))
+    }
+
+    /// Whether a session gets handles that are caching: what is cached holds up writes until the lease is over (ADR 0014).
+    fn may_cache(&self, session: SessionId) -> bool {
+        let lease_ms_max = settings::caching_lease_ms_max(&self.settings);
+        self.version < 2
+            || self.sessions.get(session).is_some_and(|session| session.lease_ms() <= lease_ms_max)
     }
 
     /// The path that an Open names: by itself, or from a directory that the session has open.

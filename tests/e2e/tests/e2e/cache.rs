@@ -9,6 +9,8 @@ use crate::PROGRAMS;
 
 /// Longer than any test waits for anything.
 const LONG: Duration = Duration::from_secs(60);
+/// The longest lease with which a session caches.
+const CACHING: Duration = Duration::from_secs(12);
 /// What a machine that is busy may add.
 const SLACK: Duration = Duration::from_secs(5);
 
@@ -77,8 +79,8 @@ async fn clients_that_live_delay_no_write_noticeably_and_read_nothing_old() {
     let cluster = Cluster::start(PROGRAMS).await;
     // With such leases, a write that waits for one would not end within the limit.
     let mut clients = [
-        Client::start(&cluster, "first", LONG, LONG).await,
-        Client::start(&cluster, "second", LONG, LONG).await,
+        Client::start(&cluster, "first", CACHING, LONG).await,
+        Client::start(&cluster, "second", CACHING, LONG).await,
     ];
     for client in &mut clients {
         client.ask("open /file create").await.unwrap();
@@ -109,7 +111,7 @@ async fn what_is_cached_costs_no_message_names_that_do_not_exist_and_opens_inclu
     let cell = cluster.cell();
     cell.set_contents("/dir", "", WriteOptions::new().kind(holdfast::NodeKind::Directory)).await.unwrap();
     cell.set_contents("/dir/file", "text", WriteOptions::new().create()).await.unwrap();
-    let session = cell.session().lease(LONG).open().await.unwrap();
+    let session = cell.session().lease(CACHING).open().await.unwrap();
     let dir = session.open("/dir", OpenOptions::new()).await.unwrap();
     let file = session.open("/dir/file", OpenOptions::new()).await.unwrap();
     let none = async || session.open("/dir/none", OpenOptions::new()).await;
@@ -150,8 +152,8 @@ async fn what_is_cached_costs_no_message_names_that_do_not_exist_and_opens_inclu
 async fn a_kept_lock_costs_no_message_until_another_process_asks_for_it() {
     const TURNS: u64 = 20;
     let cluster = Cluster::start(PROGRAMS).await;
-    let mut keeper = Client::start(&cluster, "keeper", LONG, LONG).await;
-    let mut other = Client::start(&cluster, "other", LONG, LONG).await;
+    let mut keeper = Client::start(&cluster, "keeper", CACHING, LONG).await;
+    let mut other = Client::start(&cluster, "other", CACHING, LONG).await;
     keeper.ask("open /lock create keep").await.unwrap();
     other.ask("open /lock").await.unwrap();
     let first = keeper.ask("lock /lock").await.unwrap();
