@@ -10,6 +10,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::events::SessionEvent;
 use crate::link::{Arrival, Link, next_arrival};
+use crate::refusal::RefusalFacts;
 use crate::streams::EventHub;
 use crate::timer::Timer;
 use futures::FutureExt;
@@ -63,10 +64,10 @@ pub(crate) async fn open(config: Config, channels: Channels) -> Result<Shared, E
 
 fn not_opened(ended: &Ended, grace: Duration) -> Error {
     match ended {
-        Ended::Refused { code, message } => Error::Refused {
+        Ended::Refused { code, message, facts } => Error::Refused {
             code: RefusalCode::try_from(*code).unwrap_or(RefusalCode::Unspecified),
             message: message.clone(),
-            facts: None,
+            facts: RefusalFacts::from_wire(facts.clone()),
         },
         Ended::Unreachable { last, .. } => Error::Unavailable { waited: grace, last: last.clone() },
         other => Error::SessionEnded { ended: other.clone(), maybe_applied: false },

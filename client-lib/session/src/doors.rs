@@ -4,6 +4,7 @@
 
 use crate::slot::Slot;
 use bytes::Bytes;
+use holdfast_proto::client::v1::refusal::Facts;
 use holdfast_proto::client::v1::{
     Cancel, ClientFrame, Close, HandleEvent, ServerFrame, outcome, request::Operation,
 };
@@ -269,6 +270,8 @@ pub enum Ended {
         code: i32,
         /// The refusal's message.
         message: String,
+        /// What it says beyond that, such as which limit is met.
+        facts: Option<Facts>,
     },
 }
 

@@ -1,12 +1,13 @@
 //! What a client must not send: numbers that are none, that it has used before, or has said that it will not use again.
 //!
-//! Each is answered with a refusal, and none of them is recorded or proposed. Nothing here looks at what a request is to do.
-//! Invariant: a request that is under way or recorded is never refused here for what it was when it came first.
+//! The master answers each with a refusal, and records and proposes none of them. Nothing here looks at what a request is to
+//! do. Invariant: a request that comes again as it came first, and is not acknowledged, is never refused here.
 
 use std::mem::{Discriminant, discriminant};
 
 use holdfast_proto::client::v1::{self as client, Refusal, RefusalCode, outcome, request::Operation};
 use holdfast_state::Recorded;
+use holdfast_types::planted;
 
 use crate::refusal;
 use crate::sessions::Session;
@@ -20,7 +21,7 @@ pub(crate) fn misuse(entry: &Session, recorded: Recorded<'_>, request: &client::
     if number == 0 {
         return Some(refusal(RefusalCode::Invalid, "a request has the number 0: numbers begin with 1"));
     }
-    if entry.acknowledged.contains(number) {
+    if entry.acknowledged.contains(number) && !planted!(FloorForgotten) {
         let message = format!("request {number} was acknowledged: its outcome is no longer kept");
         return Some(refusal(RefusalCode::Acknowledged, message));
     }

@@ -1,7 +1,7 @@
 //! Corner cases between the library and the network, against replicas that say what the test wants.
 
 use crate::fake::{Replica, granted, handle, session, told, within};
-use holdfast::{Cell, Ended, Error, Lost, Mode, OpenOptions, SessionState, WriteOptions};
+use holdfast::{Cell, Ended, Error, Lost, Mode, OpenOptions, RefusalFacts, SessionState, WriteOptions};
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{outcome, request::Operation, server_frame};
 use std::time::Duration;
@@ -183,16 +183,21 @@ async fn a_refused_session_says_why() {
     let open = tokio::spawn(cell.session().open());
     let mut stream = replica.accept().await;
     stream.frame().await;
+    let full = wire::LimitExceeded { limit: "sessions_max".to_owned(), maximum: 7, wanted: 8 };
     let refusal = wire::Refusal {
-        code: wire::RefusalCode::ForeignCell.into(),
-        message: "this is eu".to_owned(),
-        ..Default::default()
+        code: wire::RefusalCode::Limit.into(),
+        message: "the cell has 7 sessions".to_owned(),
+        facts: Some(wire::refusal::Facts::LimitExceeded(Box::new(full))),
     };
     let refused = wire::StreamRefused { refusal: Some(refusal), master_address: String::new() };
     stream.hello(server_frame::Hello::Refused(refused)).await;
     let error = within(open).await.unwrap().unwrap_err();
-    assert_eq!(error.refusal(), Some(wire::RefusalCode::ForeignCell));
-    assert_eq!(error.to_string(), "this is eu");
+    assert_eq!(error.refusal(), Some(wire::RefusalCode::Limit));
+    assert_eq!(error.to_string(), "the cell has 7 sessions");
+    let Some(RefusalFacts::LimitExceeded { limit, maximum: 7, wanted: Some(8), .. }) = error.facts() else {
+        panic!("{error:?}")
+    };
+    assert_eq!(limit, "sessions_max");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::doors::{Ended, Output, State, StreamId};
 use crate::link::Link;
 use crate::requests::Completed;
 use holdfast_proto::client::v1::{
-    CellInfo, ClientFrame, CloseSession, EndReason, Event, LockGrant, Notice, RefusalCode, Reply,
+    CellInfo, ClientFrame, CloseSession, EndReason, Event, LockGrant, Notice, Refusal, RefusalCode, Reply,
     ServerFrame, SessionAttached, SessionOpened, StreamRefused, event, outcome, server_frame,
 };
 use holdfast_types::{HandleId, RequestNumber, SessionId, Term, planted};
@@ -148,7 +148,10 @@ impl Session {
             // A close whose confirmation was lost.
             RefusalCode::UnknownSession if self.closing => self.end(Ended::Closed),
             RefusalCode::UnknownSession => self.end(Ended::Expired),
-            _ => self.end(Ended::Refused { code: refusal.code, message: refusal.message }),
+            _ => {
+                let Refusal { code, message, facts } = refusal;
+                self.end(Ended::Refused { code, message, facts });
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use holdfast_proto::client::v1::{LimitExceeded, Refusal, RefusalCode, refusal::Facts};
+use holdfast_proto::client::v1::{Refusal, RefusalCode};
+use holdfast_state::refusal::limit_facts;
 use holdfast_types::Duration;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
@@ -84,11 +85,10 @@ fn renamed(response: Response<Body>) -> Response<Body> {
 
 /// A message, or a frame, of more bytes than are taken at once.
 pub(super) fn too_long_refusal(what: &str, max: usize) -> Refusal {
-    let exceeded = LimitExceeded { limit: "message_bytes_max".to_owned(), maximum: max as u64, wanted: 0 };
     Refusal {
         code: RefusalCode::Limit.into(),
         message: format!("{what} is longer than {max} bytes, the most that is taken at once"),
-        facts: Some(Facts::LimitExceeded(Box::new(exceeded))),
+        facts: Some(limit_facts("message_bytes_max", max as u64, 0)),
     }
 }
 

@@ -19,9 +19,10 @@ mod spare;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_proto::client::v1::RefusalCode;
 use holdfast_proto::client::v1::admin_server::AdminServer;
 use holdfast_proto::client::v1::cell_server::CellServer;
+use holdfast_proto::client::v1::{Refusal, RefusalCode};
+use holdfast_state::refusal::limit_facts;
 use holdfast_types::{ConnectionId, Duration};
 use slog::Logger;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -38,7 +39,7 @@ use crate::outbox::Budget;
 use crate::peers::Greeter;
 use burden::Burden;
 use conform::Conform;
-use refusal::refused;
+use refusal::{refused, status_of};
 use spare::Spares;
 
 /// The most bytes of one message from a client: the largest contents that settings allow, four times, since a
@@ -159,8 +160,7 @@ fn abandoned() -> Status {
 }
 
 fn overloaded(what: &str, max: usize) -> Status {
-    refused(
-        RefusalCode::Overloaded,
-        format!("this replica has {max} {what} already, the most it takes: try later"),
-    )
+    let message = format!("this replica has {max} {what} already, the most it takes: try later");
+    let facts = Some(limit_facts(what, max as u64, 0));
+    status_of(&Refusal { code: RefusalCode::Overloaded.into(), message, facts }, "")
 }
