@@ -242,6 +242,10 @@ def check_first_and_second_frames():
 
 def check_a_frame_has_bounds():
     stream, _, _ = open_session()
+    stat = [op.Request(number=number, get_stat=op.GetStat(handle=1)) for number in range(1, 5_000)]
+    stream.send(requests=stat)
+    assert stream.end() == ("LIMIT", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    stream, _, _ = open_session()
     stream.send(requests=[op.Request(number=1, set_contents=op.SetContents(handle=1, contents=b"x" * (5 << 20)))])
     assert stream.end() == ("LIMIT", grpc.StatusCode.RESOURCE_EXHAUSTED)
 

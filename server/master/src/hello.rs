@@ -44,6 +44,10 @@ impl Master {
         let (hello, requests) = (frame.hello.take(), frame.requests.len());
         if requests > FRAME_REQUESTS_MAX && (hello.is_some() || self.connections.contains(connection)) {
             let message = format!("a frame has {requests} requests, and {FRAME_REQUESTS_MAX} is the most");
+            if hello.is_some() && !self.connections.contains(connection) {
+                // Or there would be no stream to refuse.
+                self.connections.add(connection, client::ClientFrame::default());
+            }
             self.refuse_stream(connection, refusal(RefusalCode::Limit, message));
             return;
         }

@@ -12,6 +12,7 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::{self as client, HandleEvent, RefusalCode, request::Operation};
+use holdfast_state::refusal::limit_facts;
 use holdfast_state::{Recorded, State};
 use holdfast_types::{
     ConnectionId, FRAME_REQUESTS_MAX, HandleId, Principal, RequestNumber, SessionId, planted,
@@ -195,7 +196,9 @@ impl Master {
             // What gives something back, and what is known already, is never refused without a trace (I6).
             if counts && under_way >= most && is_new && !gives_back(&request) {
                 let message = format!("the session has {most} requests in flight, and that is the most");
-                self.refuse_request(state, session, number, refusal(RefusalCode::Limit, message));
+                let facts = Some(limit_facts("requests_in_flight_max", most as u64, under_way as u64 + 1));
+                let full = client::Refusal { facts, ..refusal(RefusalCode::Limit, message) };
+                self.refuse_request(state, session, number, full);
                 continue;
             }
             if let Some(operation) = request.operation.as_ref().filter(|_| counts) {

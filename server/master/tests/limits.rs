@@ -202,6 +202,15 @@ fn a_frame_of_more_requests_than_are_taken_at_once_ends_its_stream() {
 }
 
 #[test]
+fn a_first_frame_of_too_many_requests_is_refused_too() {
+    let mut cell = Cell::new();
+    let read = (1..=4_097).map(|number| (number, read(1)));
+    cell.frame(1, client::ClientFrame { hello: hello().hello, ..requests(read) });
+    assert_eq!(cell.refused(1), Some(RefusalCode::Limit));
+    assert!(cell.proposed.is_empty(), "no session is opened");
+}
+
+#[test]
 fn very_many_watchers_are_told_in_turns_and_each_of_them_is() {
     const HANDLES: u64 = 4_000;
     const SESSIONS: u8 = 5;

@@ -4,7 +4,8 @@ use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{
-    Creation, ExtendLeaseRequest, GetContents, KeepAlive, NodeKind, Notice, Open, outcome,
+    Creation, ExtendLeaseRequest, GetContents, KeepAlive, NodeKind, Notice, Open, OpenSession, client_frame,
+    outcome,
 };
 use holdfast_server::dev::{DevCell, DevOptions};
 use tonic::{Code, Status};
@@ -98,7 +99,10 @@ async fn a_stream_whose_name_could_be_guessed_is_refused_and_one_without_a_name_
 #[tokio::test]
 async fn a_lease_is_extended_past_the_stream_by_the_rules_of_the_stream_and_notices_acknowledged_too() {
     let cell = cell_of_one().await;
-    let (mut stream, _) = Stream::begin(&cell.addresses(), open_session(SECRET)).await;
+    // Longer leases do not cache.
+    let client_frame::Hello::Open(opening) = open_session(SECRET) else { panic!("it is an opening") };
+    let opening = client_frame::Hello::Open(OpenSession { lease_ms: 12_000, ..opening });
+    let (mut stream, _) = Stream::begin(&cell.addresses(), opening).await;
     let open = Operation::Open(Box::new(Open {
         path: "/ls/dev/f".into(),
         creation: Creation::May.into(),
@@ -114,10 +118,10 @@ async fn a_lease_is_extended_past_the_stream_by_the_rules_of_the_stream_and_noti
     let writing = tokio::spawn(async move { write(&addresses, "/ls/dev/f", "new").await });
     let notice = notice(&mut stream).await;
     assert!(!notice.invalidations.is_empty(), "{notice:?}");
-    assert_eq!(extend(&cell, &stream.name, 1, 0).await.unwrap(), 30_000, "the notice may be on its way");
+    assert_eq!(extend(&cell, &stream.name, 1, 0).await.unwrap(), 12_000, "the notice may be on its way");
     assert_eq!(code(extend(&cell, &stream.name, 2, 0).await), Code::FailedPrecondition, "it is overdue");
     assert!(!writing.is_finished(), "who may read an older copy is waited for");
-    assert_eq!(extend(&cell, &stream.name, 2, notice.number).await.unwrap(), 30_000);
+    assert_eq!(extend(&cell, &stream.name, 2, notice.number).await.unwrap(), 12_000);
     tokio::time::timeout(LIMIT, writing).await.expect("nobody has to be waited for").unwrap();
     cell.stop().await.unwrap();
 }
