@@ -25,7 +25,7 @@ const KIB_NANOS: u64 = 2 * MICRO;
 pub struct Slowness {
     /// A slow one takes so many times as long as a real one; 1 if none is slow.
     pub times_max: u64,
-    /// Each turn of any takes so much longer, in nanoseconds, whatever it does: others have the processor meanwhile.
+    /// Each turn of a master takes so much longer, in nanoseconds, whatever it does: others have the processor meanwhile.
     pub turn_nanos: u64,
     /// So many of a thousand replicas are slow.
     pub slow_per_mille: u32,

@@ -23,7 +23,7 @@ const SLOW_WRITE_MS: u64 = 5_000;
 pub enum Overload {
     /// Clients ask for more than their share. Others must not feel much of it.
     Greed,
-    /// Every turn takes longer than a master may be silent, so that all leases are lengthened all the time. What has to
+    /// Every turn of the master takes longer than it may be silent, so that all leases are lengthened all the time. What has to
     /// end ends all the same.
     Dragging,
 }

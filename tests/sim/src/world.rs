@@ -316,6 +316,7 @@ impl World {
                 self.sight_resumed(index);
                 self.servers[index].paused_until = TrueTime::ZERO;
                 self.servers[index].runs_every_nanos = 0;
+                self.servers[index].nap = None;
                 self.servers[index].run_at = None;
             }
             Process::Client(index) => {

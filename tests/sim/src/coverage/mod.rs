@@ -50,6 +50,7 @@ situations! {
     TwoMastersWithClients common "two masters in office, both with clients",
     CachedReadUnderTwoMasters rare "a read from a cache while two masters are in office",
     DeposedWokeUp common "a stopped master goes on, and is deposed",
+    AsleepInRound common "a master stopped while a leadership round is under way",
     StaleMessageToMaster rare "a message handled by a master that was stopped for long after it had come",
     StaleRequestToMaster rare "a call handled by a master that was stopped for long after it had come",
     LongTurn rare "a turn of a master that takes longer than it may be silent",

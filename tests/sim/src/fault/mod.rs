@@ -28,6 +28,7 @@ use crate::world::{Phase, World};
 
 pub use mix::{FaultMix, Kind};
 pub(crate) use operator::call as operator_call;
+pub(crate) use pause::Nap;
 pub use partition::Shape;
 
 /// Something that goes wrong.

@@ -3,6 +3,7 @@
 
 use super::{Ending, Shape, partition};
 use crate::clock::TrueTime;
+use crate::coverage::Situation;
 use crate::event::Event;
 use crate::network::Process;
 use crate::world::{Phase, World};
@@ -10,6 +11,14 @@ use crate::world::{Phase, World};
 const MILLI: u64 = 1_000_000;
 
 pub(super) fn begin(world: &mut World, process: Process) {
+    if let Process::Replica(index) = process
+        && world.servers[index].was_master
+        && world.fault_rng.per_mille(500)
+    {
+        let nanos = world.fault_rng.between(500, 12_000) * MILLI;
+        world.servers[index].nap = Some(Nap { nanos, cut_off: None });
+        return;
+    }
     let nanos = world.end_after(Ending::Resume(process));
     stop(world, process, nanos);
 }
@@ -24,18 +33,45 @@ pub(super) fn sleep(world: &mut World, process: Process, nanos: u64) {
 /// when it goes on: for a moment it has every reason to believe that it is in office (I3, I5).
 pub(super) fn oversleep(world: &mut World, replica: usize, clients: &[usize]) {
     world.stats.overslept += 1;
-    let process = Process::Replica(replica);
     let asleep = world.fault_rng.between(1_000, 16_000) * MILLI;
     let after = world.fault_rng.between(100, 4_000) * MILLI;
-    sleep(world, process, asleep);
     // Sometimes what others were about to tell it still comes, and is the first that it finds when it goes on.
     let cut_after = world.fault_rng.below(2) * world.fault_rng.between(1, 50) * MILLI;
-    let until = world.now.after_nanos(asleep + after);
-    let cut_off = Event::CutOff { replica, clients: clients.to_vec(), until };
-    world.queue.push(world.now.after_nanos(cut_after), cut_off);
+    let nap = Nap { nanos: asleep, cut_off: Some((cut_after, after, clients.to_vec())) };
+    if world.fault_rng.per_mille(500) {
+        world.servers[replica].nap = Some(nap);
+    } else {
+        fall_asleep(world, replica, nap);
+    }
+}
+
+/// A sleep that a master falls into once it has asked the others whether it leads: their answers come while it sleeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Nap {
+    /// How long it is.
+    nanos: u64,
+    /// The replica is cut off so long after it has fallen asleep, and for so long after its sleep, with these clients.
+    cut_off: Option<(u64, u64, Vec<usize>)>,
+}
+
+fn fall_asleep(world: &mut World, replica: usize, nap: Nap) {
+    sleep(world, Process::Replica(replica), nap.nanos);
+    if let Some((cut_after, after, clients)) = nap.cut_off {
+        let until = world.now.after_nanos(nap.nanos + after);
+        world.queue.push(world.now.after_nanos(cut_after), Event::CutOff { replica, clients, until });
+    }
 }
 
 impl World {
+    /// A master that was to fall asleep with a leadership round under way has asked for one.
+    pub(crate) fn asks_for_round(&mut self, index: usize) {
+        if let Some(nap) = self.servers[index].nap.take() {
+            self.trace.say(self.now, || format!("replica {} is stopped while it asks whether it leads", index + 1));
+            self.sights.reach(Situation::AsleepInRound);
+            fall_asleep(self, index, nap);
+        }
+    }
+
     /// A stopped replica is cut off with some clients, unless the faults are over by now.
     pub(crate) fn cut_off(&mut self, replica: usize, clients: Vec<usize>, until: TrueTime) {
         if self.phase == Phase::Faults {

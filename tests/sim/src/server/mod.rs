@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_replica::admission::Roster;
-use holdfast_replica::{Config, Input, Output, Replica, StateAt};
+use holdfast_replica::{Config, Input, Output, Replica, StateAt, raftpb};
 use holdfast_state::{SnapshotReader, State};
 use holdfast_types::{ReplicaId, Time};
 use prost::Message;
@@ -23,7 +23,7 @@ use crate::coverage::Situation;
 use crate::disk::Disk;
 use crate::effort::Effort;
 use crate::event::Event;
-use crate::fault::Ending;
+use crate::fault::{Ending, Nap};
 use crate::genesis::{GENESIS_INDEX, data_id};
 use crate::member::{CELL_ID, Standing, roster};
 use crate::network::Process;
@@ -67,6 +67,8 @@ pub(crate) struct Server {
     pub(crate) run_at: Option<TrueTime>,
     /// It is stopped until then; the past if it is not.
     pub(crate) paused_until: TrueTime,
+    /// It is stopped once it has asked the others whether it leads.
+    pub(crate) nap: Option<Nap>,
     /// It runs no more often than this; 0 if it runs whenever there is something to do.
     pub(crate) runs_every_nanos: u64,
     /// Its turns take so many times as long as a real machine's.
@@ -112,6 +114,7 @@ impl Server {
             sync_nanos_max: 0,
             run_at: None,
             paused_until: TrueTime::ZERO,
+            nap: None,
             runs_every_nanos: 0,
             slowness: 1,
             busy_until: TrueTime::ZERO,
@@ -163,6 +166,7 @@ impl World {
         server.run_at = None;
         server.paused_until = TrueTime::ZERO;
         server.runs_every_nanos = 0;
+        server.nap = None;
         server.busy_until = TrueTime::ZERO;
         server.slowness = self.plan.slowness.of_replica(&mut server.rng);
         if self.phase > Phase::Faults {
@@ -277,7 +281,8 @@ impl World {
         now: Time,
         inputs: Vec<Input>,
     ) -> Result<Option<Stop>, holdfast_replica::Fault> {
-        let mut effort = Effort::new(self.servers[index].slowness, self.plan.slowness.turn_nanos);
+        let dragging = if replica.is_master() { self.plan.slowness.turn_nanos } else { 0 };
+        let mut effort = Effort::new(self.servers[index].slowness, dragging);
         for input in inputs {
             effort.take_up(&input);
             replica.handle(now, input)?;
@@ -331,10 +336,15 @@ impl World {
                 Output::Members(members) => self.members_told(index, members, replica),
             }
         }
+        let asks = |messages: &Vec<Bytes>| messages.iter().any(is_round);
+        let naps = self.servers[index].nap.is_some() && messages.values().any(asks);
         for ((to, urgent), messages) in messages {
             self.send_messages(index, to, urgent, messages);
         }
         self.spent_nanos = effort.nanos();
+        if naps {
+            self.asks_for_round(index);
+        }
         Ok(stopped)
     }
 
@@ -349,6 +359,14 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a message asks another replica to confirm that its sender leads.
+fn is_round(message: &Bytes) -> bool {
+    let message = <raftpb::Message as protobuf::Message>::parse_from_bytes(message);
+    message.is_ok_and(|message| {
+        message.get_msg_type() == raftpb::MessageType::MsgHeartbeat && !message.get_context().is_empty()
+    })
 }
 
 /// A state as it is after it went to a file or to another replica.
