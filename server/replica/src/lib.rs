@@ -271,6 +271,12 @@ impl Replica {
         self.master.is_some()
     }
 
+    /// What the last turn has cost the master of what clients ask for, in the units of its `turn_work`; 0 out of office.
+    #[must_use]
+    pub fn turn_work_done(&self) -> u64 {
+        self.master.as_ref().map_or(0, Master::turn_work_done)
+    }
+
     /// How many batches of proposals raft has not taken: it dropped the first, and will be given it again.
     #[must_use]
     pub fn batches_waiting(&self) -> usize {

@@ -28,7 +28,12 @@ pub(crate) fn genesis(plan: &Plan) -> StateAt {
     };
     // Somebody must be able to write access control lists.
     let bootstrap_principal = principal(0).as_str().to_owned();
-    let settings = Settings { bootstrap_principal, lease_ms_max: plan.lease_ms_max, ..settings::defaults() };
+    let settings = Settings {
+        bootstrap_principal,
+        lease_ms_max: plan.lease_ms_max,
+        requests_in_flight_max: plan.requests_in_flight_max,
+        ..settings::defaults()
+    };
     let (members, voters) = ((0..plan.replicas).map(member).collect(), (1..=plan.replicas as u64).collect());
     let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: CELL_ID, members, settings });
     StateAt { index: GENESIS_INDEX, term: Term(1), voters, learners: Vec::new(), state }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use holdfast_proto::client::v1::request::Operation;
+use holdfast_replica::Replica;
 
 use crate::effort::Slowness;
 use crate::fault::FaultMix;
@@ -15,6 +16,8 @@ use crate::world::{Phase, World};
 const MILLI: u64 = 1_000_000;
 /// A client that does not acknowledge what it was told is overdue after so long: the cell's setting, as it begins.
 const NOTICE_OVERDUE_MS: u64 = 3_000;
+/// No single thing that a client asks for costs more: the files and lists of a run are short.
+const ITEM_WORK_MAX: u64 = 64 << 10;
 /// How much longer a write may take on a slow machine than what it has to wait for.
 const SLOW_WRITE_MS: u64 = 5_000;
 
@@ -49,6 +52,7 @@ impl Plan {
         self.lease_ms_max = 100;
         self.keep_alives_per_s = 20_000;
         self.clocks_beyond = false;
+        self.turn_work = 16 << 10;
         let turn_nanos = rng.between(210, 350) * MILLI;
         (self.slowness, self.lease_ms) = match overload {
             Overload::Greed => {
@@ -70,6 +74,16 @@ impl World {
         if self.is_greed() && self.stats.masters > 1 {
             let what =
                 "the master lost its office, and nothing was wrong but that clients asked for too much";
+            return Err(Violation::new(Invariant::Progress, what));
+        }
+        Ok(())
+    }
+
+    /// A turn is over: it has done no more of what clients ask for than it may, and one thing beyond that.
+    pub(crate) fn check_turn(&self, index: usize, replica: &Replica) -> Result<(), Violation> {
+        let (done, most) = (replica.turn_work_done(), self.plan.turn_work);
+        if done > most + ITEM_WORK_MAX {
+            let what = format!("a turn of replica {} did work of {done}, and {most} is the most", index + 1);
             return Err(Violation::new(Invariant::Progress, what));
         }
         Ok(())

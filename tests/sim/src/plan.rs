@@ -81,6 +81,10 @@ pub struct Plan {
     pub network: NetworkConditions,
     /// Nothing goes wrong but that machines are slow.
     pub overload: Option<Overload>,
+    /// What a turn of a master may cost of what clients ask for.
+    pub turn_work: u64,
+    /// How many requests a session may have in flight.
+    pub requests_in_flight_max: u32,
     /// How slow the replicas' machines are while faults are on.
     pub slowness: Slowness,
     /// How much the socket of a stopped process takes, in bytes.
@@ -183,6 +187,8 @@ impl Plan {
             clocks_beyond: Rng::fork(seed, "clocks").per_mille(80),
             faults: FaultMix::draw(&mut Rng::fork(seed, "mix")),
             network: NetworkConditions::draw(&mut rng),
+            turn_work: [1 << 20, 1 << 20, 64 << 10, 8 << 10][Rng::fork(seed, "work").index(4)],
+            requests_in_flight_max: [4_096, 4_096, 4_096, 64][Rng::fork(seed, "in flight").index(4)],
             overload: None,
             slowness: Slowness::draw(&mut Rng::fork(seed, "slowness")),
             socket_bytes: [4 << 20, 256 << 10, 2 << 10][Rng::fork(seed, "sockets").index(3)],
@@ -217,7 +223,7 @@ impl fmt::Display for Plan {
             f,
             "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms, \
              {}; a fault every {} ms for {} s; \
-             flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled, sockets of {} bytes; {} of a thousand machines up to {} times as slow, each turn {} ms longer, syncs up to {} us; \
+             flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled, sockets of {} bytes; {} of a thousand machines up to {} times as slow, each turn {} ms longer, {} work in it at the most, {} requests in flight, syncs up to {} us; \
              a snapshot every {} bytes, {} bytes of log behind it, {} of a thousand cut off on their way; {}",
             self.theme,
             self.replicas,
@@ -238,6 +244,8 @@ impl fmt::Display for Plan {
             self.slowness.slow_per_mille,
             self.slowness.times_max,
             self.slowness.turn_nanos / MILLI,
+            self.turn_work,
+            self.requests_in_flight_max,
             self.sync_nanos_max / MICRO,
             self.snapshot_every_bytes,
             self.log_tail_bytes,

@@ -196,6 +196,7 @@ impl World {
         config.snapshot_every_bytes = self.plan.snapshot_every_bytes;
         config.log_tail_bytes = self.plan.log_tail_bytes;
         config.master.keep_alives_per_s = self.plan.keep_alives_per_s;
+        config.master.turn_work = self.plan.turn_work;
         let logger = self.trace.logger(index);
         let replica = Replica::new(server.clock.local(self.now), config, boot, logger);
         let replica = replica.map_err(|error| fault(format_args!("replica {}", index + 1), error))?;
@@ -254,6 +255,7 @@ impl World {
             let at = self.servers[index].clock.moment(timeout);
             self.plan_run(Process::Replica(index), at.max(self.now.after_nanos(1)));
         }
+        self.check_turn(index, &replica)?;
         self.observe(index, &replica)?;
         self.sight_proposals(index, &replica);
         if let Some(broken) = self.broken.take() {
