@@ -28,8 +28,8 @@ use crate::world::{Phase, World};
 
 pub use mix::{FaultMix, Kind};
 pub(crate) use operator::call as operator_call;
-pub(crate) use pause::Nap;
 pub use partition::Shape;
+pub(crate) use pause::Nap;
 
 /// Something that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -66,7 +66,8 @@ impl World {
     /// A master that was to fall asleep with a leadership round under way has asked for one.
     pub(crate) fn asks_for_round(&mut self, index: usize) {
         if let Some(nap) = self.servers[index].nap.take() {
-            self.trace.say(self.now, || format!("replica {} is stopped while it asks whether it leads", index + 1));
+            self.trace
+                .say(self.now, || format!("replica {} is stopped while it asks whether it leads", index + 1));
             self.sights.reach(Situation::AsleepInRound);
             fall_asleep(self, index, nap);
         }
