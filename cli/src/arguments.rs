@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     acl, cat, check_sequencer, handles, lock, ls, member, mkdir, put, rm, session, settings, stat, status,
-    watch,
+    usage, watch,
 };
 use crate::{failure, units};
 
@@ -80,6 +80,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Session(session::Session),
     Handles(handles::Handles),
+    Usage(usage::Usage),
     #[command(subcommand)]
     Member(member::Member),
     Settings(settings::Settings),

@@ -15,6 +15,7 @@ pub(crate) mod session;
 pub(crate) mod settings;
 pub(crate) mod stat;
 pub(crate) mod status;
+pub(crate) mod usage;
 pub(crate) mod watch;
 
 use anyhow::Result;
@@ -43,6 +44,7 @@ pub(crate) async fn run(client: &Client, command: Command) -> Result<u8> {
         Command::Session(session) => session.run(client).await.map(|()| 0),
         Command::Handles(handles) => handles.run(client).await.map(|()| 0),
         Command::Member(member) => member.run(client).await.map(|()| 0),
+        Command::Usage(usage) => usage.run(client).await.map(|()| 0),
         Command::Settings(settings) => settings.run(client).await.map(|()| 0),
         Command::ExecGuarded(guarded) => guarded.run(),
     }

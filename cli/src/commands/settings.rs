@@ -43,7 +43,7 @@ enum Unit {
     None,
 }
 
-const KEYS: [Key; 11] = [
+const KEYS: [Key; 13] = [
     Key {
         name: "contents_bytes_max",
         unit: Unit::Bytes,
@@ -113,6 +113,18 @@ const KEYS: [Key; 11] = [
         unit: Unit::Millis,
         get: |values| values.caching_lease_ms_max.into(),
         set: |values, text| assign(&mut values.caching_lease_ms_max, text),
+    },
+    Key {
+        name: "total_bytes_max",
+        unit: Unit::Bytes,
+        get: |values| values.total_bytes_max.into(),
+        set: |values, text| assign(&mut values.total_bytes_max, text),
+    },
+    Key {
+        name: "reserve_percent",
+        unit: Unit::None,
+        get: |values| values.reserve_percent.into(),
+        set: |values, text| assign(&mut values.reserve_percent, text),
     },
 ];
 

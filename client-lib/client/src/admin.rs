@@ -10,14 +10,14 @@ use crate::unary::Repeat;
 use crate::values::HandleInfo;
 use holdfast_proto::client::v1 as wire;
 use std::time::Duration;
-use wire::{SessionInfo, Settings};
+use wire::{PrincipalUsage, SessionInfo, Settings};
 
 impl Cell {
     /// The cell's limits.
     ///
     /// # Errors
     ///
-    /// [`Error::Unavailable`] if no master answers.
+    /// [`Error::Refused`] (`PERMISSION_DENIED`), or [`Error::Unavailable`] if no master answers.
     pub async fn settings(&self) -> Result<Settings, Error> {
         let call = |mut client: crate::unary::Admin| async move {
             client.get_settings(wire::GetSettingsRequest {}).await
@@ -186,4 +186,53 @@ impl Cell {
             }
         }
     }
+
+    /// What each principal has of the cell, by its name. More than 1,000 are asked for in pages; the whole is not one
+    /// moment's view then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] (`PERMISSION_DENIED`) or [`Error::Unavailable`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example(cell: holdfast::Cell) -> Result<(), holdfast::Error> {
+    /// for usage in cell.list_usage().await?.principals {
+    ///     println!("{} has {} nodes and {} sessions", usage.principal, usage.nodes, usage.sessions);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn list_usage(&self) -> Result<CellUsage, Error> {
+        let mut principals: Vec<PrincipalUsage> = Vec::new();
+        loop {
+            let after = principals.last().map_or_else(String::new, |last| last.principal.clone());
+            let call = |mut client: crate::unary::Admin| {
+                let request = wire::ListUsageRequest { after: after.clone(), limit: 0 };
+                async move { client.list_usage(request).await }
+            };
+            let page = self.unary.call_admin(Repeat::Always, call).await?;
+            let more = page.more && !page.principals.is_empty();
+            principals.extend(page.principals);
+            if !more {
+                let wire::ListUsageResponse { sessions, nodes, bytes, .. } = page;
+                return Ok(CellUsage { principals, sessions, nodes, bytes });
+            }
+        }
+    }
+}
+
+/// How much of a cell is in use.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CellUsage {
+    /// What each principal has that has anything.
+    pub principals: Vec<PrincipalUsage>,
+    /// All sessions: see the setting `sessions_max`.
+    pub sessions: u64,
+    /// All nodes: see the setting `nodes_max`. Those that are older than state version 2 are in no principal's share.
+    pub nodes: u64,
+    /// The bytes of all contents and names: see the setting `total_bytes_max`.
+    pub bytes: u64,
 }

@@ -93,12 +93,15 @@ mod tls;
 mod unary;
 mod values;
 
+pub use admin::CellUsage;
 pub use call::SessionState;
 pub use cell::{Cell, CellBuilder, CellStatus, TIMEOUT_DEFAULT};
 pub use error::{ConnectError, Error, Lost};
 pub use events::{ChildChange, EventKind, EventSet, HandleEvent, SessionEvent};
 pub use handle::Handle;
-pub use holdfast_proto::client::v1::{MemberStatus, RefusalCode, Role, SessionInfo, Settings};
+pub use holdfast_proto::client::v1::{
+    MemberStatus, PrincipalUsage, RefusalCode, Role, SessionInfo, Settings,
+};
 pub use holdfast_session::{CacheStats, Ended};
 pub use holdfast_types::{Admitted, Fence, FenceError, FenceTextError, Mode, Sequencer, SequencerError};
 pub use lock::Lock;

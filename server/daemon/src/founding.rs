@@ -128,7 +128,8 @@ pub(crate) fn founding_of(dir: &DataDir, config: &Config) -> Option<Founding> {
                 client_address: member.client_address.clone(),
             };
             let members = founded.members.iter().map(member).collect();
-            Some(Founding { members, settings: founded.settings.encode_to_vec().into() })
+            let settings = founded.settings.encode_to_vec().into();
+            Some(Founding { members, settings, state_version: founded.state_version })
         }
     }
 }
@@ -248,6 +249,14 @@ fn difference(mine: &Founding, theirs: Option<&Founding>) -> Option<String> {
             ));
         }
     }
+    // Releases that are older than the field found with version 1.
+    let versions = [mine, theirs].map(|founding| founding.state_version.max(1));
+    if versions[0] != versions[1] {
+        return Some(format!(
+            "it begins with state version {}, and this release with {}: run the same release on all founding replicas",
+            versions[1], versions[0]
+        ));
+    }
     if mine.settings == theirs.settings {
         return None;
     }
@@ -268,6 +277,7 @@ mod tests {
         Founding {
             members: vec![member(1, 1), member(2, 2)],
             settings: Settings::default().encode_to_vec().into(),
+            state_version: 2,
         }
     }
 
@@ -311,6 +321,8 @@ mod tests {
             founding.settings = Settings { nodes_max: 5, ..Settings::default() }.encode_to_vec().into();
         });
         assert!(settings.contains("nodes_max: 5"), "{settings}");
+        let version = differing(|founding| founding.state_version = 0);
+        assert!(version.contains("it begins with state version 1, and this release with 2"), "{version}");
         let joins = check_answer(HelloResponse { founding: None, ..answer() }).unwrap_err();
         assert!(joins.contains("--join"), "{joins}");
     }

@@ -25,6 +25,7 @@ use std::time::Instant;
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::admission::ReplaceAdvice;
+use holdfast_state::VERSION_MAX;
 use holdfast_types::{Duration, ReplicaId};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -67,6 +68,8 @@ pub struct Founded {
     pub members: Vec<Member>,
     /// The settings that the cell began with.
     pub settings: Settings,
+    /// The state version that the cell began with.
+    pub state_version: u32,
 }
 
 impl Identity {
@@ -252,7 +255,8 @@ impl DataDir {
         members.sort_by_key(|member| member.id);
         let pairs = members.iter().map(|member| (ReplicaId(member.id), member.data_id));
         let cell_id = cell_id(&self.identity.cell, pairs);
-        self.advance(Stage::Founded(Founded { cell_id, members, settings }))?;
+        let state_version = VERSION_MAX;
+        self.advance(Stage::Founded(Founded { cell_id, members, settings, state_version }))?;
         match &self.identity.stage {
             Stage::Founded(founded) => Ok(founded),
             other => unreachable!("the stage was just set, and is {other:?}"),

@@ -234,6 +234,7 @@ impl Life {
             replica: identity.replica.0,
             data_id: identity.data_id,
             peer_address: self.config.peer_advertise.clone(),
+            state_version: holdfast_state::VERSION_MAX,
         }
     }
 

@@ -120,14 +120,21 @@ impl Master {
                     CallAnswer::ReadDir(client::ReadDirResponse { directory: Some(directory), revision })
                 })
             }
-            CallRequest::CheckSequencer(check) => state.check_sequencer(&check.sequencer).map(|valid| {
-                let (valid, reason) = match valid {
-                    Ok(()) => (true, String::new()),
-                    Err(reason) => (false, reason),
-                };
-                CallAnswer::CheckSequencer(client::CheckSequencerResponse { valid, reason, revision })
-            }),
-            CallRequest::GetSettings => Ok(CallAnswer::Settings(state.settings().clone())),
+            CallRequest::CheckSequencer(check) => {
+                state.check_sequencer(principal, &check.sequencer).map(|valid| {
+                    let (valid, reason) = match valid {
+                        Ok(()) => (true, String::new()),
+                        Err(reason) => (false, reason),
+                    };
+                    CallAnswer::CheckSequencer(client::CheckSequencerResponse { valid, reason, revision })
+                })
+            }
+            CallRequest::GetSettings => {
+                state.may_administer(principal).map(|()| CallAnswer::Settings(state.settings().clone()))
+            }
+            CallRequest::ListUsage(list) => state
+                .may_administer(principal)
+                .map(|()| CallAnswer::ListUsage(state.list_usage(&list.after, list.limit))),
             CallRequest::ListSessions(list) => match state.may_administer(principal) {
                 Ok(()) => return self.say_list(call, self.list_sessions(state, *list)),
                 Err(refusal) => Err(refusal),

@@ -130,6 +130,8 @@ pub enum CallRequest {
     ExpireSession(SessionId),
     /// Lists open handles.
     ListHandles(client::ListHandlesRequest),
+    /// Lists what each principal has.
+    ListUsage(client::ListUsageRequest),
     /// Adds a replica as a learner.
     AddMember(Member),
     /// Makes a learner a voter.
@@ -163,6 +165,8 @@ pub enum CallAnswer {
     KillSession(client::KillSessionResponse),
     /// To [`CallRequest::ListHandles`].
     ListHandles(client::ListHandlesResponse),
+    /// To [`CallRequest::ListUsage`].
+    ListUsage(client::ListUsageResponse),
     /// To the three membership changes.
     Membership,
 }
@@ -182,6 +186,7 @@ impl CallAnswer {
             Self::ListSessions(answer) => answer.encoded_len(),
             Self::KillSession(answer) => answer.encoded_len(),
             Self::ListHandles(answer) => answer.encoded_len(),
+            Self::ListUsage(answer) => answer.encoded_len(),
             Self::Membership => 0,
         }
     }

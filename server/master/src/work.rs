@@ -347,6 +347,7 @@ fn call_bytes(call: &CallRequest) -> u64 {
         | CallRequest::AddMember(_)
         | CallRequest::PromoteMember(_)
         | CallRequest::RemoveMember(_) => 0,
+        CallRequest::ListUsage(client::ListUsageRequest { after, .. }) => after.len(),
     };
     bytes as u64
 }

@@ -202,7 +202,14 @@ mod tests {
     use prost::Message as _;
 
     fn identity(replica: u64, data_id: u64) -> Identity {
-        Identity { cell: "dev".into(), cell_id: 9, replica, data_id, peer_address: String::new() }
+        Identity {
+            cell: "dev".into(),
+            cell_id: 9,
+            replica,
+            data_id,
+            peer_address: String::new(),
+            state_version: 2,
+        }
     }
 
     fn roster(data_ids: &[(u64, u64)]) -> Roster {
@@ -325,6 +332,7 @@ mod tests {
                 replica,
                 data_id,
                 peer_address,
+                state_version: 2,
             },
         )
     }

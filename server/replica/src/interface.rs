@@ -118,6 +118,13 @@ pub enum Input {
         /// The other replica.
         peer: ReplicaId,
     },
+    /// Another replica has connected, and says which state versions it can apply.
+    PeerAnnounced {
+        /// The other replica.
+        peer: ReplicaId,
+        /// The greatest one; 0, of a replica that knows of no such thing, counts as 1.
+        state_version: u32,
+    },
     /// All [`Persist`]s up to this one are durable.
     Persisted {
         /// The number of the last.

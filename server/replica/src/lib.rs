@@ -29,6 +29,7 @@ mod propose;
 mod raft_log;
 mod ready;
 pub mod recovery;
+mod upgrade;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -86,6 +87,8 @@ pub struct Replica {
     parked: office::Parked,
     /// A membership change that is proposed: whom to answer.
     membership: Option<membership::Pending>,
+    /// Which state versions the members can apply.
+    upgrade: upgrade::Upgrade,
     /// When to give up handing over; set while we do.
     handing_over: Option<Time>,
     /// What was last told of who leads.
@@ -168,6 +171,7 @@ impl Replica {
             is_behind: false,
             parked: office::Parked::default(),
             membership: None,
+            upgrade: upgrade::Upgrade::default(),
             handing_over: None,
             told: (None, Term(0)),
             outputs: VecDeque::new(),
@@ -201,6 +205,7 @@ impl Replica {
             Input::TimePassed => self.handle_time()?,
             Input::Peer { from, messages } => self.handle_peer(from, &messages)?,
             Input::PeerReset { peer } => self.handle_peer_reset(peer),
+            Input::PeerAnnounced { peer, state_version } => self.handle_announced(peer, state_version),
             Input::Persisted { number } => self.handle_persisted(number)?,
             Input::SnapshotArrived { from, message, state } => {
                 self.handle_snapshot_arrived(from, &message, state)?;
@@ -312,6 +317,7 @@ impl Replica {
             // Whoever serves the caller knows who it is, and whether that wants a hash.
             principal: String::new(),
             state_hash: None,
+            state_version: self.state.version(),
         }
     }
 

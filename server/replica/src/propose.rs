@@ -118,6 +118,8 @@ impl Replica {
                 }
             }
         }
+        let rise = self.propose_version(term);
+        self.proposals.commands.extend(rise);
         self.proposals.seal(term.0);
         self.propose_batches()?;
         if let Some(round) = round {

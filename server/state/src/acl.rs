@@ -13,7 +13,7 @@ use std::sync::Arc;
 use holdfast_proto::client::v1::{AclNames, Refusal, RefusalCode, Uses};
 use holdfast_types::{NodePath, Principal};
 
-use crate::node::{Kind, Node};
+use crate::node::Kind;
 use crate::tree::Place;
 use crate::{State, refusal, settings};
 
@@ -98,6 +98,31 @@ pub(crate) fn lists_asked(acl: &AclNames, uses: Uses) -> impl Iterator<Item = &s
     asked.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, list)| list.as_str())
 }
 
+/// What a list says, read once when it is written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct AccessList {
+    /// It lets everybody in.
+    everyone: bool,
+    /// Whom it lets in by name.
+    principals: BTreeSet<Box<str>>,
+    /// The lists whose principals it lets in, too.
+    groups: BTreeSet<Box<str>>,
+}
+
+/// What the contents of a file say, if its path is that of a list.
+pub(crate) fn parsed(path: &NodePath, contents: &[u8]) -> Option<Arc<AccessList>> {
+    list_name(path)?;
+    let mut list = AccessList::default();
+    for (_, entry) in entries(std::str::from_utf8(contents).ok()?) {
+        match entry {
+            Entry::Everyone => list.everyone = true,
+            Entry::Principal(name) => _ = list.principals.insert(name.into()),
+            Entry::Group(group) => _ = list.groups.insert(group.into()),
+        }
+    }
+    Some(Arc::new(list))
+}
+
 /// What a name becomes: given anew, or as it was.
 fn or_old(new: &str, old: &str) -> String {
     if new.is_empty() { old.to_owned() } else { new.to_owned() }
@@ -154,6 +179,33 @@ impl State {
         Err(refusal::permission_denied(principal, permission.verb(), path, list))
     }
 
+    /// What a principal is told instead of `refusal`, which says something of a node by name. Of what is under a
+    /// directory that it may neither read nor write it is told nothing, whether or not there is such a node, unless the
+    /// node itself lets it do something.
+    pub(crate) fn concealed(&self, principal: &Principal, path: &NodePath, refusal: Refusal) -> Refusal {
+        if self.version < 2 {
+            return refusal;
+        }
+        let every = [Permission::Read, Permission::Write, Permission::ChangeAcl];
+        let may = |path: &NodePath, acl: &AclNames, permissions: &[Permission]| {
+            permissions
+                .iter()
+                .any(|permission| self.check_permission(principal, path, acl, *permission).is_ok())
+        };
+        if self.tree.get(path).is_some_and(|node| may(path, &node.acl, &every)) {
+            return refusal;
+        }
+        // The uppermost one hides what is under it, other directories included.
+        let directories = std::iter::successors(path.parent(), NodePath::parent);
+        let hidden = directories.filter(|directory| {
+            let node = self.tree.get(directory);
+            node.is_some_and(|node| !may(directory, &node.acl, &every[..2]))
+        });
+        let Some(directory) = hidden.last() else { return refusal };
+        let acl = self.tree.get(&directory).expect("it was found").acl.clone();
+        refusal::hidden(principal, path, &directory, &acl.read)
+    }
+
     /// Whether a principal may open a node for these uses.
     pub(crate) fn check_uses(
         &self,
@@ -181,8 +233,11 @@ impl State {
                 )));
             }
             let limits = settings::name_limits(&self.settings);
-            NodePath::parse(&format!("{DIRECTORY}/{name}"), &self.cell, limits)
+            let list = NodePath::parse(&format!("{DIRECTORY}/{name}"), &self.cell, limits)
                 .map_err(|error| refusal::path(&error))?;
+            if self.tree.get(&list).is_none() {
+                self.check_characters("the name of an access control list", name)?;
+            }
         }
         Ok(())
     }
@@ -241,14 +296,11 @@ impl State {
     fn is_listed(&self, principal: &Principal, list: &str) -> bool {
         let (mut visited, mut waiting) = (BTreeSet::from([list]), vec![list]);
         while let Some(list) = waiting.pop() {
-            for (_, entry) in entries(self.list_text(list)) {
-                match entry {
-                    Entry::Everyone => return true,
-                    Entry::Principal(name) if name == principal.as_str() => return true,
-                    Entry::Group(group) if visited.insert(group) => waiting.push(group),
-                    Entry::Principal(_) | Entry::Group(_) => {}
-                }
+            let Some(list) = self.list(list) else { continue };
+            if list.everyone || list.principals.contains(principal.as_str()) {
+                return true;
             }
+            waiting.extend(list.groups.iter().map(|group| &**group).filter(|group| visited.insert(group)));
         }
         false
     }
@@ -257,11 +309,9 @@ impl State {
     pub(crate) fn groups(&self) -> BTreeMap<String, Vec<String>> {
         let directory = NodePath::from_canonical(DIRECTORY).expect("the directory's name is canonical");
         let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (name, _) in self.tree.children(&directory, "") {
-            for (_, entry) in entries(self.list_text(name)) {
-                if let Entry::Group(group) = entry {
-                    groups.entry(group.to_owned()).or_default().push(name.to_owned());
-                }
+        for (name, node) in self.tree.children(&directory, "") {
+            for group in node.list.iter().flat_map(|list| &list.groups) {
+                groups.entry(group.to_string()).or_default().push(name.to_owned());
             }
         }
         groups
@@ -271,27 +321,37 @@ impl State {
     fn cycle(&self, name: &str, text: &str) -> Option<String> {
         // Each list that can be reached, with the one that names it.
         let mut named_by: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut waiting = VecDeque::from([(name, text)]);
-        while let Some((list, text)) = waiting.pop_front() {
-            for (_, entry) in entries(text) {
-                let Entry::Group(group) = entry else { continue };
-                if group == name {
-                    return Some(way(&named_by, list, name));
-                }
-                if !named_by.contains_key(group) {
-                    named_by.insert(group, list);
-                    waiting.push_back((group, self.list_text(group)));
-                }
+        let groups = entries(text).filter_map(|(_, entry)| match entry {
+            Entry::Group(group) => Some(group),
+            Entry::Everyone | Entry::Principal(_) => None,
+        });
+        let mut waiting = VecDeque::from_iter(groups.map(|group| (name, group)));
+        while let Some((list, group)) = waiting.pop_front() {
+            if group == name {
+                return Some(way(&named_by, list, name));
+            }
+            if !named_by.contains_key(group) {
+                named_by.insert(group, list);
+                let groups = self.list(group).into_iter().flat_map(|list| &list.groups);
+                waiting.extend(groups.map(|next| (group, &**next)));
             }
         }
         None
     }
 
-    /// The text of a list; nothing if there is none.
-    fn list_text(&self, list: &str) -> &str {
-        let found = self.tree.entry(&Place::within(DIRECTORY, list));
-        let contents: &[u8] = found.map_or(&[], |(_, Node { contents, .. })| contents);
-        std::str::from_utf8(contents).expect("a list was checked when it was written")
+    /// What a list says, if there is one.
+    fn list(&self, name: &str) -> Option<&AccessList> {
+        self.tree.entry(&Place::within(DIRECTORY, name))?.1.list.as_deref()
+    }
+
+    /// Whether what is newly written to a list has only characters that names may have.
+    pub(crate) fn check_list_characters(&self, path: &NodePath, contents: &[u8]) -> Result<(), Refusal> {
+        let text = list_name(path).and_then(|_| std::str::from_utf8(contents).ok());
+        for (line, entry) in text.into_iter().flat_map(entries) {
+            let (Entry::Principal(name) | Entry::Group(name)) = entry else { continue };
+            self.check_characters(&format!("line {line} of an access control list"), name)?;
+        }
+        Ok(())
     }
 
     /// Whether every list is well-formed, and none leads back to itself.
@@ -332,4 +392,30 @@ fn way(named_by: &BTreeMap<&str, &str>, last: &str, name: &str) -> String {
     steps.push(name);
     let steps: Vec<String> = steps.iter().rev().map(|list| format!("@{list}")).collect();
     steps.join(" -> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Genesis, settings};
+
+    #[test]
+    fn who_is_on_a_list_is_looked_up_in_what_was_read_when_it_was_written() {
+        let settings = settings::defaults();
+        let genesis = Genesis { cell: "dev".into(), cell_id: 7, members: Vec::new(), settings };
+        let mut state = State::genesis(genesis);
+        let path = NodePath::root().child("acl").child("staff");
+        let key = crate::tree::NodeKey::new(path.clone());
+        let mut node = crate::node::Node::file(state.revision.next(), false, of_directory(), b"ann\n@ops\n");
+        let root = Principal::parse("root").unwrap();
+        let ann = Principal::parse("ann").unwrap();
+        state.insert_node(&root, key.clone(), node.clone(), &mut Vec::new()).unwrap();
+        assert!(state.is_listed(&ann, "staff"));
+        // The text is not asked: it is not even one any more.
+        node = state.tree.get(&path).unwrap().clone();
+        node.contents = bytes::Bytes::from_static(b"\xff");
+        *state.tree.get_mut(&key).unwrap() = node;
+        assert!(state.is_listed(&ann, "staff") && !state.is_listed(&root, "staff"));
+        assert!(state.verify().is_err(), "a list that does not say what it has is found");
+    }
 }

@@ -101,15 +101,15 @@ impl State {
             Kind::OpenSession(open) => self.open_session(tag, open, effects),
             Kind::EndSession(end) => self.end_session(*end, effects)?,
             Kind::SetContents(write) => {
-                let result = asker(by).and_then(|by| self.set_contents_by_name(&by, write, effects));
+                let result = self.asker(by).and_then(|by| self.set_contents_by_name(&by, write, effects));
                 self.decided(tag, result.map(outcome::Result::Written), effects);
             }
             Kind::Delete(delete) => {
-                let result = asker(by).and_then(|by| self.delete_by_name(&by, delete, effects));
+                let result = self.asker(by).and_then(|by| self.delete_by_name(&by, delete, effects));
                 self.decided(tag, result.map(outcome::Result::Deleted), effects);
             }
             Kind::SetAcl(set) => {
-                let result = asker(by).and_then(|by| self.set_acl_by_name(&by, set, effects));
+                let result = self.asker(by).and_then(|by| self.set_acl_by_name(&by, set, effects));
                 self.decided(tag, result.map(outcome::Result::AclSet), effects);
             }
             Kind::EndLockDelay(end) => self.end_lock_delay(end, effects),
@@ -118,8 +118,8 @@ impl State {
                 effects.push(Effect::Reaped { tag });
             }
             Kind::ChangeSettings(change) => {
-                let result = asker(by).and_then(|by| self.change_settings(&by, change.clone())).err();
-                let result = result.map(outcome::Result::Refusal);
+                let result = self.asker(by).and_then(|by| self.change_settings(&by, change.clone())).err();
+                let result = result.map(|refusal| self.to_record(refusal)).map(outcome::Result::Refusal);
                 effects.push(Effect::Decided { tag, outcome: Outcome { revision: self.revision.0, result } });
             }
             Kind::RaiseVersion(raise) => self.raise_version(*raise)?,
@@ -129,7 +129,7 @@ impl State {
     }
 
     fn decided(&self, tag: u64, result: Result<outcome::Result, Refusal>, effects: &mut Vec<Effect>) {
-        let result = Some(result.unwrap_or_else(outcome::Result::Refusal));
+        let result = Some(result.unwrap_or_else(|refusal| outcome::Result::Refusal(self.to_record(refusal))));
         effects.push(Effect::Decided { tag, outcome: Outcome { revision: self.revision.0, result } });
     }
 
@@ -137,13 +137,14 @@ impl State {
     fn open_session(&mut self, tag: u64, open: &OpenSession, effects: &mut Vec<Effect>) {
         effects.push(match self.opened_session(open) {
             Ok((session, repeated)) => Effect::SessionOpened { tag, session, repeated },
-            Err(refusal) => Effect::OpenRefused { tag, refusal },
+            Err(refusal) => Effect::OpenRefused { tag, refusal: self.to_record(refusal) },
         });
     }
 
     fn opened_session(&mut self, open: &OpenSession) -> Result<(SessionId, bool), Refusal> {
         check_opening(open)?;
-        let principal = asker(&open.principal)?;
+        self.check_characters("what a client calls itself", &open.client)?;
+        let principal = self.asker(&open.principal)?;
         let known = self.sessions.by_secret(&open.secret).filter(|_| !planted!(OpenedTwice));
         if let Some(id) = known {
             let session = self.sessions.get(id).expect("a secret leads to a session");
@@ -153,14 +154,29 @@ impl State {
                 Err(refusal::other_principal(id, session.principal(), &principal))
             };
         }
-        let (count, max) = (self.sessions.len() as u64, self.settings.sessions_max);
-        if count >= max {
-            return Err(refusal::limit("sessions", count + 1, "sessions_max", max));
-        }
+        self.check_room_for_session(&principal)?;
+        let principal = self.usage.interned(&principal);
+        self.usage.add_session(&principal);
         let id = SessionId(self.advance().0);
         let window = Window::default();
         self.sessions.insert(id, Session::new(&open.secret, open.lease_ms, &open.client, principal, window));
         Ok((id, false))
+    }
+
+    /// Who sent a command. A client that proved nothing has no name in it.
+    fn asker(&self, name: &str) -> Result<Principal, Refusal> {
+        if name.is_empty() {
+            return Ok(Principal::anonymous());
+        }
+        let principal = Principal::parse(name).map_err(|error| refusal::invalid(error.to_string()))?;
+        self.check_characters("a principal", name)?;
+        Ok(principal)
+    }
+
+    /// A refusal as it is recorded and answered: with a message that a client cannot make long. Before state version 2
+    /// refusals had no facts, and whole messages.
+    pub(crate) fn to_record(&self, refusal: Refusal) -> Refusal {
+        if self.version >= 2 { refusal::clipped(refusal) } else { Refusal { facts: None, ..refusal } }
     }
 
     /// Ends a session: closes all its handles. All of them let go before any lock is granted anew, so that no
@@ -181,6 +197,7 @@ impl State {
             return Ok(());
         }
         let Some(session) = self.sessions.remove(id) else { return Ok(()) };
+        self.usage.remove_session(session.principal());
         self.advance();
         effects.push(Effect::SessionEnded { session: id, reason: end.reason() });
         let mut left: BTreeSet<&NodeKey> = BTreeSet::new();
@@ -222,13 +239,8 @@ impl State {
     /// A longer lease may be granted as soon as this is applied, so it counts as promised from here on.
     fn change_settings(&mut self, principal: &Principal, change: Settings) -> Result<(), Refusal> {
         self.may_administer(principal)?;
-        // Replicas that know no version but 1 do not have these.
-        let change = if self.version >= 2 {
-            change
-        } else {
-            Settings { notice_overdue_ms: 0, caching_lease_ms_max: 0, ..change }
-        };
-        let settings = settings::changed(&self.settings, change)?;
+        self.check_characters("the bootstrap principal", &change.bootstrap_principal)?;
+        let settings = settings::changed_at(self.version, &self.settings, change)?;
         if settings != self.settings {
             self.lease_promised_ms = self.lease_promised_ms.max(settings.lease_ms_max);
             self.settings = settings;
@@ -252,6 +264,9 @@ impl State {
             return Err(Fault::UnknownVersion { version, version_max: VERSION_MAX });
         }
         if version > self.version {
+            // What a version brings begins with its default.
+            let completed = settings::complete_at(version, self.settings.clone());
+            self.settings = completed.expect("settings that were within their ranges are, and defaults are");
             self.version = version;
             self.advance();
         }
@@ -262,14 +277,6 @@ impl State {
 /// Whether, by a fault that is planted, what a deposed master had decided counts under its successor.
 fn successor_commits() -> bool {
     planted!(DeposedBatchCommitted) || planted!(StalledMasterEnds)
-}
-
-/// Who sent a command. Nobody's name is that of one who proved nothing.
-fn asker(name: &str) -> Result<Principal, Refusal> {
-    if name.is_empty() {
-        return Ok(Principal::anonymous());
-    }
-    Principal::parse(name).map_err(|error| refusal::invalid(error.to_string()))
 }
 
 /// Checks what a client may have chosen wrongly. Which secrets there are is no part of it.

@@ -28,6 +28,18 @@ impl State {
             return Err(refusal::invalid("a directory is created without contents, and at if_generation 0"));
         }
         let path = self.parse_path(&write.path)?;
+        let written = self.write_path(principal, path.clone(), kind, write, effects);
+        written.map_err(|refusal| self.concealed(principal, &path, refusal))
+    }
+
+    fn write_path(
+        &mut self,
+        principal: &Principal,
+        path: NodePath,
+        kind: Kind,
+        write: &SetContentsRequest,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Written, Refusal> {
         let existing = self.tree.get(&path);
         match write.if_generation {
             Some(0) if existing.is_some() => Err(refusal::already_exists(&path)),
@@ -38,7 +50,7 @@ impl State {
             wanted => {
                 let node = existing.ok_or_else(|| self.missing(&path))?;
                 self.check_permission(principal, &path, &node.acl, Permission::Write)?;
-                self.write(&NodeKey::new(path), &write.contents, wanted, effects)
+                self.write(principal, &NodeKey::new(path), &write.contents, wanted, effects)
             }
         }
     }
@@ -51,8 +63,7 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<Deleted, Refusal> {
         let path = self.parse_path(&delete.path)?;
-        let node = self.tree.get(&path).ok_or_else(|| self.missing(&path))?;
-        self.check_permission(principal, &path, &node.acl, Permission::Write)?;
+        let node = self.permitted(principal, &path, Permission::Write)?;
         let instance = node.instance;
         if let Some(wanted) = delete.if_instance.filter(|wanted| *wanted != instance.0) {
             return Err(refusal::generation_mismatch(&path, GenerationKind::Instance, wanted, instance));
@@ -71,10 +82,24 @@ impl State {
         effects: &mut Vec<Effect>,
     ) -> Result<AclSet, Refusal> {
         let path = self.parse_path(&set.path)?;
-        let node = self.tree.get(&path).ok_or_else(|| self.missing(&path))?;
-        self.check_permission(principal, &path, &node.acl, Permission::ChangeAcl)?;
+        self.permitted(principal, &path, Permission::ChangeAcl)?;
         let names = set.acl.clone().unwrap_or_default();
-        self.change_acl(&NodeKey::new(path), &names, set.if_generation, effects)
+        self.change_acl(principal, &NodeKey::new(path), &names, set.if_generation, effects)
+    }
+
+    /// A node that a principal may do something with.
+    pub(crate) fn permitted(
+        &self,
+        principal: &Principal,
+        path: &NodePath,
+        permission: Permission,
+    ) -> Result<&Node, Refusal> {
+        let node = self.tree.get(path).ok_or_else(|| self.missing(path));
+        let permitted = node.and_then(|node| {
+            self.check_permission(principal, path, &node.acl, permission)?;
+            Ok(node)
+        });
+        permitted.map_err(|refusal| self.concealed(principal, path, refusal))
     }
 
     /// Creates a permanent node where there is none.
@@ -88,13 +113,14 @@ impl State {
     ) -> Result<Written, Refusal> {
         let acl = self.check_creation(principal, &path, contents.len())?;
         self.check_new_list(&path, kind, false, contents)?;
+        self.check_list_characters(&path, contents)?;
         let revision = self.revision.next();
         let node = match kind {
             Kind::File => Node::file(revision, false, acl, contents),
             Kind::Directory => Node::directory(revision, false, acl),
         };
         let Revision(content_generation) = node.content_generation;
-        self.insert_node(NodeKey::new(path), node, effects);
+        self.insert_node(principal, NodeKey::new(path), node, effects)?;
         Ok(Written { content_generation, created: true })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use holdfast_proto::client::v1::{Acknowledged, Outcome, Refusal};
 use holdfast_types::{RequestNumber, planted};
 use imbl::OrdMap;
+use prost::Message;
 
 use crate::acknowledgements::Acknowledgements;
 
@@ -23,6 +24,16 @@ pub enum Recorded<'s> {
     Outcome(&'s Outcome),
 }
 
+/// From so many bytes of outcomes on, only requests that give something back are decided: see [`outcome_bytes`].
+pub(crate) const OUTCOMES_BYTES_MAX: usize = 3 << 20;
+/// From so many bytes on, not even those.
+pub(crate) const OUTCOMES_BYTES_LAST: usize = (4 << 20) - (64 << 10);
+
+/// What an outcome takes in the memory of each replica: what it encodes to, and what the values around it take.
+pub(crate) fn outcome_bytes(outcome: &Outcome) -> usize {
+    outcome.encoded_len() + 256
+}
+
 /// A session's requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Window {
@@ -30,6 +41,8 @@ pub(crate) struct Window {
     acknowledged: Acknowledgements,
     /// What came of the others that were seen.
     outcomes: OrdMap<RequestNumber, Arc<Outcome>>,
+    /// What these take: the sum of their [`outcome_bytes`].
+    bytes: usize,
 }
 
 impl Window {
@@ -46,13 +59,29 @@ impl Window {
 
     /// Keeps the outcome of a new number.
     pub(crate) fn record(&mut self, number: RequestNumber, outcome: Outcome) {
+        self.bytes += outcome_bytes(&outcome);
         let earlier = self.outcomes.insert(number, Arc::new(outcome));
+        self.bytes -= earlier.as_deref().map_or(0, outcome_bytes);
         assert!(earlier.is_none() || planted!(RetryDecidedAgain), "request {number} was decided twice");
     }
 
     /// How many outcomes are kept.
     pub(crate) fn len(&self) -> usize {
         self.outcomes.len()
+    }
+
+    /// What the outcomes that are kept take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether [`Window::bytes`] is the right sum.
+    pub(crate) fn bytes_are_right(&self) -> bool {
+        self.bytes == self.outcomes.values().map(|outcome| outcome_bytes(outcome)).sum::<usize>()
+    }
+
+    fn forget(&mut self, number: RequestNumber) {
+        self.bytes -= self.outcomes.remove(&number).as_deref().map_or(0, outcome_bytes);
     }
 
     /// The outcomes that are kept, by number.
@@ -77,13 +106,13 @@ impl Window {
         let through = self.acknowledged.through();
         while self.outcomes.get_min().is_some_and(|(number, _)| number.0 <= through) {
             let oldest = self.outcomes.get_min().map(|(number, _)| *number);
-            self.outcomes.remove(&oldest.expect("there is one"));
+            self.forget(oldest.expect("there is one"));
         }
         for range in &news.ranges {
             let within = RequestNumber(range.first)..=RequestNumber(range.last);
             let numbers: Vec<_> = self.outcomes.range(within).map(|(number, _)| *number).collect();
             for number in numbers {
-                self.outcomes.remove(&number);
+                self.forget(number);
             }
         }
         Ok(())

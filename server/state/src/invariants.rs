@@ -15,7 +15,8 @@ use crate::node::{Kind, Node};
 use crate::opening::LOCK_DELAY_MS_MAX;
 use crate::session::{Handle, Session};
 use crate::tree::NodeKey;
-use crate::{State, settings};
+use crate::usage::Usage;
+use crate::{State, acl, settings};
 
 /// Fails the check that is being made, with a sentence.
 macro_rules! hold {
@@ -54,7 +55,7 @@ impl State {
     /// Checks all invariants; the error is a sentence.
     pub(crate) fn verify(&self) -> Result<(), String> {
         hold!(
-            settings::complete(self.settings.clone()).as_ref() == Ok(&self.settings),
+            settings::complete_at(self.version, self.settings.clone()).as_ref() == Ok(&self.settings),
             "the settings are out of their ranges"
         );
         let (granted, promised) = (self.settings.lease_ms_max, self.lease_promised_ms);
@@ -71,6 +72,7 @@ impl State {
             self.sessions.iter_after(None).filter(|(_, session)| session.caches()).map(|(id, _)| id);
         hold!(caching.eq(self.sessions.caching()), "the index of caching sessions is wrong");
         self.verify_lists()?;
+        hold!(Usage::of(self) == self.usage, "the counts of what is in use are wrong");
         self.verify_tree(&claims)
     }
 
@@ -80,6 +82,7 @@ impl State {
         hold!(LEASE_MS.contains(&session.lease_ms()), "its lease is {} ms", session.lease_ms());
         hold!(session.client().len() <= CLIENT_BYTES_MAX, "its client's name is too long");
         hold!(self.sessions.by_secret(session.secret()) == Some(id), "its secret does not lead to it");
+        hold!(session.window.bytes_are_right(), "the bytes of its outcomes are counted wrong");
         hold!(session.caching_is_right(), "its count of caching handles is wrong");
         for (number, outcome) in session.window.outcomes() {
             let same = matches!(session.recorded(number), Recorded::Outcome(kept) if kept == outcome);
@@ -134,6 +137,10 @@ impl State {
         let mut instances = BTreeSet::new();
         for (key, node) in self.tree.iter_after(None) {
             let path = key.path();
+            hold!(
+                node.list == acl::parsed(path, &node.contents),
+                "node {path}: what it says as a list is not what it has"
+            );
             self.verify_node(node).map_err(|why| format!("node {path}: {why}"))?;
             hold!(instances.insert(node.instance), "node {path}: its instance is that of another");
             hold!(!path.is_root() || (node.kind == Kind::Directory && !node.ephemeral), "the root is a file");
@@ -187,6 +194,7 @@ impl State {
         for name in [&node.acl.read, &node.acl.write, &node.acl.change] {
             hold!(!name.is_empty() && !name.contains('/'), "it has the access control name {name:?}");
         }
+        hold!(node.owner.is_none() || self.version >= 2, "it has an owner, and its state version knows none");
         let lock = &node.lock;
         let generations = [
             node.instance,

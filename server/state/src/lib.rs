@@ -48,10 +48,11 @@ mod session;
 pub mod settings;
 mod snapshot;
 mod tree;
+mod usage;
 
 use holdfast_proto::client::v1::Refusal;
 use holdfast_proto::log::v1::Member;
-use holdfast_types::{NodePath, ReplicaId, Revision, SessionId};
+use holdfast_types::{NodePath, ReplicaId, Revision, SessionId, characters};
 use imbl::{OrdMap, OrdSet};
 
 pub use acknowledgements::Acknowledgements;
@@ -66,10 +67,11 @@ pub use snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
 use node::Node;
 use session::Sessions;
 use tree::{NodeKey, Tree};
+use usage::Usage;
 
 /// The greatest state version that this program can apply. A cell's state goes from one version to the next by a
 /// command, when all its replicas can follow.
-pub const VERSION_MAX: u32 = 1;
+pub const VERSION_MAX: u32 = 2;
 
 /// What a cell begins with. The same on all founding replicas.
 #[derive(Clone, Debug)]
@@ -101,10 +103,13 @@ pub struct State {
     removed: OrdSet<u64>,
     tree: Tree,
     sessions: Sessions,
+    /// What the tree and the sessions come to.
+    usage: Usage,
 }
 
 impl State {
-    /// The state of a new cell: a root, the directory `/acl` without any list, no sessions, revision 2.
+    /// The state of a new cell: a root, the directory `/acl` without any list, no sessions, revision 2. It begins at
+    /// [`VERSION_MAX`].
     ///
     /// # Panics
     ///
@@ -112,16 +117,29 @@ impl State {
     /// complete and within their ranges ([`settings::complete`] gives such ones).
     #[must_use]
     pub fn genesis(genesis: Genesis) -> Self {
+        Self::genesis_at(VERSION_MAX, genesis)
+    }
+
+    /// What [`State::genesis`] gave, and gives, a cell that was founded at the state version `version`: a replica that
+    /// has no snapshot begins there, and applies its whole log.
+    ///
+    /// # Panics
+    ///
+    /// As [`State::genesis`], and if there is no such version.
+    #[must_use]
+    pub fn genesis_at(version: u32, genesis: Genesis) -> Self {
+        assert!((1..=VERSION_MAX).contains(&version), "there is no state version {version}");
         assert_eq!(holdfast_types::check_cell_name(&genesis.cell), Ok(()));
-        assert_eq!(settings::check(&genesis.settings), Ok(()), "settings are complete");
+        let complete = settings::complete_at(version, genesis.settings.clone());
+        assert_eq!(complete.as_ref(), Ok(&genesis.settings), "settings are complete");
         let (first, second) = (Revision(1), Revision(2));
         let mut tree = Tree::new(Node::directory(first, false, acl::of_root()));
         let lists = NodePath::root().child("acl");
         tree.insert(NodeKey::new(lists), Node::directory(second, false, acl::of_directory()));
-        Self {
+        let mut state = Self {
             cell: genesis.cell.into(),
             cell_id: genesis.cell_id,
-            version: 1,
+            version,
             revision: second,
             lease_promised_ms: genesis.settings.lease_ms_max,
             settings: genesis.settings,
@@ -129,7 +147,10 @@ impl State {
             removed: OrdSet::new(),
             tree,
             sessions: Sessions::default(),
-        }
+            usage: Usage::default(),
+        };
+        state.usage = Usage::of(&state);
+        state
     }
 
     /// The cell's name.
@@ -249,8 +270,17 @@ impl State {
         let limits = settings::name_limits(&self.settings);
         NodePath::parse(text, &self.cell, limits).or_else(|error| match self.parse_path_of_old(text) {
             Ok(path) if self.tree.get(&path).is_some() => Ok(path),
-            _ => Err(refusal::path(&error)),
+            _ => Err(self.check_characters("a path", text).err().unwrap_or_else(|| refusal::path(&error))),
         })
+    }
+
+    /// Refuses a text that is to become a name and has a character that names may not have. Names that were made
+    /// before state version 2 stay.
+    pub(crate) fn check_characters(&self, what: &str, text: &str) -> Result<(), Refusal> {
+        match characters::first_unprintable(text).filter(|_| self.version >= 2) {
+            Some(codepoint) => Err(refusal::unprintable(what, codepoint)),
+            None => Ok(()),
+        }
     }
 
     /// Reads a name that a node may have had under any settings.

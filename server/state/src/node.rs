@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_proto::client::v1::{AclNames, NodeKind};
-use holdfast_types::Revision;
+use holdfast_types::{Principal, Revision};
 use xxhash_rust::xxh3::xxh3_64;
 
 use imbl::OrdSet;
 
+use crate::acl::AccessList;
 use crate::lock::{Holder, Lock};
 
 /// What a node is.
@@ -70,6 +71,10 @@ pub(crate) struct Node {
     pub(crate) watchers: OrdSet<Holder>,
     /// The handles on this instance through which clients may cache: exactly those.
     pub(crate) cachers: OrdSet<Holder>,
+    /// Who created it; nobody is known of a node that is older than state version 2.
+    pub(crate) owner: Option<Principal>,
+    /// What the contents of an access control list say; `None` of every other node.
+    pub(crate) list: Option<Arc<AccessList>>,
 }
 
 impl Node {
@@ -101,6 +106,8 @@ impl Node {
             acl,
             watchers: OrdSet::new(),
             cachers: OrdSet::new(),
+            owner: None,
+            list: None,
         }
     }
 

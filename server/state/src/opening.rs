@@ -17,7 +17,7 @@ use crate::locking::Departure;
 use crate::node::{Kind, Node};
 use crate::session::Handle;
 use crate::tree::NodeKey;
-use crate::{Effect, State, refusal, settings};
+use crate::{Effect, State, refusal, settings, usage};
 
 /// The longest lock-delay (P§2.4: up to a minute).
 pub(crate) const LOCK_DELAY_MS_MAX: u32 = 60_000;
@@ -50,20 +50,9 @@ impl State {
         if handles >= handles_max {
             return Err(refusal::limit("open handles", handles + 1, "handles_per_session_max", handles_max));
         }
-        let existing = self.tree.get(&path);
-        let created = existing.is_none();
-        match (existing, wish.creation, wish.kind) {
-            (Some(_), Creation::Must, _) => return Err(refusal::already_exists(&path)),
-            (Some(node), _, Some(kind)) if node.kind != kind => {
-                return Err(refusal::wrong_kind(&path, node.kind.name(), kind.name()));
-            }
-            (None, Creation::Unspecified, _) => return Err(self.missing(&path)),
-            (Some(node), ..) => self.check_uses(principal, &path, &node.acl, wish.uses)?,
-            (None, ..) => {
-                let node = self.new_node(principal, &path, &wish, open)?;
-                self.insert_node(NodeKey::new(path.clone()), node, effects);
-            }
-        }
+        let principal = principal.clone();
+        let found = self.find_or_create(&principal, &path, &wish, open, effects);
+        let created = found.map_err(|refusal| self.concealed(&principal, &path, refusal))?;
         let instance = self.tree.get(&path).expect("the node exists by now").instance;
         let handle = Handle {
             key: NodeKey::new(path),
@@ -78,7 +67,11 @@ impl State {
         if !created {
             self.advance();
         }
-        let stat = self.open_handle(Holder { session, handle: HandleId(number.0) }, handle);
+        let mut stat = self.open_handle(Holder { session, handle: HandleId(number.0) }, handle);
+        if let Some(lock) = stat.as_mut().and_then(|stat| stat.lock.as_mut()).filter(|_| self.version >= 2) {
+            // The outcome is recorded, and who holds a lock has a long name if it chooses: it is asked by a read.
+            lock.holders.clear();
+        }
         Ok(outcome::Result::Opened(Box::new(Opened { created, stat })))
     }
 
@@ -87,6 +80,30 @@ impl State {
         let lease_ms_max = settings::caching_lease_ms_max(&self.settings);
         self.version < 2
             || self.sessions.get(session).is_some_and(|session| session.lease_ms() <= lease_ms_max)
+    }
+
+    /// Finds the node that an Open names, or creates it. Tells which.
+    fn find_or_create(
+        &mut self,
+        principal: &Principal,
+        path: &NodePath,
+        wish: &Wish,
+        open: &Open,
+        effects: &mut Vec<Effect>,
+    ) -> Result<bool, Refusal> {
+        match (self.tree.get(path), wish.creation, wish.kind) {
+            (Some(_), Creation::Must, _) => Err(refusal::already_exists(path)),
+            (Some(node), _, Some(kind)) if node.kind != kind => {
+                Err(refusal::wrong_kind(path, node.kind.name(), kind.name()))
+            }
+            (None, Creation::Unspecified, _) => Err(self.missing(path)),
+            (Some(node), ..) => self.check_uses(principal, path, &node.acl, wish.uses).map(|()| false),
+            (None, ..) => {
+                let node = self.new_node(principal, path, wish, open)?;
+                self.insert_node(principal, NodeKey::new(path.clone()), node, effects)?;
+                Ok(true)
+            }
+        }
     }
 
     /// The path that an Open names: by itself, or from a directory that the session has open.
@@ -139,6 +156,7 @@ impl State {
         let kind = wish.kind.unwrap_or(Kind::File);
         let inherited = self.check_creation(principal, path, open.contents.len())?;
         self.check_new_list(path, kind, open.ephemeral, &open.contents)?;
+        self.check_list_characters(path, &open.contents)?;
         let acl = match &open.acl {
             Some(given) => acl::changed(&inherited, given),
             None => inherited,
@@ -161,21 +179,30 @@ impl State {
         let (parent_path, parent) = self.parent_of_new(path)?;
         self.check_permission(principal, &parent_path, &parent.acl, Permission::Write)?;
         self.check_size(contents_bytes)?;
-        let (count, max) = (self.tree.len() as u64, self.settings.nodes_max);
-        if count >= max {
-            return Err(refusal::limit("nodes", count + 1, "nodes_max", max));
-        }
+        self.check_characters("a path", path.name().unwrap_or_default())?;
+        self.check_room_for_node(principal)?;
         Ok(parent.acl.clone())
     }
 
-    /// Puts a new node into the tree: it is of the next revision, which becomes the present one.
-    pub(crate) fn insert_node(&mut self, key: NodeKey, node: Node, effects: &mut Vec<Effect>) {
+    /// Puts a new node into the tree, if there is room: it is of the next revision, which becomes the present one.
+    pub(crate) fn insert_node(
+        &mut self,
+        principal: &Principal,
+        key: NodeKey,
+        mut node: Node,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        self.check_room_for_bytes(principal, 0, usage::node_bytes(&key, &node))?;
+        node.owner = (self.version >= 2).then(|| self.usage.interned(principal));
+        node.list = acl::parsed(key.path(), &node.contents);
+        self.usage.add_node(&key, &node);
         let revision = self.advance();
         assert_eq!(node.instance, revision, "a node's instance is the revision of its creation");
         let parent_watched = self.tree.insert(key.clone(), node);
         if parent_watched {
             self.tell_parent(&key, EventKind::ChildAdded, effects);
         }
+        Ok(())
     }
 
     /// Adds a handle to its session and its node. Gives the node's metadata afterwards: all of it to readers only.

@@ -129,7 +129,7 @@ impl State {
                 self.sequencer_of(session, HandleId(read.handle)).map(outcome::Result::Sequencer)
             }
             Operation::CheckSequencer(check) => {
-                self.sequencer_checked(&check.sequencer).map(outcome::Result::SequencerChecked)
+                self.sequencer_checked(session, &check.sequencer).map(outcome::Result::SequencerChecked)
             }
             _ => Err(refusal::protocol("the request is no read")),
         }
@@ -137,9 +137,7 @@ impl State {
 
     /// A node that a principal may read.
     fn readable(&self, principal: &Principal, path: &NodePath) -> Result<&Node, Refusal> {
-        let node = self.tree.get(path).ok_or_else(|| self.missing(path))?;
-        self.check_permission(principal, path, &node.acl, Permission::Read)?;
-        Ok(node)
+        self.permitted(principal, path, Permission::Read)
     }
 
     fn contents(&self, path: &NodePath, node: &Node) -> Result<Contents, Refusal> {

@@ -7,6 +7,7 @@ use holdfast_proto::client::v1::refusal::Facts;
 use holdfast_proto::client::v1::{
     GenerationKind, GenerationMismatch, LimitExceeded, LockConflict, Refusal, RefusalCode,
 };
+use holdfast_types::characters::Codepoint;
 use holdfast_types::{HandleId, Mode, NodePath, PathError, Principal, RequestNumber, Revision, SessionId};
 
 /// A refusal in words of the caller's own.
@@ -46,6 +47,84 @@ pub fn limit_facts(limit: &str, maximum: u64, wanted: u64) -> Facts {
 pub fn limit(what: &str, wanted: u64, setting: &str, max: u64) -> Refusal {
     let message = format!("{what}: {wanted}, and the cell's setting {setting} allows {max}");
     Refusal { facts: Some(limit_facts(setting, max, wanted)), ..new(RefusalCode::Limit, message) }
+}
+
+/// What is full.
+#[derive(Debug)]
+pub struct Full<'f> {
+    /// What there would be too many of.
+    pub what: &'f str,
+    /// How many there would be.
+    pub wanted: u64,
+    /// The setting that limits them.
+    pub setting: &'f str,
+    /// The setting's value.
+    pub max: u64,
+    /// So many of `max` are kept for administrators.
+    pub reserved: u64,
+    /// The share that is, as the cell's setting `reserve_percent` has it.
+    pub percent: u64,
+}
+
+/// The cell is full: for everybody, or but for what is kept for administrators.
+#[must_use]
+pub fn full(full: &Full<'_>, for_everybody: bool) -> Refusal {
+    let Full { what, wanted, setting, max, reserved, percent } = full;
+    let message = if for_everybody {
+        format!("the cell is full: {what}: {wanted}, and the cell's setting {setting} allows {max}")
+    } else {
+        format!(
+            "the cell is full: {what}: {wanted}, and the cell's setting {setting} allows {max}, of which {reserved} are \
+             kept for administrators (setting reserve_percent: {percent})"
+        )
+    };
+    Refusal { facts: Some(limit_facts(setting, *max, *wanted)), ..new(RefusalCode::Limit, message) }
+}
+
+/// A name with a character that names may not have.
+#[must_use]
+pub fn unprintable(what: &str, codepoint: Codepoint) -> Refusal {
+    let message = format!(
+        "{what} has the character {codepoint}: control characters, format characters and others that cannot be seen \
+         are not taken"
+    );
+    new(if what == "a path" { RefusalCode::BadPath } else { RefusalCode::Invalid }, message)
+}
+
+/// A session that leaves too many bytes of outcomes unacknowledged.
+#[must_use]
+pub fn outcomes_full(bytes: usize, bytes_max: usize) -> Refusal {
+    new(
+        RefusalCode::Limit,
+        format!(
+            "the session's outcomes that are not acknowledged take {bytes} bytes, and {bytes_max} is the most: acknowledge \
+             some, then send the request again"
+        ),
+    )
+}
+
+/// The most bytes of a message that is recorded.
+const MESSAGE_BYTES_MAX: usize = 400;
+
+/// A refusal whose message is no longer than it may be to be recorded: the middle of a longer one goes, which is the
+/// long name that a client has chosen.
+#[must_use]
+pub fn clipped(mut refusal: Refusal) -> Refusal {
+    const TAIL_BYTES_MAX: usize = 160;
+    const ELLIPSIS: &str = "\u{2026}";
+    let message = &refusal.message;
+    if message.len() > MESSAGE_BYTES_MAX {
+        let (mut head, mut tail) =
+            (MESSAGE_BYTES_MAX - TAIL_BYTES_MAX - ELLIPSIS.len(), message.len() - TAIL_BYTES_MAX);
+        while !message.is_char_boundary(head) {
+            head -= 1;
+        }
+        while !message.is_char_boundary(tail) {
+            tail += 1;
+        }
+        refusal.message = format!("{}{ELLIPSIS}{}", &message[..head], &message[tail..]);
+    }
+    refusal
 }
 
 /// A field with a value that it cannot have.
@@ -203,6 +282,18 @@ pub fn permission_denied(principal: &Principal, verb: &str, path: &NodePath, lis
     new(
         RefusalCode::PermissionDenied,
         format!("{principal} may not {verb} {path}: the access control list /acl/{list} does not name it"),
+    )
+}
+
+/// A name under a directory that a principal may not look into. It says the same whether or not there is such a node.
+#[must_use]
+pub fn hidden(principal: &Principal, path: &NodePath, directory: &NodePath, list: &str) -> Refusal {
+    new(
+        RefusalCode::PermissionDenied,
+        format!(
+            "{principal} may not know what is at {path}: the access control list /acl/{list} of the directory {directory} \
+             does not name it"
+        ),
     )
 }
 

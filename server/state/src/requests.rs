@@ -9,15 +9,15 @@ use holdfast_proto::client::v1::{
     SetAcl, SetContents, Written, outcome,
 };
 use holdfast_proto::log::v1::SessionRequest;
-use holdfast_types::{HandleId, Mode, RequestNumber, SessionId, planted};
+use holdfast_types::{HandleId, Mode, Principal, RequestNumber, SessionId, planted};
 
 use crate::acl::{self, Permission};
-use crate::exactly_once::Recorded;
+use crate::exactly_once::{OUTCOMES_BYTES_LAST, OUTCOMES_BYTES_MAX, Recorded};
 use crate::lock::Holder;
 use crate::locking::lock_conflict;
 use crate::node::Kind;
 use crate::tree::NodeKey;
-use crate::{Effect, State, refusal};
+use crate::{Effect, State, refusal, usage};
 
 impl State {
     /// Decides a request, or finds what was decided.
@@ -32,7 +32,11 @@ impl State {
                 let acknowledged = command.acknowledged.as_ref();
                 match acknowledged.map_or(Ok(()), |news| entry.window.acknowledge(news, ranges_max)) {
                     Err(refusal) => Some(self.refused(refusal)),
-                    Ok(()) => self.known_outcome(session, number),
+                    Ok(()) => self.known_outcome(
+                        session,
+                        number,
+                        request.and_then(|request| request.operation.as_ref()),
+                    ),
                 }
             }
         };
@@ -40,7 +44,8 @@ impl State {
         let outcome = known.unwrap_or_else(|| {
             let operation = request.and_then(|request| request.operation.as_ref());
             let result = self.decide(session, number, operation, effects);
-            let outcome = self.outcome(result.unwrap_or_else(outcome::Result::Refusal));
+            let refused = |refusal| outcome::Result::Refusal(self.to_record(refusal));
+            let outcome = self.outcome(result.unwrap_or_else(refused));
             let session = self.sessions.get_mut(session).expect("a request does not end its session");
             session.window.record(number, outcome.clone());
             outcome
@@ -53,7 +58,12 @@ impl State {
     }
 
     /// What a request is answered that is not to be decided now: because it was, or because it cannot be recorded.
-    fn known_outcome(&self, session: SessionId, number: RequestNumber) -> Option<Outcome> {
+    fn known_outcome(
+        &self,
+        session: SessionId,
+        number: RequestNumber,
+        operation: Option<&Operation>,
+    ) -> Option<Outcome> {
         let window = &self.sessions.get(session)?.window;
         if number.0 == 0 {
             return Some(self.refused(refusal::protocol("a request has the number 0: numbers begin with 1")));
@@ -66,10 +76,16 @@ impl State {
             Recorded::New => {}
         }
         let (kept, max) = (window.len() as u64, u64::from(self.settings.requests_in_flight_max));
-        (kept >= max).then(|| {
+        if kept >= max {
             let what = "requests whose outcomes are not acknowledged";
-            self.refused(refusal::limit(what, kept + 1, "requests_in_flight_max", max))
-        })
+            return Some(self.refused(refusal::limit(what, kept + 1, "requests_in_flight_max", max)));
+        }
+        let bytes_max = match operation {
+            Some(Operation::Release(_) | Operation::Close(_) | Operation::Cancel(_)) => OUTCOMES_BYTES_LAST,
+            Some(_) | None => OUTCOMES_BYTES_MAX,
+        };
+        (self.version >= 2 && window.bytes() >= bytes_max)
+            .then(|| self.refused(refusal::outcomes_full(window.bytes(), bytes_max)))
     }
 
     /// An outcome as of now. Refusals are recorded, and those of version 1 have no facts.
@@ -83,7 +99,7 @@ impl State {
     }
 
     pub(crate) fn refused(&self, refusal: Refusal) -> Outcome {
-        self.outcome(outcome::Result::Refusal(refusal))
+        self.outcome(outcome::Result::Refusal(self.to_record(refusal)))
     }
 
     fn decide(
@@ -125,7 +141,9 @@ impl State {
     ) -> Result<outcome::Result, Refusal> {
         let holder = Holder { session, handle: HandleId(write.handle) };
         let key = self.usable_handle(holder, Permission::Write)?.key.clone();
-        self.write(&key, &write.contents, write.if_generation, effects).map(outcome::Result::Written)
+        let principal = self.principal_of(session);
+        let (contents, wanted) = (&write.contents, write.if_generation);
+        self.write(&principal, &key, contents, wanted, effects).map(outcome::Result::Written)
     }
 
     fn delete(
@@ -150,12 +168,19 @@ impl State {
         let holder = Holder { session, handle: HandleId(set.handle) };
         let key = self.usable_handle(holder, Permission::ChangeAcl)?.key.clone();
         let names = set.acl.clone().unwrap_or_default();
-        self.change_acl(&key, &names, set.if_generation, effects).map(outcome::Result::AclSet)
+        let principal = self.principal_of(session);
+        self.change_acl(&principal, &key, &names, set.if_generation, effects).map(outcome::Result::AclSet)
+    }
+
+    /// Who asks by a session that is there.
+    pub(crate) fn principal_of(&self, session: SessionId) -> Principal {
+        self.sessions.get(session).expect("the request's session is there").principal().clone()
     }
 
     /// Writes a file that exists.
     pub(crate) fn write(
         &mut self,
+        principal: &Principal,
         key: &NodeKey,
         contents: &[u8],
         if_generation: Option<u64>,
@@ -163,8 +188,9 @@ impl State {
     ) -> Result<Written, Refusal> {
         self.check_size(contents.len())?;
         self.check_list(key.path(), contents)?;
+        self.check_list_characters(key.path(), contents)?;
         let revision = self.revision.next();
-        let node = self.tree.get_mut(key).expect("the caller found the node");
+        let node = self.tree.get(key.path()).expect("the caller found the node");
         if node.kind != Kind::File {
             return Err(refusal::wrong_kind(key.path(), node.kind.name(), Kind::File.name()));
         }
@@ -172,7 +198,13 @@ impl State {
         if let Some(wanted) = if_generation.filter(|wanted| *wanted != is.0) {
             return Err(refusal::generation_mismatch(key.path(), GenerationKind::Content, wanted, is));
         }
+        let before = usage::node_bytes(key, node);
+        let after = before - node.contents.len() as u64 + contents.len() as u64;
+        self.check_room_for_bytes(principal, before, after)?;
+        let node = self.tree.get_mut(key).expect("the node was just found");
         node.write(revision, contents);
+        node.list = acl::parsed(key.path(), contents);
+        self.usage.resize_node(node.owner.as_ref(), before, after);
         let watched = !node.watchers.is_empty();
         let parent_watched = self.tree.touch_parent(key, revision);
         self.revision = revision;
@@ -189,6 +221,7 @@ impl State {
     /// Changes the access control names of a node that exists.
     pub(crate) fn change_acl(
         &mut self,
+        principal: &Principal,
         key: &NodeKey,
         names: &AclNames,
         if_generation: Option<u64>,
@@ -196,12 +229,18 @@ impl State {
     ) -> Result<AclSet, Refusal> {
         self.check_acl_names(names)?;
         let revision = self.revision.next();
-        let node = self.tree.get_mut(key).expect("the caller found the node");
+        let node = self.tree.get(key.path()).expect("the caller found the node");
         let is = node.acl_generation;
         if let Some(wanted) = if_generation.filter(|wanted| *wanted != is.0) {
             return Err(refusal::generation_mismatch(key.path(), GenerationKind::Acl, wanted, is));
         }
-        node.acl = acl::changed(&node.acl, names);
+        let changed = acl::changed(&node.acl, names);
+        let before = usage::node_bytes(key, node);
+        let after = before - usage::acl_bytes(&node.acl) + usage::acl_bytes(&changed);
+        self.check_room_for_bytes(principal, before, after)?;
+        let node = self.tree.get_mut(key).expect("the node was just found");
+        node.acl = changed;
+        self.usage.resize_node(node.owner.as_ref(), before, after);
         node.acl_generation = revision;
         self.revision = revision;
         let node = self.tree.get(key.path()).expect("the caller found the node");
@@ -236,6 +275,7 @@ impl State {
     pub(crate) fn remove_node(&mut self, key: &NodeKey, effects: &mut Vec<Effect>) {
         let revision = self.advance();
         let removed = self.tree.remove(key, revision);
+        self.usage.remove_node(key, &removed.node);
         self.tell(&removed.node, EventKind::HandleInvalid, None, effects);
         if removed.parent_watched {
             self.tell_parent(key, EventKind::ChildRemoved, effects);

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use holdfast_proto::client::v1::{
     Refusal, RefusalCode, SequencerChecked, SequencerSet, SequencerText, SetSequencer, outcome,
 };
-use holdfast_types::{HandleId, NodePath, Sequencer, SessionId, planted};
+use holdfast_types::{HandleId, NodePath, Principal, Sequencer, SessionId, planted};
 
+use crate::acl::Permission;
 use crate::lock::Holder;
 use crate::tree::Tree;
 use crate::{State, refusal, settings};
@@ -59,13 +60,30 @@ impl CellSequencer {
 }
 
 impl State {
-    /// Checks a sequencer's text form. The inner result says whether it is valid and, if not, why.
+    /// Checks a sequencer's text form, for a principal that may read the node. The inner result says whether it is valid
+    /// and, if not, why.
     ///
     /// # Errors
     ///
-    /// A text that is no sequencer, or one of another cell.
-    pub fn check_sequencer(&self, text: &str) -> Result<Result<(), String>, Refusal> {
-        Ok(CellSequencer::parse(text, &self.cell)?.validity(&self.tree))
+    /// A text that is no sequencer, one of another cell, or a node that the principal may not read.
+    pub fn check_sequencer(&self, principal: &Principal, text: &str) -> Result<Result<(), String>, Refusal> {
+        let sequencer = CellSequencer::parse(text, &self.cell)?;
+        self.check_readable(principal, &sequencer.path)?;
+        Ok(sequencer.validity(&self.tree))
+    }
+
+    /// Whether a principal may learn how things stand with a node, or with a name that no node has.
+    fn check_readable(&self, principal: &Principal, path: &NodePath) -> Result<(), Refusal> {
+        let node = self.tree.get(path);
+        let readable = match node {
+            Some(node) => self.check_permission(principal, path, &node.acl, Permission::Read),
+            None => Err(self.missing(path)),
+        };
+        match readable.map_err(|refusal| self.concealed(principal, path, refusal)) {
+            Err(refusal) if refusal.code() == RefusalCode::PermissionDenied => Err(refusal),
+            // A sequencer of a node that is gone is not valid, and the answer says so.
+            _ => Ok(()),
+        }
     }
 
     /// Makes later calls on a handle depend on a sequencer, or on none.
@@ -80,6 +98,9 @@ impl State {
             None
         } else {
             let sequencer = CellSequencer::parse(&set.sequencer, &self.cell)?;
+            if self.version >= 2 {
+                self.check_readable(&self.principal_of(session), &sequencer.path)?;
+            }
             sequencer.validity(&self.tree).map_err(|why| refusal::sequencer_invalid(holder.handle, &why))?;
             Some(Arc::new(sequencer))
         };
@@ -106,8 +127,12 @@ impl State {
     }
 
     /// Answers whether a text is a valid sequencer.
-    pub(crate) fn sequencer_checked(&self, text: &str) -> Result<SequencerChecked, Refusal> {
-        Ok(match self.check_sequencer(text)? {
+    pub(crate) fn sequencer_checked(
+        &self,
+        session: SessionId,
+        text: &str,
+    ) -> Result<SequencerChecked, Refusal> {
+        Ok(match self.check_sequencer(&self.principal_of(session), text)? {
             Ok(()) => SequencerChecked { valid: true, reason: String::new() },
             Err(reason) => SequencerChecked { valid: false, reason },
         })

@@ -5,7 +5,7 @@
 use holdfast_proto::client::v1::{Refusal, Settings};
 use holdfast_types::{LEASE_MS, NameLimits, Principal};
 
-use crate::refusal;
+use crate::{VERSION_MAX, refusal};
 
 /// What the limits of names can be at the most: nothing in a cell ever had a longer one.
 pub(crate) const NAME_LIMITS_MAX: NameLimits = NameLimits { name_bytes_max: 1024, path_bytes_max: 16 * 1024 };
@@ -30,6 +30,8 @@ pub fn defaults() -> Settings {
         bootstrap_principal: Principal::ANONYMOUS.to_owned(),
         notice_overdue_ms: NOTICE_OVERDUE_MS,
         caching_lease_ms_max: CACHING_LEASE_MS_MAX,
+        total_bytes_max: 1 << 30,
+        reserve_percent: 5,
     }
 }
 
@@ -45,21 +47,45 @@ pub fn caching_lease_ms_max(settings: &Settings) -> u32 {
     if settings.caching_lease_ms_max == 0 { CACHING_LEASE_MS_MAX } else { settings.caching_lease_ms_max }
 }
 
+/// Settings without those that a state version does not have yet: there they are 0, and 0 stays as it is.
+fn of_version(version: u32, settings: Settings) -> Settings {
+    if version >= 2 {
+        return settings;
+    }
+    Settings {
+        total_bytes_max: 0,
+        notice_overdue_ms: 0,
+        caching_lease_ms_max: 0,
+        reserve_percent: 0,
+        ..settings
+    }
+}
+
 /// The settings of a cell that is to be made: fields that are 0 or empty take their default.
 ///
 /// # Errors
 ///
 /// A refusal that names the first field beyond its range.
 pub fn complete(given: Settings) -> Result<Settings, Refusal> {
-    changed(&defaults(), given)
+    complete_at(VERSION_MAX, given)
 }
 
-/// The settings after a change: fields that are 0 or empty stay as they are.
+/// Like [`complete`], for a cell of the state version `version`.
 ///
 /// # Errors
 ///
 /// A refusal that names the first field beyond its range.
-pub fn changed(present: &Settings, change: Settings) -> Result<Settings, Refusal> {
+pub fn complete_at(version: u32, given: Settings) -> Result<Settings, Refusal> {
+    changed_at(version, &of_version(version, defaults()), given)
+}
+
+/// The settings after a change: fields that are 0 or empty stay as they are. `version` is the state's.
+///
+/// # Errors
+///
+/// A refusal that names the first field beyond its range.
+pub(crate) fn changed_at(version: u32, present: &Settings, change: Settings) -> Result<Settings, Refusal> {
+    let change = of_version(version, change);
     let or = |new: u64, old: u64| if new == 0 { old } else { new };
     let or_small = |new: u32, old: u32| if new == 0 { old } else { new };
     let settings = Settings {
@@ -78,13 +104,15 @@ pub fn changed(present: &Settings, change: Settings) -> Result<Settings, Refusal
         },
         notice_overdue_ms: or_small(change.notice_overdue_ms, present.notice_overdue_ms),
         caching_lease_ms_max: or_small(change.caching_lease_ms_max, present.caching_lease_ms_max),
+        total_bytes_max: or(change.total_bytes_max, present.total_bytes_max),
+        reserve_percent: or_small(change.reserve_percent, present.reserve_percent),
     };
-    check(&settings)?;
+    check(version, &settings)?;
     Ok(settings)
 }
 
 /// Checks that every field is within its range. Those that an older cell's settings do not have may be 0.
-pub(crate) fn check(settings: &Settings) -> Result<(), Refusal> {
+fn check(version: u32, settings: &Settings) -> Result<(), Refusal> {
     let ranges = [
         ("contents_bytes_max", settings.contents_bytes_max, 1..=1024 * 1024),
         ("name_bytes_max", settings.name_bytes_max.into(), 1..=NAME_LIMITS_MAX.name_bytes_max as u64),
@@ -105,7 +133,12 @@ pub(crate) fn check(settings: &Settings) -> Result<(), Refusal> {
             u64::from(*LEASE_MS.start())..=u64::from(*LEASE_MS.end()),
         ),
     ];
-    for (name, value, range) in ranges {
+    let of_version_2 = [
+        ("total_bytes_max", settings.total_bytes_max, 1..=u64::MAX),
+        ("reserve_percent", settings.reserve_percent.into(), 1..=50),
+    ];
+    let of_version_2 = of_version_2.into_iter().filter(|_| version >= 2);
+    for (name, value, range) in ranges.into_iter().chain(of_version_2) {
         if !range.contains(&value) {
             let (least, most) = (range.start(), range.end());
             return Err(refusal::invalid(format!(

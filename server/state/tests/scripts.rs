@@ -10,18 +10,23 @@
 mod transcript;
 
 macro_rules! scripts {
-    ($($name:ident),+ $(,)?) => {
+    (version $version:literal: $($name:ident),+ $(,)?) => {
         $(
             #[test]
             fn $name() -> std::io::Result<()> {
                 let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts/", stringify!($name));
-                goldenscript::run(&mut transcript::Cell::new(), path)
+                goldenscript::run(&mut transcript::Cell::at($version), path)
             }
         )+
     };
 }
 
 scripts! {
-    tree, by_name, locks, shared_locks, delays, exactly_once, cancel, ephemerals, sessions, settings, sequencers,
+    version 2: tree, by_name, locks, shared_locks, delays, exactly_once, cancel, ephemerals, sessions, settings, sequencers,
     void, handles, events, lock_events, missed_events, acl, acl_files, uses, relative, handle_sequencers, endings, caches, lists,
+    full, characters, hidden,
+}
+
+scripts! {
+    version 1: version_1,
 }

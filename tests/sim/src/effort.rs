@@ -72,6 +72,7 @@ impl Effort {
             }
             Input::TimePassed
             | Input::PeerReset { .. }
+            | Input::PeerAnnounced { .. }
             | Input::Persisted { .. }
             | Input::SnapshotArrived { .. }
             | Input::SnapshotSent { .. }

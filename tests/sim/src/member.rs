@@ -85,6 +85,7 @@ pub(crate) fn roster(index: usize, data_id: u64, cell_id: u64) -> Roster {
         replica: id_of(index).0,
         data_id,
         peer_address: address(index),
+        state_version: holdfast_state::VERSION_MAX,
     };
     Roster { me, members: BTreeMap::new(), removed: Vec::new() }
 }

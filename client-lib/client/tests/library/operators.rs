@@ -43,6 +43,13 @@ async fn handles_are_listed_page_after_page_and_by_what_was_asked_for() {
 }
 
 #[tokio::test]
+async fn usage_is_listed_page_after_page() {
+    let usage = within(cell().await.list_usage()).await.unwrap();
+    let names: Vec<_> = usage.principals.iter().map(|usage| usage.principal.as_str()).collect();
+    assert_eq!((names, usage.nodes, usage.bytes), (vec!["ann", "bob"], 9, 100));
+}
+
+#[tokio::test]
 async fn killing_a_session_waits_for_its_end_and_no_longer_than_it_is_told() {
     let cell = cell().await;
     within(cell.kill_session(1, Duration::from_secs(5))).await.unwrap();
@@ -112,6 +119,20 @@ impl Admin for Master {
                 other => panic!("nobody asked for {other:?}"),
             };
         Ok(Response::new(wire::ListHandlesResponse { handles, more, revision: 100 }))
+    }
+
+    async fn list_usage(
+        &self,
+        request: Request<wire::ListUsageRequest>,
+    ) -> Result<Response<wire::ListUsageResponse>, Status> {
+        let (principal, more) = match &*request.into_inner().after {
+            "" => ("ann", true),
+            "ann" => ("bob", false),
+            other => panic!("nobody asked for {other:?}"),
+        };
+        let usage = wire::PrincipalUsage { principal: principal.into(), sessions: 1, nodes: 2, bytes: 30 };
+        let all = wire::ListUsageResponse { sessions: 2, nodes: 9, bytes: 100, ..Default::default() };
+        Ok(Response::new(wire::ListUsageResponse { principals: vec![usage], more, ..all }))
     }
 
     async fn get_settings(

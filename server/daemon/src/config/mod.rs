@@ -217,7 +217,10 @@ impl Config {
     #[must_use]
     pub fn founding(&self) -> Option<Founding> {
         let settings = self.settings.encode_to_vec().into();
-        (!self.join).then(|| Founding { members: self.members.clone(), settings })
+        (!self.join).then(|| {
+            let state_version = holdfast_state::VERSION_MAX;
+            Founding { members: self.members.clone(), settings, state_version }
+        })
     }
 
     /// A heartbeat comes every so many ticks.

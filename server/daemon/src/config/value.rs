@@ -187,6 +187,8 @@ impl Given {
             "bootstrap_principal" => settings.bootstrap_principal = given.text()?.to_owned(),
             "notice_overdue_ms" => settings.notice_overdue_ms = small()?,
             "caching_lease_ms_max" => settings.caching_lease_ms_max = small()?,
+            "total_bytes_max" => settings.total_bytes_max = large()?,
+            "reserve_percent" => settings.reserve_percent = small()?,
             unknown => return Err(self.unknown(unknown, &SETTINGS)),
         }
         Ok(())
@@ -201,7 +203,7 @@ impl Given {
 }
 
 /// The names of the settings.
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 13] = [
     "contents_bytes_max",
     "name_bytes_max",
     "path_bytes_max",
@@ -213,6 +215,8 @@ const SETTINGS: [&str; 11] = [
     "bootstrap_principal",
     "notice_overdue_ms",
     "caching_lease_ms_max",
+    "total_bytes_max",
+    "reserve_percent",
 ];
 
 /// The one of `known`, which is not empty, that is spelt most like `name`.

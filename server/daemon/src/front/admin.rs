@@ -131,4 +131,11 @@ impl Admin for Front {
     ) -> Result<Response<client::ListHandlesResponse>, Status> {
         forward!(self, request, ListHandles)
     }
+
+    async fn list_usage(
+        &self,
+        request: Request<client::ListUsageRequest>,
+    ) -> Result<Response<client::ListUsageResponse>, Status> {
+        forward!(self, request, ListUsage)
+    }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::log::v1::Member;
+use holdfast_state::VERSION_MAX;
 use holdfast_types::ReplicaId;
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,9 @@ struct Document {
     founders: Vec<Founder>,
     #[serde(skip_serializing_if = "Option::is_none")]
     settings: Option<String>,
+    /// Absent in what releases wrote that knew only version 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_version: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +121,7 @@ impl From<&Identity> for Document {
             cell_id: (cell_id != 0).then(|| hex(cell_id)),
             founders: founded.iter().flat_map(|founded| &founded.members).map(Founder::from).collect(),
             settings: founded.map(|founded| hex_bytes(&founded.settings.encode_to_vec())),
+            state_version: founded.map(|founded| founded.state_version).filter(|version| *version > 1),
         }
     }
 }
@@ -129,7 +134,19 @@ impl Document {
             (StageName::Joined, Some(cell_id), None) => Stage::Joined { cell_id },
             (StageName::Founded, Some(cell_id), Some(settings)) => {
                 let members = self.founders.iter().map(Founder::member).collect::<Result<_, _>>()?;
-                Stage::Founded(Founded { cell_id, members, settings: settings_from(&settings)? })
+                let state_version = self.state_version.unwrap_or(1);
+                if !(1..=VERSION_MAX).contains(&state_version) {
+                    return Err(format!(
+                        "the cell was founded at state version {state_version}, and this release ends at {VERSION_MAX}: \
+                         upgrade this replica"
+                    ));
+                }
+                Stage::Founded(Founded {
+                    cell_id,
+                    members,
+                    settings: settings_from(&settings)?,
+                    state_version,
+                })
             }
             _ => return Err("its stage and its other fields do not agree".to_owned()),
         };

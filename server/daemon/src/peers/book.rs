@@ -177,7 +177,14 @@ mod tests {
     use super::*;
 
     fn identity(cell_id: u64, replica: u64, data_id: u64) -> Identity {
-        Identity { cell: "dev".into(), cell_id, replica, data_id, peer_address: "127.0.0.1:1".into() }
+        Identity {
+            cell: "dev".into(),
+            cell_id,
+            replica,
+            data_id,
+            peer_address: "127.0.0.1:1".into(),
+            state_version: 2,
+        }
     }
 
     fn hello(from: Identity, expected_data_id: u64) -> HelloRequest {

@@ -115,6 +115,8 @@ impl Peer for PeerService {
             ..Member::default()
         };
         self.core.send(CoreInput::Contact(contact)).await.map_err(|_| stopping())?;
+        let announced = Input::PeerAnnounced { peer: id, state_version: from.state_version };
+        self.core.send(CoreInput::Replica(announced)).await.map_err(|_| stopping())?;
         let reader = Reader {
             from,
             stream: (!pulse).then(|| self.book.begin_stream(id)),

@@ -52,6 +52,7 @@ impl End {
             replica: member.id,
             data_id: member.data_id,
             peer_address: member.peer_address.clone(),
+            state_version: 2,
         };
         let book = Arc::new(PeerBook::new(me, None, None));
         let service = PeerService::new(Arc::clone(&book), sender.clone(), logger()).router();

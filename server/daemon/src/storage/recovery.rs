@@ -77,12 +77,15 @@ pub fn boot(dir: &DataDir, config: &Config, logger: &Logger) -> Result<Recovered
 
 /// What a founded cell's replicas begin with.
 fn genesis(cell: &str, founded: &Founded) -> StateAt {
-    let state = State::genesis(Genesis {
-        cell: cell.to_owned(),
-        cell_id: founded.cell_id,
-        members: founded.members.clone(),
-        settings: founded.settings.clone(),
-    });
+    let state = State::genesis_at(
+        founded.state_version,
+        Genesis {
+            cell: cell.to_owned(),
+            cell_id: founded.cell_id,
+            members: founded.members.clone(),
+            settings: founded.settings.clone(),
+        },
+    );
     let voters = founded.members.iter().map(|member| member.id).collect();
     StateAt { index: GENESIS_INDEX, term: GENESIS_TERM, voters, learners: Vec::new(), state }
 }

@@ -24,7 +24,8 @@ use crate::node::{Kind, Node};
 use crate::sequencer::CellSequencer;
 use crate::session::{Claim, Handle, Session, Sessions};
 use crate::tree::{NodeKey, Tree};
-use crate::{Recorded, State, VERSION_MAX, settings};
+use crate::usage::Usage;
+use crate::{Recorded, State, VERSION_MAX, acl, settings};
 
 /// The longest record. No state that fits into memory has one as long; a damaged length mostly is longer.
 const RECORD_BYTES_MAX: u64 = 1 << 30;
@@ -126,6 +127,7 @@ impl SnapshotReader {
         }
         let mut state = self.state.take().ok_or(truncated)?;
         state.tree.reindex_all();
+        state.usage = Usage::of(&state);
         state.verify().map_err(SnapshotError::Inconsistent)?;
         Ok(state)
     }
@@ -201,7 +203,7 @@ impl SnapshotReader {
 fn restore_header(header: SnapshotHeader) -> Result<State, String> {
     check_cell_name(&header.cell)?;
     let settings = header.settings.ok_or("there are no settings")?;
-    if settings::check(&settings).is_err() {
+    if settings::complete_at(header.version, settings.clone()).as_ref() != Ok(&settings) {
         return Err("the settings are not complete, or out of their ranges".to_owned());
     }
     let revision = generation(header.revision, Revision(REVISION_MAX), "revision")?;
@@ -220,6 +222,7 @@ fn restore_header(header: SnapshotHeader) -> Result<State, String> {
         removed: header.removed.into_iter().collect::<OrdSet<_>>(),
         tree: Tree::default(),
         sessions: Sessions::default(),
+        usage: Usage::default(),
     })
 }
 
@@ -253,10 +256,22 @@ fn restore_node(state: &mut State, last: &mut Option<NodeKey>, record: &NodeReco
         acl: state.tree.shared_acl(&key, acl),
         watchers: OrdSet::new(),
         cachers: OrdSet::new(),
+        owner: restore_owner(state, &record.owner)?,
+        list: acl::parsed(key.path(), &record.contents),
     };
+    state.usage.add_node(&key, &node);
     state.tree.restore(key.clone(), node)?;
     *last = Some(key);
     Ok(())
+}
+
+/// Who created a node. The names of those who created nodes before it are shared.
+fn restore_owner(state: &mut State, owner: &str) -> Result<Option<Principal>, String> {
+    if owner.is_empty() {
+        return Ok(None);
+    }
+    let owner = Principal::parse(owner).map_err(|error| error.to_string())?;
+    Ok(Some(state.usage.interned(&owner)))
 }
 
 fn restore_lock(record: &NodeRecord, revision: Revision) -> Result<Lock, String> {

@@ -155,6 +155,7 @@ fn node_record(key: &NodeKey, node: &Node) -> NodeRecord {
         waiters: waiters.collect(),
         delays: delays.collect(),
         acl: Some((*node.acl).clone()),
+        owner: node.owner.as_ref().map_or_else(String::new, |owner| owner.as_str().to_owned()),
     }
 }
 

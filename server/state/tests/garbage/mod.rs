@@ -167,6 +167,7 @@ fn settings() -> BoxedStrategy<Settings> {
             notice_overdue_ms: millis.1,
             caching_lease_ms_max: millis.2,
             bootstrap_principal: bootstrap,
+            ..Settings::default()
         })
         .boxed()
 }

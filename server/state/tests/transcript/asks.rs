@@ -184,5 +184,7 @@ pub(super) fn settings(args: &mut ArgumentConsumer<'_>) -> Result<Settings> {
         bootstrap_principal: key(args, "bootstrap", String::new())?,
         notice_overdue_ms: key(args, "notice_overdue_ms", 0)?,
         caching_lease_ms_max: key(args, "caching_lease_ms_max", 0)?,
+        total_bytes_max: key(args, "total_bytes_max", 0)?,
+        reserve_percent: key(args, "reserve_percent", 0)?,
     })
 }

@@ -15,7 +15,7 @@ use holdfast_proto::log::v1::{
     Batch, Command, EndLockDelay, EndSession, LowerLeasePromise, OpenSession, RaiseVersion, ReapNode,
     SessionRequest,
 };
-use holdfast_state::{Effect, Genesis, Recorded, SnapshotReader, State, settings};
+use holdfast_state::{Effect, Genesis, Recorded, Settings, SnapshotReader, State, settings};
 use holdfast_types::{HandleId, NodePath, RequestNumber, SessionId, Term};
 use prost::Message;
 
@@ -34,14 +34,15 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    pub(crate) fn new() -> Self {
+    /// A cell that began at the state version `version`.
+    pub(crate) fn at(version: u32) -> Self {
         let genesis = Genesis {
             cell: "dev".to_owned(),
             cell_id: 1,
             members: Vec::new(),
-            settings: settings::defaults(),
+            settings: settings::complete_at(version, Settings::default()).unwrap(),
         };
-        Self { state: State::genesis(genesis), sessions: BTreeMap::new() }
+        Self { state: State::genesis_at(version, genesis), sessions: BTreeMap::new() }
     }
 
     /// Applies a command as the one of its batch, and shows what came of it.
@@ -174,10 +175,18 @@ impl Cell {
                 let (after, limit) = (key(&mut args, "after", String::new())?, key(&mut args, "limit", 0)?);
                 state.read_dir(&by, &path, &after, limit).map(|directory| show::directory(&directory))
             }
-            "check" => state.check_sequencer(&next::<String>(&mut args)?).map(|valid| match valid {
-                Ok(()) => "valid".to_owned(),
-                Err(reason) => format!("invalid: {reason}"),
-            }),
+            "check" => {
+                let by = asks::principal(&mut args)?;
+                state.check_sequencer(&by, &next::<String>(&mut args)?).map(|valid| match valid {
+                    Ok(()) => "valid".to_owned(),
+                    Err(reason) => format!("invalid: {reason}"),
+                })
+            }
+            "usage" => {
+                let after = key(&mut args, "after", String::new())?;
+                Ok(show::usage(&state.list_usage(&after, key(&mut args, "limit", 0)?)))
+            }
+            "state-version" => Ok(format!("state version {}", state.version())),
             "held" => {
                 let session = self.session_id(&next::<String>(&mut args)?)?;
                 Ok(show::lines(state.locks_of(session).iter().map(show::grant)))

@@ -2,7 +2,7 @@
 
 use holdfast_proto::client::v1::{
     AclNames, Contents, Directory, EventKind, Granted, HandleEvent, HandleInfo, ListHandlesResponse,
-    LockGrant, LockMode, NodeKind, Outcome, Refusal, SessionInfo, Stat, Uses, outcome,
+    ListUsageResponse, LockGrant, LockMode, NodeKind, Outcome, Refusal, SessionInfo, Stat, Uses, outcome,
 };
 use holdfast_state::{Effect, LockDelay, Opens, Touched};
 use holdfast_types::{HandleId, SessionId};
@@ -241,4 +241,19 @@ fn handle(handle: &HandleInfo) -> String {
         line.push_str(&format!(", {note}"));
     }
     line
+}
+
+/// What principals have.
+pub(super) fn usage(usage: &ListUsageResponse) -> String {
+    let share = |name: &str, sessions: u64, nodes: u64, bytes: u64| {
+        format!("{name}: {sessions} sessions, {nodes} nodes, {bytes} bytes")
+    };
+    let principals = usage.principals.iter();
+    let mut shares: Vec<_> =
+        principals.map(|of| share(&of.principal, of.sessions, of.nodes, of.bytes)).collect();
+    shares.push(share("(all)", usage.sessions, usage.nodes, usage.bytes));
+    if usage.more {
+        shares.push("and more".to_owned());
+    }
+    lines(shares.into_iter())
 }

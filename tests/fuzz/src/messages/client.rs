@@ -6,8 +6,9 @@ use holdfast_proto::client::v1::{
     Acknowledged, AclNames, Acquire, AttachSession, Cancel, CheckSequencer, CheckSequencerRequest,
     ClientFrame, Close, CloseSession, Delete, DeleteRequest, GetContents, GetContentsRequest, GetSequencer,
     GetStat, GetStatRequest, KeepAlive, KillSessionRequest, ListHandlesRequest, ListSessionsRequest,
-    NumberRange, Open, OpenSession, ReadDir, ReadDirRequest, Release, Request, Seen, SetAcl, SetAclRequest,
-    SetContents, SetContentsRequest, SetSequencer, Settings, Uses, client_frame::Hello,
+    ListUsageRequest, NumberRange, Open, OpenSession, ReadDir, ReadDirRequest, Release, Request, Seen,
+    SetAcl, SetAclRequest, SetContents, SetContentsRequest, SetSequencer, Settings, Uses,
+    client_frame::Hello,
 };
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::CallRequest;
@@ -146,6 +147,8 @@ pub fn settings(source: &mut Source<'_>) -> Settings {
         bootstrap_principal: source.pick(&["", "", "", "anonymous", "ann"]).to_owned(),
         notice_overdue_ms: source.small(),
         caching_lease_ms_max: source.small(),
+        total_bytes_max: source.number(),
+        reserve_percent: source.small(),
     }
 }
 
@@ -184,6 +187,9 @@ pub fn call(source: &mut Source<'_>) -> CallRequest {
             limit: source.small(),
         }),
         14 => CallRequest::AddMember(member(source)),
+        15 if source.one_in(3) => {
+            CallRequest::ListUsage(ListUsageRequest { after: source.text(), limit: source.small() })
+        }
         _ if source.flag() => CallRequest::PromoteMember(ReplicaId(source.number())),
         _ => CallRequest::RemoveMember(ReplicaId(source.number())),
     }

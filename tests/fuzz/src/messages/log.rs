@@ -132,6 +132,7 @@ fn node(source: &mut Source<'_>) -> NodeRecord {
         waiters: source.list(2, waiter),
         delays: source.list(2, delay),
         acl: source.maybe(|source| if source.flag() { acl(source) } else { AclNames::default() }),
+        owner: if source.one_in(3) { source.text() } else { String::new() },
     }
 }
 
