@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
     AclNames, DeleteRequest, EventKind, HandleEvent, NodeKind, Open, RefusalCode, Request, Seen,
-    SetAclRequest, SetContentsRequest, Uses, outcome,
+    SetAclRequest, SetContentsRequest, Settings, Uses, outcome,
 };
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_proto::log::v1::{Command, HandleRecord, NodeRecord, OpenSession, SessionRequest};
@@ -171,6 +171,14 @@ fn check_opens(state: &State, before: &Rights, after: &Rights, touched: &Touched
 /// The state, in which one more session has a caching handle on a node, opened for one use.
 fn with_caching_handle(state: &State, by: &str, text: &str, use_of: &str) -> (State, SessionId) {
     let mut state = state.clone();
+    // The workload may have lowered the limits so far that no session fits beside those that are open.
+    let generous =
+        Settings { sessions_max: 1 << 20, handles_per_session_max: 1 << 20, ..Settings::default() };
+    let principal = state.settings().bootstrap_principal.clone();
+    apply(
+        &mut state,
+        Command { kind: Some(Kind::ChangeSettings(generous)), principal, ..Command::default() },
+    );
     let open = OpenSession {
         secret: vec![77; 16].into(),
         lease_ms: 12_000,
