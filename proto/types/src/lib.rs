@@ -6,6 +6,7 @@
 pub mod characters;
 mod fence;
 mod ids;
+pub mod ledger;
 mod path;
 mod planted;
 mod principal;

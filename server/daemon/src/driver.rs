@@ -17,11 +17,13 @@ use holdfast_replica::{
     CallAnswer, CallId, CallRequest, Fault, Input, List, Output, Persist, Replica, StateAt,
 };
 use holdfast_state::State;
+use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, Duration, Principal, Time};
 use prost::Message;
 use slog::{Logger, info, warn};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::front::calls::CallPermit;
 use crate::front::leases::Leases;
 use crate::inputs::{Inputs, Taken};
 use crate::logging::AbortOnPanic;
@@ -47,8 +49,8 @@ const IDLE: Duration = Duration::from_secs(3_600);
 pub(crate) enum CoreInput {
     /// For the replica itself.
     Replica(Input),
-    /// A frame of a client's stream, which counts as waiting until it is here.
-    Frame(Input, OwnedSemaphorePermit),
+    /// A frame of a client's stream, which counts in the ledger until it is here.
+    Frame(Input, Charge),
     /// A client's stream begins; its frames go to `outbox`.
     Connected {
         /// The stream.
@@ -79,8 +81,8 @@ pub(crate) struct Call {
     pub(crate) request: CallRequest,
     /// To the caller, who may have left.
     pub(crate) reply: oneshot::Sender<CallReply>,
-    /// Counts the call, and its bytes, as unanswered.
-    pub(crate) permit: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Counts the call, and its bytes, as unanswered; a call past the front counts nowhere.
+    pub(crate) permit: Option<CallPermit>,
 }
 
 /// The answer to a unary call.
@@ -95,7 +97,7 @@ pub(crate) struct CallReply {
 struct PendingCall {
     reply: oneshot::Sender<CallReply>,
     /// Given back when the answer comes.
-    _permit: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    _permit: Option<CallPermit>,
 }
 
 /// Why the loop ended.

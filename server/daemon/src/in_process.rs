@@ -10,14 +10,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, mpsc as blocking};
+use std::sync::mpsc as blocking;
 use std::thread;
 
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
 use holdfast_replica::{CallAnswer, CallRequest};
 use holdfast_types::{Principal, ReplicaId, SessionId};
 use slog::Logger;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::driver::{Call, CoreInput};
@@ -237,10 +237,7 @@ impl Server {
                 Refusal { code: RefusalCode::NotMaster.into(), message, ..Default::default() }
             };
             let (reply, answered) = oneshot::channel();
-            let permits = Arc::new(Semaphore::new(2));
-            let permit = Arc::clone(&permits).acquire_owned().await.map_err(|_| gone())?;
-            let permit = (permit, permits.acquire_owned().await.map_err(|_| gone())?);
-            let call = Call { principal: Principal::anonymous(), request, reply, permit };
+            let call = Call { principal: Principal::anonymous(), request, reply, permit: None };
             core.send(CoreInput::Call(call)).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?.answer
         }

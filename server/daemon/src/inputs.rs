@@ -134,13 +134,14 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use holdfast_proto::client::v1::{ClientFrame, Request};
+    use holdfast_types::ledger::{Ledger, LedgerLimits};
     use holdfast_types::{ConnectionId, Principal, ReplicaId};
-    use tokio::sync::Semaphore;
 
     use super::*;
+
+    const LIMITS: LedgerLimits =
+        LedgerLimits { connection_bytes_max: 1, principal_bytes_max: 1, total_bytes_max: 1 };
 
     fn at(millis: u64) -> Time {
         Time::from_millis(millis)
@@ -148,9 +149,9 @@ mod tests {
 
     fn frame(requests: usize) -> CoreInput {
         let frame = ClientFrame { requests: vec![Request::default(); requests], ..ClientFrame::default() };
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("there is one");
         let (connection, principal) = (ConnectionId(1), Principal::anonymous());
-        CoreInput::Frame(Input::Frame { connection, principal, frame }, permit)
+        let charge = Ledger::new(LIMITS).account(&principal).charge_anyway(0);
+        CoreInput::Frame(Input::Frame { connection, principal, frame }, charge)
     }
 
     fn message() -> CoreInput {

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,9 +17,11 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use holdfast_types::Duration;
+use holdfast_types::ledger::Account;
 
 use crate::accept::Door;
 use crate::front::SPARES_PER_CONNECTION_MAX;
+use crate::front::intake::{ADMIN_CALLS_PER_CONNECTION_MAX, CALLS_PER_CONNECTION_MAX};
 use crate::guests::{Seat, Visit};
 use crate::tls::Presented;
 
@@ -48,6 +50,12 @@ pub(crate) struct Caller {
     pub(crate) visit: Visit,
     /// Its connection's turns at asking for a lease past a stream.
     pub(crate) past_streams: Arc<Semaphore>,
+    /// Its connection's turns at unary calls.
+    pub(crate) calls: Arc<Semaphore>,
+    /// Those of administrators.
+    pub(crate) admin_calls: Arc<Semaphore>,
+    /// What is held for its connection, once something is.
+    pub(crate) account: Arc<OnceLock<Account>>,
 }
 
 /// How far the beginning of HTTP/2 has come.
@@ -98,8 +106,15 @@ impl Connected for Socket {
     type ConnectInfo = Caller;
 
     fn connect_info(&self) -> Caller {
-        let past_streams = Arc::new(Semaphore::new(SPARES_PER_CONNECTION_MAX));
-        Caller { presented: self.presented.clone(), visit: self.seat.visit(), past_streams }
+        let turns = |max| Arc::new(Semaphore::new(max));
+        Caller {
+            presented: self.presented.clone(),
+            visit: self.seat.visit(),
+            past_streams: turns(SPARES_PER_CONNECTION_MAX),
+            calls: turns(CALLS_PER_CONNECTION_MAX),
+            admin_calls: turns(ADMIN_CALLS_PER_CONNECTION_MAX),
+            account: Arc::default(),
+        }
     }
 }
 

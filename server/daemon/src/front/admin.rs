@@ -8,24 +8,25 @@ use holdfast_proto::client::v1::admin_server::Admin;
 use holdfast_proto::client::v1::{RefusalCode, Settings};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{CallAnswer, CallRequest};
-use holdfast_types::{Principal, ReplicaId};
+use holdfast_types::ReplicaId;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::calls::{asker, caller, forward, mismatched};
+use super::Front;
+use super::burden::SMALL_BYTES;
+use super::calls::{Asker, asker, forward, mismatched};
 use super::refusal::refused;
-use super::{Front, MESSAGE_BYTES_MAX};
 
 impl Front {
-    async fn settings_call(&self, principal: Principal, request: CallRequest) -> Result<Settings, Status> {
-        match self.call(principal, request, MESSAGE_BYTES_MAX).await? {
+    async fn settings_call(&self, asker: &Asker, request: CallRequest) -> Result<Settings, Status> {
+        match self.call(asker, request, SMALL_BYTES).await? {
             CallAnswer::Settings(settings) => Ok(settings),
             other => Err(mismatched(&other)),
         }
     }
 
-    async fn membership_call(&self, principal: Principal, request: CallRequest) -> Result<(), Status> {
-        match self.call(principal, request, MESSAGE_BYTES_MAX).await? {
+    async fn membership_call(&self, asker: &Asker, request: CallRequest) -> Result<(), Status> {
+        match self.call(asker, request, SMALL_BYTES).await? {
             CallAnswer::Membership => Ok(()),
             other => Err(mismatched(&other)),
         }
@@ -63,8 +64,8 @@ impl Admin for Front {
         &self,
         request: Request<client::GetSettingsRequest>,
     ) -> Result<Response<client::GetSettingsResponse>, Status> {
-        let (principal, _under_way) = asker(&request)?;
-        let settings = self.settings_call(principal, CallRequest::GetSettings).await?;
+        let asker = asker(&request)?;
+        let settings = self.settings_call(&asker, CallRequest::GetSettings).await?;
         Ok(Response::new(client::GetSettingsResponse { settings: Some(settings) }))
     }
 
@@ -72,9 +73,9 @@ impl Admin for Front {
         &self,
         request: Request<client::ChangeSettingsRequest>,
     ) -> Result<Response<client::ChangeSettingsResponse>, Status> {
-        let (principal, _under_way) = asker(&request)?;
+        let asker = asker(&request)?;
         let changes = request.into_inner().settings.unwrap_or_default();
-        let settings = self.settings_call(principal, CallRequest::ChangeSettings(changes)).await?;
+        let settings = self.settings_call(&asker, CallRequest::ChangeSettings(changes)).await?;
         Ok(Response::new(client::ChangeSettingsResponse { settings: Some(settings) }))
     }
 
@@ -82,12 +83,12 @@ impl Admin for Front {
         &self,
         request: Request<client::AddMemberRequest>,
     ) -> Result<Response<client::AddMemberResponse>, Status> {
-        let (principal, _under_way) = asker(&request)?;
+        let asker = asker(&request)?;
         // Nobody else is to have this replica connect to wherever he likes: so ask first for what needs the same right.
         let probe = client::ListSessionsRequest { after: 0, limit: 1 };
-        self.call(principal.clone(), CallRequest::ListSessions(probe), 0).await?;
+        self.call(&asker, CallRequest::ListSessions(probe), 0).await?;
         let member = self.joiner(request.into_inner()).await?;
-        self.membership_call(principal, CallRequest::AddMember(member)).await?;
+        self.membership_call(&asker, CallRequest::AddMember(member)).await?;
         Ok(Response::new(client::AddMemberResponse {}))
     }
 
@@ -95,9 +96,9 @@ impl Admin for Front {
         &self,
         request: Request<client::PromoteMemberRequest>,
     ) -> Result<Response<client::PromoteMemberResponse>, Status> {
-        let (principal, _under_way) = asker(&request)?;
+        let asker = asker(&request)?;
         let id = ReplicaId(request.into_inner().id);
-        self.membership_call(principal, CallRequest::PromoteMember(id)).await?;
+        self.membership_call(&asker, CallRequest::PromoteMember(id)).await?;
         Ok(Response::new(client::PromoteMemberResponse {}))
     }
 
@@ -105,9 +106,9 @@ impl Admin for Front {
         &self,
         request: Request<client::RemoveMemberRequest>,
     ) -> Result<Response<client::RemoveMemberResponse>, Status> {
-        let (principal, _under_way) = asker(&request)?;
+        let asker = asker(&request)?;
         let id = ReplicaId(request.into_inner().id);
-        self.membership_call(principal, CallRequest::RemoveMember(id)).await?;
+        self.membership_call(&asker, CallRequest::RemoveMember(id)).await?;
         Ok(Response::new(client::RemoveMemberResponse {}))
     }
 

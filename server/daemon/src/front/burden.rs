@@ -1,86 +1,185 @@
-//! What clients make this replica hold: bytes that wait for the core, and answers that nobody has read.
+//! What clients make this replica hold: bytes that wait for the core, calls without an answer, and answers that nobody
+//! has read. All of it is in one ledger, from the socket on.
 //!
-//! Each kind has a budget of its own, shared by all clients. A frame that finds none waits, and with it its stream; a
-//! call that finds none is refused, as is a read whose answer finds none. An answer that is not taken in time costs its
-//! client the connection: HTTP/2 lets a client ask for much and take nothing, and nothing else would end that.
+//! A frame that finds no room waits, and with it its stream; a call that finds none is refused, as is a read whose answer
+//! finds none. What is small is counted and never refused: KeepAlives, acknowledgements and what gives back are. An
+//! answer that is not taken in time costs its client the connection: HTTP/2 lets a client ask for much and take nothing,
+//! and nothing else would end that.
 //!
-//! Invariant: whoever is given bytes gives them back when what they stand for is gone.
+//! Invariant: a charge lives exactly as long as what it stands for.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use holdfast_proto::client::v1::{ClientFrame, NumberRange, Request, Seen, client_frame::Hello};
-use holdfast_types::Duration;
+use holdfast_proto::client::v1::{ClientFrame, NumberRange, RefusalCode, Request, Seen, client_frame::Hello};
+use holdfast_types::ledger::{Account, Charge, Ledger, LedgerFull, LedgerLimits};
+use holdfast_types::{Duration, Principal};
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tonic::body::Body;
 use tonic::{Response, Status};
 
 use super::overloaded;
+use super::refusal::refused;
 use crate::guests::Visit;
+use crate::socket::Caller;
 
-/// The most bytes of frames that wait for the core, and as many of calls that have no answer yet.
-const WAITING_BYTES_MAX: usize = 256 << 20;
-/// The most bytes of answers to calls that are not read yet.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
-/// Answers that are shorter do not count: there are only so many calls of one connection.
-const ANSWER_BYTES_LONG: usize = 4 << 10;
+/// What clients may make this replica hold. A connection's share is what one session may leave unread.
+pub(super) const LEDGER_LIMITS: LedgerLimits = LedgerLimits {
+    connection_bytes_max: 64 << 20,
+    principal_bytes_max: 128 << 20,
+    total_bytes_max: 256 << 20,
+};
+/// What is no longer than this is never refused.
+pub(super) const SMALL_BYTES: usize = 4 << 10;
 /// A client takes what it has asked for within this time.
 pub(super) const UNREAD_MAX: Duration = Duration::from_secs(30);
 
-/// The budgets.
+/// How many unary calls may be without an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallLimits {
+    /// Of all clients.
+    pub(super) all_max: usize,
+    /// Of one principal; `anonymous` has no such limit.
+    pub(super) principal_max: usize,
+}
+
+/// Those of the service `Cell`, and those of the service `Admin`, which have places of their own.
+pub(super) const CALL_LIMITS: CallLimits = CallLimits { all_max: 8_192, principal_max: 1_024 };
+pub(super) const ADMIN_CALL_LIMITS: CallLimits = CallLimits { all_max: 256, principal_max: 64 };
+
+/// Places for calls.
 #[derive(Clone)]
-pub(super) struct Burden {
-    frames: Arc<Semaphore>,
-    calls: Arc<Semaphore>,
-    answers: Arc<Semaphore>,
+pub(super) struct Places {
+    limits: CallLimits,
+    all: Arc<Semaphore>,
+    /// Each principal's, while one of its calls has a place.
+    principals: Arc<Mutex<BTreeMap<Principal, Weak<Semaphore>>>>,
+}
+
+/// A call's place among all that have no answer, and among its principal's.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _all: OwnedSemaphorePermit,
+    _principal: Option<OwnedSemaphorePermit>,
+}
+
+impl Places {
+    pub(super) fn new(limits: CallLimits) -> Self {
+        Self { limits, all: Arc::new(Semaphore::new(limits.all_max)), principals: Arc::default() }
+    }
+
+    /// A place for a call of `principal`, if there is one.
+    pub(super) fn take(&self, principal: &Principal) -> Result<Place, Status> {
+        let own = (*principal != Principal::anonymous()).then(|| self.of(principal).try_acquire_owned());
+        let max = self.limits.principal_max;
+        let own = own.transpose().map_err(|_| overloaded("unanswered calls of this principal", max))?;
+        let all = Arc::clone(&self.all).try_acquire_owned();
+        let all = all.map_err(|_| overloaded("unanswered calls", self.limits.all_max))?;
+        Ok(Place { _all: all, _principal: own })
+    }
+
+    fn of(&self, principal: &Principal) -> Arc<Semaphore> {
+        // Nothing panics half-way under the lock, so a poisoned map is a sound one.
+        let mut principals = self.principals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = principals.get(principal).and_then(Weak::upgrade) {
+            return places;
+        }
+        principals.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(self.limits.principal_max));
+        principals.insert(principal.clone(), Arc::downgrade(&places));
+        places
+    }
+
+    /// How many calls there is room for.
+    #[cfg(test)]
+    pub(super) fn available(&self) -> usize {
+        self.all.available_permits()
+    }
+}
+
+/// The ledger, and who waits for room in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Burden {
+    ledger: Ledger,
+    room: Arc<Notify>,
 }
 
 impl Burden {
     /// Nothing is held.
-    pub(super) fn new() -> Self {
-        let budget = |bytes| Arc::new(Semaphore::new(bytes));
-        Self {
-            frames: budget(WAITING_BYTES_MAX),
-            calls: budget(WAITING_BYTES_MAX),
-            answers: budget(ANSWER_BYTES_MAX),
-        }
+    pub(super) fn new(limits: LedgerLimits) -> Self {
+        let (ledger, room) = (Ledger::new(limits), Arc::new(Notify::new()));
+        let released = Arc::clone(&room);
+        ledger.on_release(move || released.notify_waiters());
+        Self { ledger, room }
     }
 
-    /// Waits until there is room for a frame.
-    pub(super) async fn frame(&self, frame: &ClientFrame) -> OwnedSemaphorePermit {
-        let bytes = permits(memory_bytes(frame));
-        let permit = Arc::clone(&self.frames).acquire_many_owned(bytes).await;
-        permit.expect("the budget is never closed")
+    /// Told whenever something is given back.
+    pub(super) fn room(&self) -> Arc<Notify> {
+        Arc::clone(&self.room)
+    }
+
+    /// The account of a connection, if its other end has proved who it is.
+    pub(super) fn account_of(&self, caller: &Caller) -> Option<Account> {
+        let principal = caller.presented.principal().ok()?;
+        Some(caller.account.get_or_init(|| self.ledger.account(&principal)).clone())
+    }
+
+    /// An account that belongs to no connection.
+    pub(super) fn account(&self, principal: &Principal) -> Account {
+        self.ledger.account(principal)
+    }
+
+    /// Waits until there is room for a frame, which takes so many bytes.
+    pub(super) async fn frame(&self, account: &Account, bytes: usize) -> Result<Charge, LedgerFull> {
+        loop {
+            // It listens before it looks, so that nothing is given back unheard.
+            let mut released = std::pin::pin!(self.room.notified());
+            released.as_mut().enable();
+            match try_frame(account, bytes) {
+                Ok(charge) => return Ok(charge),
+                // It would wait for ever.
+                Err(full @ LedgerFull::Connection(max)) if bytes > max => return Err(full),
+                Err(_) => released.await,
+            }
+        }
     }
 
     /// Room for a call of so many bytes.
-    pub(super) fn call(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
-        let permit = Arc::clone(&self.calls).try_acquire_many_owned(permits(bytes));
-        permit.map_err(|_| overloaded("bytes of unanswered calls", WAITING_BYTES_MAX))
+    pub(super) fn call(&self, account: &Account, bytes: usize) -> Result<Charge, Status> {
+        try_frame(account, bytes).map_err(|full| refused_as_full(&full))
     }
 
     /// An answer, to whoever visits. It counts until it is read.
-    pub(super) fn answer<M: Message>(&self, visit: &Visit, answer: M) -> Result<Response<M>, Status> {
+    pub(super) fn answer<M: Message>(
+        &self,
+        account: &Account,
+        visit: &Visit,
+        answer: M,
+    ) -> Result<Response<M>, Status> {
         let bytes = answer.encoded_len();
+        let charge = try_frame(account, bytes).map_err(|full| refused_as_full(&full))?;
         let mut response = Response::new(answer);
-        if bytes >= ANSWER_BYTES_LONG {
-            let permit = Arc::clone(&self.answers).try_acquire_many_owned(permits(bytes));
-            let permit = permit.map_err(|_| overloaded("bytes of unread answers", ANSWER_BYTES_MAX))?;
-            response.extensions_mut().insert(Unread { permit: Arc::new(permit), visit: visit.clone() });
-        }
+        let visit = (bytes > SMALL_BYTES).then(|| visit.clone());
+        response.extensions_mut().insert(Unread { charge: Arc::new(charge), visit });
         Ok(response)
     }
 }
 
-fn permits(bytes: usize) -> u32 {
-    u32::try_from(bytes.min(WAITING_BYTES_MAX)).expect("budgets are below 4 GiB")
+/// Room for what has so many bytes, if there is any; what is small always finds it.
+pub(super) fn try_frame(account: &Account, bytes: usize) -> Result<Charge, LedgerFull> {
+    if bytes <= SMALL_BYTES { Ok(account.charge_anyway(bytes)) } else { account.charge(bytes) }
+}
+
+fn refused_as_full(full: &LedgerFull) -> Status {
+    refused(RefusalCode::Overloaded, format!("{full}: read what was answered, and try later"))
 }
 
 /// What a frame takes when it is decoded: far more than its length where it is a list of things that are empty.
-fn memory_bytes(frame: &ClientFrame) -> usize {
+pub(super) fn memory_bytes(frame: &ClientFrame) -> usize {
     let ranges = frame.acknowledged.as_ref().map_or(0, |acknowledged| acknowledged.ranges.len());
     let seen = match &frame.hello {
         Some(Hello::Attach(attach)) => attach.seen.len(),
@@ -95,8 +194,9 @@ fn memory_bytes(frame: &ClientFrame) -> usize {
 /// Goes with an answer to where it is sent: an extension of the response.
 #[derive(Clone, Debug)]
 struct Unread {
-    permit: Arc<OwnedSemaphorePermit>,
-    visit: Visit,
+    charge: Arc<Charge>,
+    /// Sent away if it does not read; `None` for what is small.
+    visit: Option<Visit>,
 }
 
 /// Ties what an answer counts for to its bytes. The outermost layer of the services.
@@ -105,10 +205,12 @@ pub(super) fn tie(response: tonic::codegen::http::Response<Body>) -> tonic::code
     let Some(unread) = parts.extensions.remove::<Unread>() else {
         return tonic::codegen::http::Response::from_parts(parts, body);
     };
-    let Unread { permit, visit } = unread;
+    let Unread { charge, visit } = unread;
     let (read, taken) = oneshot::channel();
-    watch(visit, taken);
-    let body = Body::new(Counted { body, held: Arc::new(Held { _permit: permit, _read: read }) });
+    if let Some(visit) = visit {
+        watch(visit, taken);
+    }
+    let body = Body::new(Counted { body, held: Arc::new(Held { _charge: charge, _read: read }) });
     tonic::codegen::http::Response::from_parts(parts, body)
 }
 
@@ -124,7 +226,7 @@ pub(super) fn watch(visit: Visit, taken: oneshot::Receiver<()>) {
 
 /// What an answer counts for.
 struct Held {
-    _permit: Arc<OwnedSemaphorePermit>,
+    _charge: Arc<Charge>,
     _read: oneshot::Sender<()>,
 }
 
@@ -172,25 +274,31 @@ impl tonic::codegen::Body for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guests::{Guests, Places};
+    use crate::guests::{Guests, Places as Seats};
     use futures::FutureExt as _;
     use holdfast_proto::client::v1::{Contents, GetContentsResponse};
     use tonic::codegen::Body as _;
 
+    const MAX: usize = 1 << 20;
+    const LIMITS: LedgerLimits =
+        LedgerLimits { connection_bytes_max: MAX, principal_bytes_max: MAX, total_bytes_max: MAX };
+
     fn large() -> GetContentsResponse {
-        let contents = Contents { contents: vec![7; ANSWER_BYTES_MAX / 4].into(), ..Contents::default() };
+        let contents = Contents { contents: vec![7; MAX / 4].into(), ..Contents::default() };
         GetContentsResponse { contents: Some(contents), ..GetContentsResponse::default() }
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_count_until_they_are_read_and_who_does_not_read_has_to_go() {
-        let guests = Guests::new(Places { arriving: 2, settled: 2 });
+        let guests = Guests::new(Seats { arriving: 2, settled: 2 });
         let (seat, _) = guests.arrive("127.0.0.1:1".parse().unwrap());
         seat.settle().unwrap();
-        let burden = Burden::new();
+        let burden = Burden::new(LIMITS);
+        let account = burden.account(&Principal::anonymous());
+        let answer = |answer| burden.answer(&account, &seat.visit(), answer);
         let mut unread = Vec::new();
         for _ in 0..3 {
-            let response = burden.answer(&seat.visit(), large()).unwrap();
+            let response = answer(large()).unwrap();
             let mut sent = tonic::codegen::http::Response::new(Body::new("bytes".to_owned()));
             *sent.extensions_mut() = response.extensions().clone();
             let mut body = tie(sent).into_body();
@@ -198,22 +306,57 @@ mod tests {
             // The body is gone, and its bytes are not.
             unread.push(frame.unwrap().unwrap().into_data().unwrap());
         }
-        assert!(burden.answer(&seat.visit(), large()).is_err(), "a little more than a quarter each");
-        assert!(burden.answer(&seat.visit(), GetContentsResponse::default()).is_ok(), "short ones are free");
+        assert!(answer(large()).is_err(), "a little more than a quarter each");
+        assert!(answer(GetContentsResponse::default()).is_ok(), "short ones are not refused");
         let gone = std::future::poll_fn(|context| seat.poll_sent_away(context));
         assert!(gone.now_or_never().is_none());
         tokio::time::sleep(UNREAD_MAX).await;
         std::future::poll_fn(|context| seat.poll_sent_away(context)).await;
         drop(unread);
-        assert!(burden.answer(&seat.visit(), large()).is_ok(), "what is gone counts no more");
+        assert_eq!(burden.ledger.held(), 0, "what is gone counts no more");
+        assert!(answer(large()).is_ok());
     }
 
     #[tokio::test]
     async fn a_frame_of_empty_things_counts_for_what_they_take() {
-        let frame = ClientFrame { requests: vec![Request::default(); 1_000], ..ClientFrame::default() };
-        assert!(frame.encoded_len() < 3_000);
-        let burden = Burden::new();
-        let permit = burden.frame(&frame).await;
-        assert!(permit.num_permits() >= 1_000 * size_of::<Request>());
+        let requests = ClientFrame { requests: vec![Request::default(); 1_000], ..ClientFrame::default() };
+        assert!(requests.encoded_len() < 3_000);
+        assert!(memory_bytes(&requests) >= 1_000 * size_of::<Request>());
+        let attach = holdfast_proto::client::v1::AttachSession {
+            seen: vec![Seen::default(); 1_000],
+            ..Default::default()
+        };
+        let hello = ClientFrame { hello: Some(Hello::Attach(attach)), ..ClientFrame::default() };
+        assert!(memory_bytes(&hello) >= 1_000 * size_of::<Seen>());
+    }
+
+    #[tokio::test]
+    async fn frames_wait_for_room_small_ones_do_not_and_one_that_never_fits_is_refused() {
+        let burden = Burden::new(LIMITS);
+        let (first, second) =
+            (burden.account(&Principal::anonymous()), burden.account(&Principal::anonymous()));
+        let held = burden.frame(&first, MAX / 2).await.unwrap();
+        let mut waits = Box::pin(burden.frame(&second, MAX));
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert!(burden.frame(&second, SMALL_BYTES).now_or_never().is_some(), "a KeepAlive is not held up");
+        drop(held);
+        let held = waits.now_or_never().expect("there is room").unwrap();
+        drop(held);
+        assert_eq!(burden.frame(&first, MAX + 1).await.unwrap_err(), LedgerFull::Connection(MAX));
+        assert_eq!((burden.ledger.held(), burden.ledger.peak()), (0, MAX));
+    }
+
+    #[test]
+    fn calls_of_one_principal_leave_places_to_others_and_calls_of_all_leave_some_to_administrators() {
+        let calls = Places::new(CallLimits { all_max: 6, principal_max: 2 });
+        let admin = Places::new(CallLimits { all_max: 2, principal_max: 1 });
+        let (alice, bob) = (Principal::parse("alice").unwrap(), Principal::parse("bob").unwrap());
+        let taken: Vec<_> = (0..2).map(|_| calls.take(&alice).unwrap()).collect();
+        assert!(calls.take(&alice).unwrap_err().message().contains("this principal"));
+        let others: Vec<_> = (0..4).map(|_| calls.take(&Principal::anonymous()).unwrap()).collect();
+        assert!(calls.take(&bob).is_err(), "all are taken");
+        assert!(admin.take(&bob).is_ok(), "but not those of administrators");
+        drop((taken, others));
+        assert_eq!(calls.available(), 6);
     }
 }

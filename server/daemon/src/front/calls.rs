@@ -9,37 +9,46 @@ use holdfast_proto::client::v1::cell_server::Cell;
 use holdfast_replica::{CallAnswer, CallRequest};
 use holdfast_state::State;
 use holdfast_types::Principal;
+use holdfast_types::ledger::{Account, Charge};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::burden::Place;
+use super::intake::Turn;
 use super::refusal::{refused, status_of};
 use super::session::SessionFrames;
 use super::spare::stream_name;
-use super::{CALLS_MAX, Front, HASHES_MAX, abandoned, overloaded, stopping};
+use super::{Front, HASHES_MAX, abandoned, overloaded, stopping};
 use crate::driver::{Call, CoreInput};
-use crate::guests::UnderWay;
+use crate::guests::{UnderWay, Visit};
 use crate::socket::Caller;
 
 impl Front {
     /// Has the core answer a call, which has so many bytes. Dropping the future does not withdraw the call.
     pub(super) async fn call(
         &self,
-        principal: Principal,
+        asker: &Asker,
         request: CallRequest,
         bytes: usize,
     ) -> Result<CallAnswer, Status> {
         let core = self.core()?;
-        let bytes = self.burden.call(bytes)?;
-        let permit = Arc::clone(&self.calls).try_acquire_owned();
-        let permit = permit.map_err(|_| overloaded("unanswered calls", CALLS_MAX))?;
+        let principal = asker.principal.clone();
+        let charge = self.burden.call(&self.account_of(asker), bytes)?;
+        let places = if is_of_administrators(&request) { &self.admin_calls } else { &self.calls };
+        let place = places.take(&principal)?;
         let (reply, answered) = oneshot::channel();
-        let permit = (permit, bytes);
-        // The permits stay with the core until it has answered: a caller that gives up frees nothing there.
+        let permit = Some(CallPermit { _place: place, _charge: charge, _turn: asker.turn.clone() });
+        // The permit stays with the core until it has answered: a caller that gives up frees nothing there.
         let call = CoreInput::Call(Call { principal, request, reply, permit });
         core.send(call).await.map_err(|_| stopping())?;
         let reply = answered.await.map_err(|_| abandoned())?;
         reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))
+    }
+
+    pub(super) fn account_of(&self, asker: &Asker) -> Account {
+        let known = asker.account.clone();
+        known.unwrap_or_else(|| self.burden.account(&asker.principal))
     }
 
     /// Waits for the turn to hash the state, with few others: one caller has it at a time, and no call of another kind
@@ -75,9 +84,61 @@ pub(super) fn principal<M>(request: &Request<M>) -> Result<Principal, Status> {
     caller.presented.principal().map_err(|why| refused(RefusalCode::PermissionDenied, why))
 }
 
-/// Who has made a request, which is under way for as long as the other lives.
-pub(super) fn asker<M>(request: &Request<M>) -> Result<(Principal, UnderWay), Status> {
-    Ok((principal(request)?, caller(request)?.visit.begin()))
+/// What a unary call counts in for as long as it has no answer.
+#[derive(Debug)]
+pub(crate) struct CallPermit {
+    /// Among all calls, and its principal's.
+    _place: Place,
+    /// Its bytes.
+    _charge: Charge,
+    /// Its turn on its connection, also if its caller has given up: cancelling calls makes room for no more of them.
+    _turn: Option<Turn>,
+}
+
+/// Who has made a request, which is under way for as long as this lives.
+pub(super) struct Asker {
+    pub(super) principal: Principal,
+    pub(super) visit: Visit,
+    /// What its connection is charged in.
+    account: Option<Account>,
+    /// Its turn on its connection.
+    turn: Option<Turn>,
+    _under_way: UnderWay,
+}
+
+/// Who has made a request.
+pub(super) fn asker<M>(request: &Request<M>) -> Result<Asker, Status> {
+    let (principal, caller) = (principal(request)?, caller(request)?);
+    Ok(Asker {
+        principal,
+        visit: caller.visit.clone(),
+        account: caller.account.get().cloned(),
+        turn: request.extensions().get::<Turn>().cloned(),
+        _under_way: caller.visit.begin(),
+    })
+}
+
+/// Whether a call has the places of those that administer the cell.
+fn is_of_administrators(request: &CallRequest) -> bool {
+    match request {
+        CallRequest::GetContents(_)
+        | CallRequest::GetStat(_)
+        | CallRequest::ReadDir(_)
+        | CallRequest::SetContents(_)
+        | CallRequest::Delete(_)
+        | CallRequest::CheckSequencer(_)
+        | CallRequest::SetAcl(_) => false,
+        CallRequest::GetSettings
+        | CallRequest::ChangeSettings(_)
+        | CallRequest::ListSessions(_)
+        | CallRequest::KillSession(_)
+        | CallRequest::ExpireSession(_)
+        | CallRequest::ListHandles(_)
+        | CallRequest::AddMember(_)
+        | CallRequest::PromoteMember(_)
+        | CallRequest::ListUsage(_)
+        | CallRequest::RemoveMember(_) => true,
+    }
 }
 
 /// The core answers a call with its own kind of answer, or there is a defect.
@@ -89,11 +150,12 @@ pub(super) fn mismatched(answer: &CallAnswer) -> Status {
 macro_rules! forward {
     ($front:expr, $request:expr, $kind:ident) => {{
         // While it waits for the core, its connection is in use.
-        let visit = caller(&$request)?.visit.clone();
-        let (principal, _under_way) = asker(&$request)?;
+        let asker = asker(&$request)?;
         let bytes = $request.get_ref().encoded_len();
-        match $front.call(principal, CallRequest::$kind($request.into_inner()), bytes).await? {
-            CallAnswer::$kind(response) => $front.burden.answer(&visit, response),
+        match $front.call(&asker, CallRequest::$kind($request.into_inner()), bytes).await? {
+            CallAnswer::$kind(response) => {
+                $front.burden.answer(&$front.account_of(&asker), &asker.visit, response)
+            }
             other => Err(mismatched(&other)),
         }
     }};
@@ -109,8 +171,8 @@ impl Cell for Front {
         request: Request<Streaming<client::ClientFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let name = request.metadata().get(STREAM_KEY).map(stream_name).transpose()?;
-        let visit = caller(&request)?.visit.clone();
-        self.begin_session(principal(&request)?, visit, name, request.into_inner()).await
+        let asker = asker(&request)?;
+        self.begin_session(asker, name, request.into_inner()).await
     }
 
     async fn extend_lease(
@@ -118,7 +180,7 @@ impl Cell for Front {
         request: Request<client::ExtendLeaseRequest>,
     ) -> Result<Response<client::LeaseGranted>, Status> {
         let turns = Arc::clone(&caller(&request)?.past_streams);
-        let (principal, _under_way) = asker(&request)?;
+        let Asker { principal, _under_way, .. } = asker(&request)?;
         self.extend_lease_of(principal, &turns, request.into_inner()).await.map(Response::new)
     }
 
@@ -126,7 +188,7 @@ impl Cell for Front {
         &self,
         request: Request<client::StatusRequest>,
     ) -> Result<Response<client::StatusResponse>, Status> {
-        let (principal, _under_way) = asker(&request)?;
+        let Asker { principal, _under_way, .. } = asker(&request)?;
         let with_state = request.get_ref().state_hash;
         // Taken before the state is, so that no more than one old state is kept in memory for this.
         let turn = if with_state { Some(self.hash_turn().await?) } else { None };
@@ -199,6 +261,7 @@ impl Cell for Front {
 mod tests {
     use super::*;
     use crate::front::Phase;
+    use crate::front::burden::CALL_LIMITS;
     use crate::logging::testing::Lines;
     use crate::peers::{Greeter, PeerBook};
     use futures::FutureExt as _;
@@ -216,7 +279,7 @@ mod tests {
         }
         let refused = front.hash_turn().now_or_never().expect("it is told at once").unwrap_err();
         assert!(refused.message().contains("hash"), "{refused}");
-        assert_eq!(front.calls.available_permits(), CALLS_MAX);
+        assert_eq!(front.calls.available(), CALL_LIMITS.all_max);
         drop(turn);
         assert!(waiting.remove(0).now_or_never().is_some_and(|turn| turn.is_ok()));
     }

@@ -9,8 +9,9 @@
 
 mod admin;
 mod burden;
-mod calls;
+pub(crate) mod calls;
 mod conform;
+pub(crate) mod intake;
 pub(crate) mod leases;
 pub(crate) mod refusal;
 mod session;
@@ -37,8 +38,9 @@ use tower::util::MapResponseLayer;
 use crate::driver::CoreInput;
 use crate::outbox::Budget;
 use crate::peers::Greeter;
-use burden::Burden;
+use burden::{ADMIN_CALL_LIMITS, Burden, CALL_LIMITS, LEDGER_LIMITS, Places};
 use conform::Conform;
+use intake::Intake;
 use refusal::{refused, status_of};
 use spare::Spares;
 
@@ -47,8 +49,6 @@ use spare::Spares;
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// The most session streams at a time: as many as a cell has sessions by default.
 const STREAMS_MAX: usize = 200_000;
-/// The most unary calls that have no answer yet.
-const CALLS_MAX: usize = 8_192;
 /// The most callers that ask for the state's hash, of whom one is served at a time.
 const HASHES_MAX: usize = 8;
 /// The most KeepAlives past their streams that have no answer yet. Not more: when a replica is slow, all come at once.
@@ -56,9 +56,17 @@ const SPARES_MAX: usize = 1_024;
 /// And the most of one connection, so that nobody has all of these. They are answered within one round.
 pub(crate) const SPARES_PER_CONNECTION_MAX: usize = 128;
 /// The most bytes of frames that session streams have not read yet.
-const UNREAD_BYTES_MAX: usize = 256 << 20;
+const UNREAD_BYTES_MAX: usize = 128 << 20;
 /// The most streams of one connection, over which a client may spread its sessions.
 const STREAMS_PER_CONNECTION_MAX: u32 = 8_192;
+/// What a connection may send before any of it is taken. HTTP/2's library lets half of it be small frames that nobody has
+/// taken yet, and closes the connection beyond that: so it is many frames of streams that wait for room.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// And a stream: a part of that, so that a stream that waits for room leaves room to its neighbours.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// A connection may cancel so many calls before any of them is looked at. Callers that share a connection do so together
+/// when whatever they wait for is slow.
+const CANCELLED_MAX: usize = 1_024;
 /// Generous, so that it takes minutes of bad luck to lose a live connection that loses every fifth packet, and
 /// a dead client still goes within the minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -66,6 +74,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every answer passes on its way out.
 type Tie = MapResponseLayer<fn(http::Response<Body>) -> http::Response<Body>>;
+
+/// What every call passes: it comes in by the last of these first.
+type Layers = Stack<Tie, Stack<Conform, Stack<Intake, Identity>>>;
 
 /// Whether there is a core to talk to.
 #[derive(Clone, Debug)]
@@ -86,7 +97,9 @@ pub(crate) struct Front {
     greeter: Arc<Greeter>,
     connections: Arc<AtomicU64>,
     streams: Arc<Semaphore>,
-    calls: Arc<Semaphore>,
+    calls: Places,
+    /// For the calls of the service `Admin`.
+    admin_calls: Places,
     /// For those who want the state hashed.
     hashes: Arc<Semaphore>,
     /// Of one: whoever has it may have the state hashed.
@@ -106,10 +119,11 @@ impl Front {
             greeter,
             connections: Arc::new(AtomicU64::new(1)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
-            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            calls: Places::new(CALL_LIMITS),
+            admin_calls: Places::new(ADMIN_CALL_LIMITS),
             hashes: Arc::new(Semaphore::new(HASHES_MAX)),
             hashing: Arc::new(Semaphore::new(1)),
-            burden: Burden::new(),
+            burden: Burden::new(LEDGER_LIMITS),
             unread: Budget::new(UNREAD_BYTES_MAX),
             spares: Arc::default(),
             logger,
@@ -117,13 +131,19 @@ impl Front {
     }
 
     /// The services, ready to be served.
-    pub(crate) fn router(self) -> Router<Stack<Tie, Stack<Conform, Identity>>> {
+    pub(crate) fn router(self) -> Router<Layers> {
+        let intake = Intake { burden: self.burden.clone() };
         let cell = CellServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Server::builder()
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_max_pending_accept_reset_streams(Some(CANCELLED_MAX))
+            .http2_max_local_error_reset_streams(Some(CANCELLED_MAX))
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .layer(intake)
             .layer(Conform)
             .layer(Tie::new(burden::tie as fn(_) -> _))
             .add_service(cell)

@@ -10,13 +10,15 @@ use std::task::{Context, Poll, ready};
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{ClientFrame, Refusal, RefusalCode, ServerFrame, StreamRefused};
 use holdfast_replica::Input;
+use holdfast_types::ledger::{Account, Charge};
 use holdfast_types::{ConnectionId, Duration, Principal};
 use slog::{Logger, debug};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::burden::{Burden, watch};
+use super::burden::{Burden, memory_bytes, try_frame, watch};
+use super::calls::Asker;
 use super::conform::too_long_refusal;
 use super::leases::Leases;
 use super::refusal::{refused, status_of};
@@ -35,11 +37,12 @@ impl Front {
     /// Takes up a stream: from here on its frames go to the core.
     pub(super) async fn begin_session(
         &self,
-        principal: Principal,
-        visit: Visit,
+        asker: Asker,
         name: Option<String>,
         frames: Streaming<ClientFrame>,
     ) -> Result<Response<SessionFrames>, Status> {
+        let account = self.account_of(&asker);
+        let Asker { principal, visit, .. } = asker;
         let core = self.core()?;
         // From the beginning: the core may have more to do than it can, and then this waits for it.
         let under_way = visit.begin();
@@ -60,6 +63,7 @@ impl Front {
             core,
             outbox: Arc::clone(&outbox),
             burden: self.burden.clone(),
+            account,
             taken,
             _permit: permit,
             _under_way: under_way,
@@ -81,6 +85,8 @@ struct Reader {
     outbox: Arc<Outbox<ServerFrame>>,
     /// What frames that wait for the core count in.
     burden: Burden,
+    /// Its connection's account there.
+    account: Account,
     /// Ends when the stream is gone.
     taken: oneshot::Receiver<()>,
     visit: Visit,
@@ -132,16 +138,50 @@ impl Reader {
             return Err(refusal(RefusalCode::Protocol, message));
         }
         while let Some(frame) = next.map_err(|status| unreadable(&status))? {
-            let waits = self.burden.frame(&frame).await;
-            let principal = self.principal.clone();
-            let input = Input::Frame { connection: self.connection, principal, frame };
-            if self.core.send(CoreInput::Frame(input, waits)).await.is_err() {
+            if self.hand_in(frame).await?.is_err() {
                 return Err(refusal(RefusalCode::Overloaded, "this replica is stopping: try another one"));
             }
             next = self.frames.message().await;
         }
         Ok(())
     }
+}
+
+impl Reader {
+    /// Hands a frame to the core, once there is room for it. `Err` inside says that the core is gone.
+    async fn hand_in(&self, mut frame: ClientFrame) -> Result<Result<(), ()>, Refusal> {
+        let bytes = memory_bytes(&frame);
+        let charge = match try_frame(&self.account, bytes) {
+            Ok(charge) => charge,
+            Err(_) => {
+                // What keeps the session alive, and what others wait for, does not wait with the rest.
+                if let Some(first) = lifted(&mut frame) {
+                    let _ = self.send(first, self.account.charge_anyway(size_of::<ClientFrame>())).await;
+                }
+                let room = self.burden.frame(&self.account, bytes).await;
+                room.map_err(|full| {
+                    refusal(RefusalCode::Overloaded, format!("a frame finds no room: {full}"))
+                })?
+            }
+        };
+        Ok(self.send(frame, charge).await)
+    }
+
+    async fn send(&self, frame: ClientFrame, charge: Charge) -> Result<(), ()> {
+        let principal = self.principal.clone();
+        let input = Input::Frame { connection: self.connection, principal, frame };
+        self.core.send(CoreInput::Frame(input, charge)).await.map_err(drop)
+    }
+}
+
+/// The KeepAlive and the acknowledgement of notices of a frame that has to wait. What comes with a hello waits with it.
+fn lifted(frame: &mut ClientFrame) -> Option<ClientFrame> {
+    if frame.hello.is_some() || (frame.keep_alive.is_none() && frame.notices_through == 0) {
+        return None;
+    }
+    let keep_alive = frame.keep_alive.take();
+    let notices_through = std::mem::take(&mut frame.notices_through);
+    Some(ClientFrame { keep_alive, notices_through, ..ClientFrame::default() })
 }
 
 /// Why a frame could not be read: it is too long, it is none, or the client is gone.

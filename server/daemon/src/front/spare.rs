@@ -138,11 +138,12 @@ impl Front {
         // Whoever waits must not keep the stream's end from being seen.
         drop(leases);
         let frame = ClientFrame { keep_alive: Some(keep_alive), notices_through, ..ClientFrame::default() };
+        // Sessions live by it, and it is small.
+        let charge = self.burden.account(&principal).charge_anyway(size_of::<ClientFrame>());
         let handing = async {
-            let waits = self.burden.frame(&frame).await;
             // The stream may end before the core takes this: then it concerns nobody there.
             let input = Input::Frame { connection, principal, frame };
-            core.send(CoreInput::Frame(input, waits)).await
+            core.send(CoreInput::Frame(input, charge)).await
         };
         let lease = tokio::select! {
             // Nobody waits for the core if somebody else has asked meanwhile.
