@@ -1,5 +1,7 @@
 //! Compiles the `.proto` files with protox, so that no `protoc` need be installed.
 
+#![forbid(unsafe_code)]
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let files = [

@@ -3,6 +3,8 @@
 //! own and acquires and releases it in turn; commands come as encoded batches, as they do out of the log, and are
 //! acknowledged as a client does.
 
+#![forbid(unsafe_code)]
+
 use std::hint::black_box;
 
 use holdfast_proto::client::v1::request::Operation;

@@ -12,6 +12,8 @@
 //!
 //! Invariant: a figure is printed only if every operation behind it succeeded and was checked.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod cacher;
 mod cell;

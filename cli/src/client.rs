@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use holdfast::{Cell, ConnectError, Error, Session, SessionBuilder, Tls, TlsError, Uses};
+use holdfast::{Cell, ConnectError, Error, RefusalCode, Session, SessionBuilder, Tls, TlsError, Uses};
 use tokio::time::timeout;
 
 use crate::arguments::{Common, TlsFiles};
 use crate::failure::{Failure, Kind};
 use crate::name::Name;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::units;
 
 /// Where `holdfastd dev --port-base 7101` serves.
@@ -94,6 +94,34 @@ impl Client {
             Some(cell) if text == "/" => format!("/ls/{cell}"),
             Some(cell) if !text.starts_with("/ls/") => format!("/ls/{cell}{text}"),
             _ => text.to_owned(),
+        }
+    }
+
+    /// The cell, for a change; `force`: even if the caller could not undo it.
+    pub(crate) fn cell(&self, force: bool) -> Cell {
+        if force { self.cell.forced() } else { self.cell.clone() }
+    }
+
+    /// Says which of these access control lists do not exist. A list that cannot be looked at is taken to exist.
+    pub(crate) async fn missing_lists(&self, names: &[Option<&str>]) -> Vec<String> {
+        let mut missing = Vec::new();
+        for name in names.iter().flatten().filter(|name| **name != "*") {
+            let found = self.cell.stat(&self.path(&Name::of_acl(name))).await;
+            if matches!(found, Err(Error::Refused { code: RefusalCode::NotFound, .. })) {
+                missing.push((*name).to_owned());
+            }
+        }
+        missing.sort();
+        missing.dedup();
+        missing
+    }
+
+    /// Warns people of lists that do not exist.
+    pub(crate) fn warn_of_missing(&self, missing: &[String]) {
+        for name in missing.iter().filter(|_| !self.output.is_json()) {
+            output::tell(&format!(
+                "warning: there is no list {name:?} (no file /acl/{name}), and until there is it lets nobody in"
+            ));
         }
     }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use holdfast::{Ended, Error, GenerationKind, Mode, RefusalCode, RefusalFacts};
+use holdfast_types::{escaped, escaped_json};
 use serde_json::json;
 
 /// What `--help` says of exit statuses.
@@ -180,9 +181,9 @@ pub(crate) fn describe(error: &anyhow::Error, as_json: bool, around_a_command: b
         if let Some(facts) = refused.and_then(Error::facts).and_then(facts_json) {
             fields["facts"] = facts;
         }
-        json!({ "error": fields }).to_string()
+        escaped_json(&json!({ "error": fields }).to_string()).into_owned()
     } else {
-        format!("holdfast: {message}")
+        format!("holdfast: {}", escaped(&message))
     }
 }
 

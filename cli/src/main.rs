@@ -4,6 +4,8 @@
 //! its own under `commands/`. Here is only what is common: parse, run, and turn a failure into a line on
 //! standard error and an exit status.
 
+#![forbid(unsafe_code)]
+
 mod arguments;
 mod client;
 mod commands;

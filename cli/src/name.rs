@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 
 use clap::builder::{TypedValueParser, ValueParserFactory};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use holdfast_types::{NameLimits, NodePath, PathError};
+use holdfast_types::{NameLimits, NodePath, PathError, escaped};
 
 /// A well-formed name: `/a/b`, `/ls/local/a/b` or `/ls/<cell>/a/b`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,8 +83,11 @@ impl TypedValueParser for NameParser {
             let mut error = clap::Error::new(ErrorKind::ValueValidation).with_cmd(command);
             let argument = argument.map_or_else(|| "PATH".to_owned(), ToString::to_string);
             error.insert(ContextKind::InvalidArg, ContextValue::String(argument));
-            error.insert(ContextKind::InvalidValue, ContextValue::String(value.display().to_string()));
-            let hint = format!("{reason}; write /<path>, or /ls/<cell>/<path>");
+            error.insert(
+                ContextKind::InvalidValue,
+                ContextValue::String(escaped(&value.display().to_string()).into_owned()),
+            );
+            let hint = format!("{}; write /<path>, or /ls/<cell>/<path>", escaped(&reason));
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
             error
         })

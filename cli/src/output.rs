@@ -1,12 +1,14 @@
 //! What goes to standard output: tables for people, one JSON document for programs.
 //!
-//! Never writes to standard error: failures are `failure.rs`'s. A closed pipe (`holdfast ls / | head -1`) is no
+//! Whatever comes from the cell is escaped on its way out: a name that somebody else chose must not command a terminal.
+//! Failures are `failure.rs`'s; what is said beside the output goes to standard error by [`tell`]. A closed pipe (`holdfast ls / | head -1`) is no
 //! failure of ours, so it ends the output quietly.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal as _, Write};
 
 use anyhow::{Context as _, Result};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use holdfast_types::{escaped, escaped_json, escaped_lines};
 use serde::Serialize;
 
 /// The form of the output, as `--json` chose it.
@@ -27,7 +29,10 @@ impl Output {
     ///
     /// If standard output cannot be written, other than because nobody reads it any more.
     pub(crate) fn print<T: Serialize>(self, document: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-        let printed = if self.json { serde_json::to_string_pretty(document)? } else { text(document) };
+        let printed = match self.json {
+            true => escaped_json(&serde_json::to_string_pretty(document)?).into_owned(),
+            false => escaped_lines(&text(document)).into_owned(),
+        };
         if printed.is_empty() { Ok(()) } else { raw(format!("{}\n", printed.trim_end()).as_bytes()) }
     }
 
@@ -42,7 +47,10 @@ impl Output {
         document: &T,
         text: impl FnOnce(&T) -> String,
     ) -> Result<bool> {
-        let line = if self.json { serde_json::to_string(document)? } else { text(document) };
+        let line = match self.json {
+            true => escaped_json(&serde_json::to_string(document)?).into_owned(),
+            false => escaped(&text(document)).into_owned(),
+        };
         write(format!("{line}\n").as_bytes())
     }
 
@@ -50,6 +58,25 @@ impl Output {
     pub(crate) fn is_json(self) -> bool {
         self.json
     }
+}
+
+/// Writes a file's contents: as they are for programs, escaped for a terminal.
+///
+/// # Errors
+///
+/// If standard output cannot be written, other than because nobody reads it any more.
+pub(crate) fn contents(bytes: &[u8]) -> Result<()> {
+    if std::io::stdout().is_terminal() { raw(for_terminal(bytes).as_bytes()) } else { raw(bytes) }
+}
+
+/// Bytes as a terminal may have them.
+fn for_terminal(bytes: &[u8]) -> String {
+    escaped_lines(&String::from_utf8_lossy(bytes)).into_owned()
+}
+
+/// Says something beside the output, in a line on standard error. If that cannot be written, there is nobody to tell.
+pub(crate) fn tell(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "holdfast: {}", escaped(sentence));
 }
 
 /// Writes bytes as they are.
@@ -76,7 +103,7 @@ pub(crate) fn table(heading: &[&str], numbers: &[usize], rows: Vec<Vec<String>>)
     let mut table = borderless();
     table.set_header(heading.to_vec());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| escaped(cell).into_owned()));
     }
     for &number in numbers {
         if let Some(column) = table.column_mut(number) {
@@ -90,7 +117,7 @@ pub(crate) fn table(heading: &[&str], numbers: &[usize], rows: Vec<Vec<String>>)
 pub(crate) fn fields(rows: Vec<(&str, String)>) -> String {
     let mut table = borderless();
     for (name, value) in rows {
-        table.add_row(vec![Cell::new(name), Cell::new(value)]);
+        table.add_row(vec![Cell::new(name), Cell::new(escaped(&value))]);
     }
     without_trailing_blanks(&table)
 }
@@ -121,6 +148,22 @@ mod tests {
         let rows = vec![vec!["a".to_owned(), "5".to_owned()], vec!["long".to_owned(), "12345".to_owned()]];
         let text = table(&["NAME", "SIZE"], &[1], rows);
         assert_eq!(text, "NAME   SIZE\na         5\nlong  12345\n");
+    }
+
+    #[test]
+    fn what_somebody_else_chose_stays_in_its_cell() {
+        let rows = vec![vec!["a\u{1b}[2J\nb".to_owned(), "\u{202e}".to_owned()]];
+        assert_eq!(
+            table(&["NAME", "X"], &[], rows),
+            "NAME                 X\na<U+001B>[2J<U+000A>b  <U+202E>\n"
+                .replace("NAME                 X", "NAME                     X")
+        );
+        assert_eq!(fields(vec![("k", "\u{9b}1m\r".to_owned())]), "k  <U+009B>1m<U+000D>\n");
+    }
+
+    #[test]
+    fn contents_for_a_terminal_keep_their_lines_and_lose_what_it_would_obey() {
+        assert_eq!(for_terminal(b"a\tb\n\x1b]0;x\x07\xff\n"), "a\tb\n<U+001B>]0;x<U+0007>\u{fffd}\n");
     }
 
     #[test]

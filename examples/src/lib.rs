@@ -1,5 +1,7 @@
 //! The stage of the smaller examples: which cell they talk to, and how they say what they saw. Nothing to copy.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context as _, Result, bail};
 use holdfast::Cell;
 use holdfast_server::config::{LogFormat, LogLevel};

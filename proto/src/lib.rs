@@ -4,6 +4,7 @@
 //! Nothing else lives here but the names of metadata that both ends go by, and what the refusal codes mean
 //! (`meaning`). With the feature `grpc` the services come too; the pure crates do without it.
 
+#![forbid(unsafe_code)]
 #![allow(missing_docs, reason = "the .proto files hold the documentation of every message and field")]
 
 mod meaning;

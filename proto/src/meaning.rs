@@ -72,6 +72,7 @@ impl RefusalMeaning {
             | R::AlreadyLocked
             | R::NotLocked
             | R::WrongUse
+            | R::WouldLockOut
             | R::SequencerInvalid => row(G::FailedPrecondition, In::Reply),
             R::Membership => row(G::FailedPrecondition, In::Calls),
             R::Locked => Self { retry: true, ..row(G::FailedPrecondition, In::Reply) },

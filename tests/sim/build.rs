@@ -1,5 +1,7 @@
 //! Tells the program which commit it is built from, so that a failure can name it.
 
+#![forbid(unsafe_code)]
+
 use std::path::Path;
 use std::process::Command;
 

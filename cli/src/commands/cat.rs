@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::name::Name;
 use crate::output;
 
-/// Write a file's contents to standard output, byte for byte.
+/// Write a file's contents to standard output: byte for byte, or, to a terminal, with what it would obey escaped.
 #[derive(Debug, Args)]
 pub(crate) struct Cat {
     /// The file.
@@ -33,7 +33,7 @@ impl Cat {
     pub(crate) async fn run(&self, client: &Client) -> Result<()> {
         let contents = client.cell.contents(&client.path(&self.path)).await?;
         if !client.output.is_json() {
-            return output::raw(&contents.bytes);
+            return output::contents(&contents.bytes);
         }
         let document = Document {
             path: self.path.as_str().to_owned(),

@@ -41,6 +41,9 @@ pub(crate) struct Put {
     /// Write only if this is the file's content generation. 0: only if there is no such file.
     #[arg(long, value_name = "GENERATION", conflicts_with_all = NewAcl::IDS)]
     if_generation: Option<u64>,
+    /// Write an access control list even if you do not administer the cell any more afterwards.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     acl: NewAcl,
 }
@@ -65,7 +68,8 @@ impl Put {
                 Some(generation) => WriteOptions::new().if_generation(generation),
                 None => WriteOptions::new().create(),
             };
-            let written = client.cell.set_contents(&client.path(&self.path), contents, options).await?;
+            let written =
+                client.cell(self.force).set_contents(&client.path(&self.path), contents, options).await?;
             (written.content_generation, written.created)
         };
         let document = Document { path: self.path.as_str().to_owned(), content_generation, created };

@@ -18,6 +18,9 @@ pub(crate) struct Rm {
     /// Delete only if the node is still this instance.
     #[arg(long, value_name = "INSTANCE")]
     if_instance: Option<u64>,
+    /// Delete an access control list even if you do not administer the cell any more afterwards.
+    #[arg(long)]
+    force: bool,
 }
 
 /// What `--json` prints.
@@ -31,8 +34,8 @@ impl Rm {
     pub(crate) async fn run(&self, client: &Client) -> Result<()> {
         let path = client.path(&self.path);
         match self.if_instance {
-            Some(instance) => client.cell.delete_if(&path, instance).await?,
-            None => client.cell.delete(&path).await?,
+            Some(instance) => client.cell(self.force).delete_if(&path, instance).await?,
+            None => client.cell(self.force).delete(&path).await?,
         }
         let document = Document { path: self.path.as_str().to_owned(), deleted: true };
         client.output.print(&document, |document| format!("{} deleted", document.path))

@@ -19,11 +19,14 @@ Examples:
   holdfast settings
   holdfast settings contents_bytes_max=512KiB
   holdfast settings lease_ms_max=60000            # a loaded master may lengthen leases to a minute
-  holdfast settings bootstrap_principal=ops       # who passes every check; a typing error may lock you out")]
+  holdfast settings bootstrap_principal=ops       # who may change every list; refused if you would not be let in any more")]
 pub(crate) struct Settings {
     /// What to change. Sizes may be written with KiB or MiB.
     #[arg(value_name = "KEY=VALUE", value_parser = parse_change)]
     changes: Vec<Change>,
+    /// Do it even if you do not administer the cell any more afterwards.
+    #[arg(long)]
+    force: bool,
 }
 
 /// One setting: its name, and the way to its value.
@@ -97,7 +100,7 @@ const KEYS: [Key; 13] = [
         unit: Unit::None,
         get: |values| values.bootstrap_principal.clone().into(),
         set: |values, text| {
-            let principal = Principal::parse(text).map_err(|error| error.to_string())?;
+            let principal = Principal::parse_printable(text).map_err(|error| error.to_string())?;
             principal.as_str().clone_into(&mut values.bootstrap_principal);
             Ok(())
         },
@@ -148,7 +151,7 @@ impl Settings {
             for Change { key, value } in &self.changes {
                 (KEYS[*key].set)(&mut values, value).map_err(anyhow::Error::msg)?;
             }
-            client.cell.change_settings(values).await?
+            client.cell(self.force).change_settings(values).await?
         };
         client.output.print(&document(&values), |_| text(&values))
     }

@@ -133,7 +133,7 @@ fn a_node_can_be_born_with_lists_of_its_own() {
 #[test]
 fn who_may_not_look_after_the_cell_is_told_so() {
     let cell = TestCell::start();
-    cell.run(&["settings", "bootstrap_principal=ops"]).assert_done();
+    cell.run(&["settings", "bootstrap_principal=ops", "--force"]).assert_done();
     assert_eq!(cell.json(&["settings"])["bootstrap_principal"], "ops");
     for arguments in [
         &["settings", "nodes_max=9"][..],

@@ -3,6 +3,7 @@
 //! Each test starts a cell of its own in this process, and the program as a user would.
 
 mod access;
+mod escapes;
 mod files;
 mod harness;
 mod locks;

@@ -30,9 +30,9 @@ impl Cell {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] (`INVALID`) or [`Error::Unavailable`].
+    /// [`Error::Refused`] (`INVALID`, or `WOULD_LOCK_OUT` unless [forced](Cell::forced)) or [`Error::Unavailable`].
     pub async fn change_settings(&self, settings: Settings) -> Result<Settings, Error> {
-        let request = wire::ChangeSettingsRequest { settings: Some(settings) };
+        let request = wire::ChangeSettingsRequest { settings: Some(settings), force: self.force };
         // To set the same values twice is to set them once.
         let response = self
             .unary

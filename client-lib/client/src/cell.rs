@@ -33,6 +33,8 @@ pub struct Cell {
     /// What sessions have that ask for nothing else.
     pub(crate) lease: Duration,
     pub(crate) grace: Duration,
+    /// Calls say that their caller means it: see [`Cell::forced`].
+    pub(crate) force: bool,
 }
 
 /// Makes a [`Cell`].
@@ -122,7 +124,7 @@ impl CellBuilder {
         let addresses: Arc<[String]> = address::parse_all(&self.addresses, channels.scheme())?.into();
         let unary = Unary::new(Arc::clone(&addresses), channels.clone(), self.timeout);
         let (lease, grace) = (self.lease, self.grace);
-        Ok(Cell { addresses, name: self.name.into(), channels, unary, lease, grace })
+        Ok(Cell { addresses, name: self.name.into(), channels, unary, lease, grace, force: false })
     }
 }
 
@@ -316,6 +318,7 @@ impl Cell {
             if_generation: options.if_generation,
             create: options.create,
             kind: kind.into(),
+            force: self.force,
         };
         let repeat = if options.if_generation.is_some() { Repeat::Conditional } else { Repeat::Never };
         let response = self
@@ -329,6 +332,24 @@ impl Cell {
         Ok(Written { content_generation: written.content_generation, created: written.created })
     }
 
+    /// The same cell, for calls whose caller means them: [`Cell::change_settings`], [`Cell::set_acl`],
+    /// [`Cell::set_contents`] and [`Cell::delete`] are done even if the caller could not undo them. Without this the cell
+    /// refuses with `WOULD_LOCK_OUT` to name another bootstrap principal or to write an access control list by which the
+    /// caller would not administer the cell any more, and to change access control names that it could not change back.
+    /// Sessions have nothing of the kind: what they ask for is never forced.
+    ///
+    /// ```no_run
+    /// # async fn example(cell: holdfast::Cell) -> Result<(), holdfast::Error> {
+    /// use holdfast::AclNames;
+    /// cell.forced().set_acl("/theirs", AclNames::new().change("others")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn forced(&self) -> Self {
+        Self { force: true, ..self.clone() }
+    }
+
     /// Deletes a node by its name. Not repeated once it may have reached a master. If the future is dropped, the
     /// deletion may or may not take effect.
     ///
@@ -337,7 +358,7 @@ impl Cell {
     /// [`Error::Refused`] (`NOT_FOUND`, `NOT_EMPTY`, `LOCKED`, `IS_ROOT`, ...), [`Error::Unavailable`] if nothing
     /// was deleted, [`Error::OutcomeUnknown`] if that is not sure.
     pub async fn delete(&self, path: &str) -> Result<(), Error> {
-        let request = wire::DeleteRequest { path: path.to_owned(), if_instance: None };
+        let request = wire::DeleteRequest { path: path.to_owned(), if_instance: None, force: self.force };
         self.delete_as(request, Repeat::Never).await
     }
 
@@ -347,7 +368,8 @@ impl Cell {
     ///
     /// As for [`Cell::delete`]; and `GENERATION_MISMATCH` if it is another instance.
     pub async fn delete_if(&self, path: &str, instance: u64) -> Result<(), Error> {
-        let request = wire::DeleteRequest { path: path.to_owned(), if_instance: Some(instance) };
+        let request =
+            wire::DeleteRequest { path: path.to_owned(), if_instance: Some(instance), force: self.force };
         self.delete_as(request, Repeat::Conditional).await
     }
 
@@ -403,7 +425,12 @@ impl Cell {
         if_generation: Option<u64>,
         repeat: Repeat,
     ) -> Result<u64, Error> {
-        let request = wire::SetAclRequest { path: path.to_owned(), acl: Some(acl.into()), if_generation };
+        let request = wire::SetAclRequest {
+            path: path.to_owned(),
+            acl: Some(acl.into()),
+            if_generation,
+            force: self.force,
+        };
         let response = self
             .unary
             .call(repeat, |mut client| {

@@ -1,13 +1,14 @@
 //! What can go wrong, as values.
 //!
 //! Every error answers two questions that a program must ask: is it worth trying again, and may the thing have
-//! happened all the same?
+//! happened all the same? As text, what a replica said is escaped: an error ends up on terminals and in logs.
 
 use crate::refusal::{self, RefusalFacts};
 use crate::session::{LEASE_MAX, LEASE_MIN};
 use crate::tls::TlsError;
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
 use holdfast_session::{CallError, Ended};
+use holdfast_types::escaped;
 use tokio::time::Duration;
 
 /// Why a call failed.
@@ -15,7 +16,7 @@ use tokio::time::Duration;
 #[non_exhaustive]
 pub enum Error {
     /// The cell refused the call, which changed nothing.
-    #[error("{message}")]
+    #[error("{}", escaped(.message))]
     #[non_exhaustive]
     Refused {
         /// The reason, for programs.
@@ -43,7 +44,7 @@ pub enum Error {
         maybe_applied: bool,
     },
     /// No master answered in time. The call had no effect.
-    #[error("no master of the cell answered within {waited:?} (last: {last})")]
+    #[error("no master of the cell answered within {waited:?} (last: {})", escaped(.last))]
     #[non_exhaustive]
     Unavailable {
         /// How long was tried.
@@ -52,14 +53,14 @@ pub enum Error {
         last: String,
     },
     /// The connection broke, or the time ran out, while a write was under way: it may have taken effect.
-    #[error("the outcome is unknown: {message}; read the node again before you repeat the call")]
+    #[error("the outcome is unknown: {}; read the node again before you repeat the call", escaped(.message))]
     #[non_exhaustive]
     OutcomeUnknown {
         /// What happened.
         message: String,
     },
     /// A replica answered with something that is no answer: it is of another version, or no replica.
-    #[error("the replica broke the protocol: {message}")]
+    #[error("the replica broke the protocol: {}", escaped(.message))]
     #[non_exhaustive]
     Protocol {
         /// What it did.

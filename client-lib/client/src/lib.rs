@@ -70,6 +70,8 @@
 //! This crate performs what `holdfast-session` decides, and decides nothing about leases, caches, retries or outcomes
 //! itself. Logs go to `tracing`.
 
+#![forbid(unsafe_code)]
+
 mod address;
 mod admin;
 mod call;

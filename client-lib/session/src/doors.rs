@@ -8,7 +8,7 @@ use holdfast_proto::client::v1::refusal::Facts;
 use holdfast_proto::client::v1::{
     Cancel, ClientFrame, Close, HandleEvent, ServerFrame, outcome, request::Operation,
 };
-use holdfast_types::{Duration, HandleId, RequestNumber, Revision, Term};
+use holdfast_types::{Duration, HandleId, RequestNumber, Revision, Term, escaped};
 use std::sync::Arc;
 
 /// Everything that a session is told once, when it is made.
@@ -201,7 +201,7 @@ impl Completion {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CallError {
     /// The cell refused it, and changed nothing.
-    #[error("{}", .0.message)]
+    #[error("{}", escaped(&.0.message))]
     Refused(holdfast_proto::client::v1::Refusal),
     /// The session is over.
     #[error("{ended}")]
@@ -212,7 +212,7 @@ pub enum CallError {
         maybe_applied: bool,
     },
     /// The master answered with something that is no answer.
-    #[error("the master broke the protocol: {0}")]
+    #[error("the master broke the protocol: {}", escaped(.0))]
     Protocol(&'static str),
 }
 
@@ -247,7 +247,8 @@ pub enum Ended {
     Killed,
     /// No master extended the lease within the grace period.
     #[error(
-        "the session expired: no master extended its lease within the grace period of {grace_ms} ms ({last})"
+        "the session expired: no master extended its lease within the grace period of {grace_ms} ms ({})",
+        escaped(.last)
     )]
     GraceOver {
         /// The grace period in milliseconds.
@@ -256,7 +257,7 @@ pub enum Ended {
         last: String,
     },
     /// No master opened it within the grace period.
-    #[error("no master opened the session within {waited_ms} ms ({last})")]
+    #[error("no master opened the session within {waited_ms} ms ({})", escaped(.last))]
     Unreachable {
         /// How long was tried, in milliseconds.
         waited_ms: u64,
@@ -264,7 +265,7 @@ pub enum Ended {
         last: String,
     },
     /// The cell refuses the session, and would always.
-    #[error("the cell refused the session: {message}")]
+    #[error("the cell refused the session: {}", escaped(.message))]
     Refused {
         /// The code of the refusal.
         code: i32,

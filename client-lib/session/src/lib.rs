@@ -38,6 +38,8 @@
 //! answer to a change before reading what it changed. An [`Output::Event`] comes after the change that it tells of, so
 //! that a read that is called for from then on sees that change, or a later one.
 
+#![forbid(unsafe_code)]
+
 mod answers;
 mod cache;
 mod chance;

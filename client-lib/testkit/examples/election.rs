@@ -3,6 +3,8 @@
 //! `cargo test --example election` runs the tests. The program itself takes the addresses of a cell:
 //! `cargo run --example election -- 127.0.0.1:7101,127.0.0.1:7102`.
 
+#![forbid(unsafe_code)]
+
 use holdfast::{Cell, Lost, Mode, OpenOptions, Sequencer, Session};
 use tokio::sync::watch;
 

@@ -76,6 +76,8 @@
 //! If the test panics while it has the cell, the end of the replicas' log is printed; [`TestCell::logs`] has more. The
 //! replicas keep what production does: they abort the process if their disk fails.
 
+#![forbid(unsafe_code)]
+
 mod builder;
 mod cell;
 mod error;

@@ -5,6 +5,8 @@
 //! only when every client that caches it has dropped what it cached. Whoever reads a new value can rely on it that
 //! nobody reads the old one any more.
 
+#![forbid(unsafe_code)]
+
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use holdfast::{Cell, EventKind, Handle, OpenOptions, WriteOptions};

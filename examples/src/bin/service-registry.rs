@@ -4,6 +4,8 @@
 //! What to copy is [`register`] and [`follow`]. A server's entry is an ephemeral file: it goes when the server closes
 //! it, or when its session ends because the server died; nobody has to clean up.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;

@@ -5,5 +5,7 @@
 //!
 //! Never here: what is said on a connection, or stands in a file. The pure crates do not depend on this one.
 
+#![forbid(unsafe_code)]
+
 pub mod small_file;
 pub mod tcp;

@@ -3,7 +3,10 @@
 //! Pure: values and their grammar, nothing that acts. The server parses every name again that a client has
 //! parsed; that both use this one parser is a convenience, never a matter of trust.
 
+#![forbid(unsafe_code)]
+
 pub mod characters;
+mod escaped;
 mod fence;
 mod ids;
 pub mod ledger;
@@ -13,6 +16,7 @@ mod principal;
 mod sequencer;
 mod time;
 
+pub use escaped::{escaped, escaped_json, escaped_lines};
 pub use fence::{Admitted, Fence, FenceError, FenceTextError};
 pub use ids::{ConnectionId, HandleId, ReplicaId, RequestNumber, Revision, SessionId, Term};
 pub use path::{CELL_LOCAL, NameLimits, NodePath, PathError, check_cell_name};

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::characters::first_unprintable;
+
 /// A principal: the common name of a client certificate, or [`Principal::anonymous`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal(Arc<str>);
@@ -56,6 +58,35 @@ impl Principal {
         Ok(Self(Arc::from(text)))
     }
 
+    /// Reads a name that is given to somebody now: as [`Principal::parse`], which also reads what was given before, and
+    /// without characters that leave no mark, so that no two principals look alike.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn parse_printable(text: &str) -> Result<Self, PrincipalError> {
+        let principal = Self::parse(text)?;
+        match first_unprintable(text) {
+            Some(_) => Err(PrincipalError {
+                what: "the name has a character that is not seen, or turns others around",
+            }),
+            None => Ok(principal),
+        }
+    }
+
+    /// Reads the common name of a certificate: as [`Principal::parse_printable`], and not the name of those who have proved
+    /// nothing. Whoever has a certificate has proved something.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn of_certificate(text: &str) -> Result<Self, PrincipalError> {
+        if text == Self::ANONYMOUS {
+            return Err(PrincipalError { what: "the name is that of everybody who shows no certificate" });
+        }
+        Self::parse_printable(text)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -87,6 +118,24 @@ mod tests {
             assert!(error.contains(what), "{text}: {error}");
         }
         assert!(Principal::parse(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn a_certificate_names_nobody_who_looks_like_another_or_has_proved_nothing() {
+        for text in ["ali\u{200b}ce", "\u{202e}ecila", "alice\u{feff}", "al\u{ad}ice"] {
+            assert!(Principal::parse(text).is_ok(), "what stands in a log from before still counts");
+            for error in [Principal::parse_printable(text), Principal::of_certificate(text)] {
+                assert!(error.unwrap_err().to_string().contains("not seen"));
+            }
+        }
+        let error = Principal::of_certificate("anonymous").unwrap_err().to_string();
+        assert!(error.contains("shows no certificate"), "{error}");
+        assert_eq!(Principal::parse_printable("anonymous"), Ok(Principal::anonymous()));
+        assert_eq!(Principal::of_certificate("Ana\u{ef}s").unwrap().as_str(), "Ana\u{ef}s");
+    }
+
+    #[test]
+    fn an_ordinary_name_is_taken_as_it_is() {
         assert_eq!(Principal::parse("worker-7@eu.example").unwrap().as_str(), "worker-7@eu.example");
     }
 }

@@ -166,6 +166,9 @@ fn wanted(options: &CertsOptions) -> Result<Vec<Wanted>, CertsError> {
         let what = format!("a certificate is valid for 1 to {CA_DAYS} days, not {}", options.days);
         return Err(CertsError::Option(what));
     }
+    for client in &options.clients {
+        Principal::of_certificate(client.as_str()).map_err(|error| CertsError::Option(error.to_string()))?;
+    }
     let replicas = options.replicas.iter().map(|(id, hosts)| replica(options, *id, hosts));
     let clients = options.clients.iter().map(|principal| client(options, principal));
     let wanted = replicas.chain(clients).collect::<Result<Vec<_>, _>>()?;

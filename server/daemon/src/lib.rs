@@ -15,6 +15,8 @@
 //! Never here: a decision. Who holds a lock, who is master and what is durable enough is decided in the crates
 //! below; this one carries their inputs in and their outputs out.
 
+#![forbid(unsafe_code)]
+
 mod accept;
 pub mod certs;
 mod clock;

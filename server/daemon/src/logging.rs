@@ -7,7 +7,10 @@
 //!
 //! Records are written by a thread of their own, so that a slow terminal never holds the core up; if it falls
 //! far behind, records are dropped and their number is logged. Invariant: what was logged before the guard is
-//! dropped, or before [`abort`], is written. A panic is logged like everything else.
+//! dropped, or before [`abort`], is written. A panic is logged like everything else. What others chose (names, addresses,
+//! messages) is escaped in both forms: by `escaping`.
+
+mod escaping;
 
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -17,6 +20,7 @@ use slog::{Drain, LevelFilter, Logger, OwnedKVList, Record, crit, o};
 use slog_async::{Async, AsyncGuard, OverflowStrategy};
 
 use crate::config::{LogFormat, LogLevel};
+use escaping::{EscapedJson, EscapedText};
 
 /// So many records may wait for the writing thread.
 const RECORDS_WAITING_MAX: usize = 16_384;
@@ -48,7 +52,7 @@ pub fn start(format: LogFormat, level: LogLevel) -> (Logger, LogGuard) {
         let colour = stderr.is_terminal();
         let decorator = slog_term::TermDecorator::new().stderr();
         let decorator = if colour { decorator } else { decorator.force_plain() };
-        in_background(slog_term::FullFormat::new(decorator.build()).build(), level)
+        in_background(slog_term::FullFormat::new(EscapedText(decorator.build())).build(), level)
     } else {
         in_background(json(stderr), level)
     };
@@ -80,8 +84,8 @@ impl Drop for AbortOnPanic {
 }
 
 /// One JSON object for each record, one to a line, with `ts` (RFC 3339), `level` and `msg`.
-fn json<W: Write>(output: W) -> slog_json::Json<W> {
-    slog_json::Json::new(output).set_newlines(true).set_flush(true).add_default_keys().build()
+fn json<W: Write>(output: W) -> slog_json::Json<EscapedJson<W>> {
+    slog_json::Json::new(EscapedJson(output)).set_newlines(true).set_flush(true).add_default_keys().build()
 }
 
 /// Puts a thread and a queue before `drain`, and the level before both.

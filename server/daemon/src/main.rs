@@ -2,6 +2,8 @@
 //!
 //! Only the command line is here: what is run is in the library.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +14,7 @@ use holdfast_server::certs::{self, CertsError, CertsOptions, Made};
 use holdfast_server::config::{Config, ConfigError, ConfigFlags, LogFormat, LogLevel};
 use holdfast_server::dev::{DevCell, DevError, DevOptions};
 use holdfast_server::{ServerError, StopSignals, logging, run_replica_blocking};
-use holdfast_types::{Principal, ReplicaId};
+use holdfast_types::{Principal, ReplicaId, escaped};
 use mimalloc::MiMalloc;
 use slog::Logger;
 
@@ -47,11 +49,22 @@ A failing disk, or a broken invariant, ends the process with SIGABRT.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve one replica until SIGTERM or SIGINT; a second signal stops it at once.
-    Run(Box<ConfigFlags>),
+    Run(Box<RunFlags>),
     /// Serve a whole cell on this machine, to try Holdfast out.
     Dev(DevFlags),
     /// Make a CA and certificates, for development or for a small cell.
     Certs(CertsFlags),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunFlags {
+    #[command(flatten)]
+    config: ConfigFlags,
+    /// For operators who are locked out: make this principal the cell's bootstrap principal, whatever the cell says. The first
+    /// master among the replicas that were started so, within ten minutes of its start, has it put into the log, once. No
+    /// file and no variable sets it.
+    #[arg(long, value_name = "NAME", value_parser = |text: &str| Principal::parse_printable(text))]
+    override_bootstrap_principal: Option<Principal>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -89,7 +102,7 @@ struct CertsFlags {
     #[arg(long = "replica", value_name = "ID=HOST[,HOST...]", value_parser = parse_replica)]
     replicas: Vec<(ReplicaId, Vec<String>)>,
     /// A client's principal, such as admin. May be repeated.
-    #[arg(long = "client", value_name = "PRINCIPAL", value_parser = |text: &str| Principal::parse(text))]
+    #[arg(long = "client", value_name = "PRINCIPAL", value_parser = |text: &str| Principal::of_certificate(text))]
     clients: Vec<Principal>,
     /// For how long the certificates are valid.
     #[arg(long, default_value_t = 365, value_name = "N")]
@@ -116,7 +129,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };
     // The log may be off, or JSON: whoever started the program by hand reads this.
-    let _ = writeln!(std::io::stderr(), "holdfastd: {}", sentence(&error));
+    let _ = writeln!(std::io::stderr(), "holdfastd: {}", escaped(&sentence(&error)));
     ExitCode::from(exit_code(&error))
 }
 
@@ -137,11 +150,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn run(flags: &ConfigFlags) -> anyhow::Result<()> {
+fn run(flags: &RunFlags) -> anyhow::Result<()> {
     let variables = std::env::vars_os();
     #[cfg(holdfast_planted)]
     let variables = holdfast_server::planted::take(variables)?;
-    let config = Config::load(flags, variables)?;
+    let mut config = Config::load(&flags.config, variables)?;
+    config.override_bootstrap_principal.clone_from(&flags.override_bootstrap_principal);
     let (logger, _guard) = logging::start(config.log_format, config.log_level);
     Ok(run_replica_blocking(config, logger)?)
 }

@@ -285,6 +285,14 @@ impl Life {
             Ok(replica) => replica,
             Err(fault) => logging::abort(logger, &fault.to_string()),
         };
+        if let Some(principal) = &self.config.override_bootstrap_principal {
+            warn!(
+                logger,
+                "started with --override-bootstrap-principal: if this replica becomes master within ten minutes it makes \
+                this principal the cell's bootstrap principal; start it without the flag once you are back in";
+                "principal" => principal.as_str()
+            );
+        }
         let bootstrap = &replica.state().settings().bootstrap_principal;
         if self.config.tls.is_some() && bootstrap == Principal::ANONYMOUS {
             warn!(
@@ -373,6 +381,7 @@ fn replica_config(config: &Config) -> Result<holdfast_replica::Config, ServerErr
         election_ticks: config.election_ticks(),
         snapshot_every_bytes: config.snapshot_every_bytes,
         log_tail_bytes: config.log_tail_bytes,
+        override_bootstrap_principal: config.override_bootstrap_principal.clone(),
         master: holdfast_master::Config { lease_floor_ms, ..defaults.master.clone() },
         ..defaults
     })

@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-use holdfast_proto::client::v1::StatusRequest;
+use holdfast_proto::client::v1::admin_client::AdminClient;
 use holdfast_proto::client::v1::cell_client::CellClient;
+use holdfast_proto::client::v1::{ChangeSettingsRequest, Settings, StatusRequest};
 use holdfast_server::certs::{self, CertsOptions};
 use holdfast_types::ReplicaId;
 use nix::sys::signal::{Signal, kill};
@@ -88,6 +89,57 @@ async fn a_replica_that_is_asked_to_stop_exits_with_0_and_comes_back() {
         let mut stub = CellClient::connect(format!("http://{client}")).await.unwrap();
         let status = stub.status(StatusRequest::default()).await.unwrap().into_inner();
         assert_eq!(status.master, 1);
+        assert_eq!(signalled(&mut child, Signal::SIGTERM).code(), Some(0));
+    }
+}
+
+/// Reads a log until it says this.
+fn wait_for(log: &mut impl BufRead, words: &str) {
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the log ended without {words:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_locked_out_gets_back_in_by_a_start_with_another_bootstrap_principal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (peer, client) = (free_address(), free_address());
+    let named = |name: &str| Some(Settings { bootstrap_principal: name.to_owned(), ..Settings::default() });
+    let mut change = None;
+    for flags in [&[][..], &["--override-bootstrap-principal", "anonymous"], &[]] {
+        let mut child = run_alone(&dir, &peer, &client).args(flags).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        if !flags.is_empty() {
+            wait_for(&mut log, "started with --override-bootstrap-principal");
+            wait_for(&mut log, "the override of the bootstrap principal is in force");
+        }
+        // Without TLS everybody is anonymous, and so an administrator as long as the bootstrap principal is.
+        let mut admin = loop {
+            match AdminClient::connect(format!("http://{client}")).await {
+                Ok(admin) => break admin,
+                Err(_) => wait_for(&mut log, "is the master"),
+            }
+        };
+        let mut say = async |settings, force| {
+            admin
+                .change_settings(ChangeSettingsRequest { settings, force })
+                .await
+                .map(|_| ())
+                .map_err(|status| status.code())
+        };
+        match change.take() {
+            None => {
+                assert_eq!(say(named("typo"), true).await, Ok(()));
+                assert!(say(named("anonymous"), true).await.is_err(), "nobody is let in any more");
+                change = Some(());
+            }
+            Some(()) => {
+                assert_eq!(say(named("anonymous"), false).await, Ok(()), "{flags:?}: back in, and for good");
+                change = Some(());
+            }
+        }
         assert_eq!(signalled(&mut child, Signal::SIGTERM).code(), Some(0));
     }
 }

@@ -59,11 +59,15 @@ impl Master {
         principal: Principal,
         request: CallRequest,
     ) {
+        let mut force = false;
         let kind = match request {
             CallRequest::SetContents(write) => Kind::SetContents(write),
             CallRequest::Delete(delete) => Kind::Delete(delete),
             CallRequest::SetAcl(change) => Kind::SetAcl(change),
-            CallRequest::ChangeSettings(settings) => Kind::ChangeSettings(settings),
+            CallRequest::ChangeSettings(change) => {
+                force = change.force;
+                Kind::ChangeSettings(change.settings.unwrap_or_default())
+            }
             CallRequest::AddMember(_) | CallRequest::PromoteMember(_) | CallRequest::RemoveMember(_) => {
                 let message = "membership is changed by the replica, not by the master";
                 return self.answer(call, Err(refusal(RefusalCode::Protocol, message)));
@@ -73,6 +77,19 @@ impl Master {
         let administers = administers(&kind) && state.may_administer(&principal).is_ok();
         let mut change = Change { call: Some(call), administers, ..Change::of_master(kind) };
         change.command.principal = principal.as_str().to_owned();
+        change.command.force = force;
+        self.plan(state, change);
+    }
+
+    /// Has the log name another bootstrap principal, in the name of the present one, which always may: an operator with access
+    /// to a replica's command line asks for it. It is a change like any other, and what others cache by the old one goes
+    /// first.
+    pub(crate) fn override_bootstrap(&mut self, state: &State, principal: &Principal) {
+        let bootstrap_principal = principal.as_str().to_owned();
+        let settings = client::Settings { bootstrap_principal, ..client::Settings::default() };
+        let mut change = Change::of_master(Kind::ChangeSettings(settings));
+        change.command.principal = state.settings().bootstrap_principal.clone();
+        change.command.force = true;
         self.plan(state, change);
     }
 

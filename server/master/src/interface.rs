@@ -42,6 +42,9 @@ pub enum Input {
         /// What is asked. Membership changes never come here: the replica sees to them.
         request: CallRequest,
     },
+    /// The replica was started with this principal as the cell's bootstrap principal, whatever the log says: the way back
+    /// for operators who are locked out.
+    OverrideBootstrap(Principal),
     /// A command was applied, and this is an effect of it. The state has it already.
     Applied(Effect),
     /// A quorum has confirmed that this was the master after the round was asked for, and the state has applied
@@ -120,7 +123,7 @@ pub enum CallRequest {
     /// Reads the settings.
     GetSettings,
     /// Changes settings.
-    ChangeSettings(client::Settings),
+    ChangeSettings(client::ChangeSettingsRequest),
     /// Lists sessions.
     ListSessions(client::ListSessionsRequest),
     /// Ends a session.

@@ -19,6 +19,8 @@
 //! of the reply; that is on the safe side. Delays restart at full length with each master, so a lock-delay can
 //! last longer than asked for, never shorter.
 
+#![forbid(unsafe_code)]
+
 mod acknowledged;
 mod applied;
 mod bars;
@@ -245,6 +247,7 @@ impl Master {
             Input::Call { call, principal, request } => {
                 self.queue.push(&Party::Caller(principal), Work::Call(call, request));
             }
+            Input::OverrideBootstrap(principal) => self.override_bootstrap(state, &principal),
             Input::Applied(effect) => self.handle_applied(state, effect),
             Input::Confirmed(round) => self.handle_confirmed(state, round),
             Input::Unheard { since } => self.unheard_since = Some(since),

@@ -107,7 +107,7 @@ fn put(path: &str) -> CallRequest {
 
 fn set_acl(path: &str) -> CallRequest {
     let acl = Some(client::AclNames { read: "ops".to_owned(), ..client::AclNames::default() });
-    CallRequest::SetAcl(client::SetAclRequest { path: path.to_owned(), acl, if_generation: None })
+    CallRequest::SetAcl(client::SetAclRequest { path: path.to_owned(), acl, ..Default::default() })
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn calls_of_one_principal_that_are_held_keep_neither_others_nor_administrators_o
     assert_eq!(cell.call("fay", set_acl("/acl/ops")), OVERLOADED);
     assert_eq!(cell.call("root", set_acl("/acl/ops")), None, "it is held, and the client is asked");
     let bootstrap = client::Settings { bootstrap_principal: "ops".to_owned(), ..Default::default() };
-    assert_eq!(cell.call("root", CallRequest::ChangeSettings(bootstrap)), None);
+    assert_eq!(cell.call("root", change_settings(bootstrap)), None);
     let settings = client::Settings { nodes_max: 77, ..Default::default() };
-    assert_eq!(cell.call("root", CallRequest::ChangeSettings(settings)), None);
+    assert_eq!(cell.call("root", change_settings(settings)), None);
     assert_eq!(cell.proposed.len(), proposed + 2, "these settings void nothing");
     let (session, _) = cell.state.sessions().next().expect("the client has a session");
     let kill = CallRequest::KillSession(client::KillSessionRequest { session: session.0 });
@@ -142,4 +142,9 @@ fn calls_of_one_principal_that_are_held_keep_neither_others_nor_administrators_o
     assert_eq!(cell.state.session(SessionId(session.0)).map(|_| ()), None);
     let applied = cell.answers.values().filter(|answer| answer.is_none()).count();
     assert!(applied >= 4_096, "{applied}: what was held went on then");
+}
+
+/// A change of settings whose caller means it.
+fn change_settings(settings: client::Settings) -> CallRequest {
+    CallRequest::ChangeSettings(client::ChangeSettingsRequest { settings: Some(settings), force: true })
 }

@@ -30,6 +30,9 @@ pub struct Config {
     /// So many bytes of log are kept behind the last snapshot for followers that are a little late. Default
     /// 32 MiB.
     pub log_tail_bytes: u64,
+    /// An operator who is locked out wants this to be the cell's bootstrap principal. The replica has the log say so if it
+    /// becomes master within [`OVERRIDE_FOR`](crate::OVERRIDE_FOR) of its start, once.
+    pub override_bootstrap_principal: Option<Principal>,
     /// The master's part.
     pub master: holdfast_master::Config,
 }
@@ -47,6 +50,7 @@ impl Config {
             election_ticks: 20,
             snapshot_every_bytes: 64 << 20,
             log_tail_bytes: 32 << 20,
+            override_bootstrap_principal: None,
             master: holdfast_master::Config::default(),
         }
     }

@@ -18,14 +18,18 @@
 //! nobody sends, are dropped; one that contradicts the log here is a [`Fault`]. A snapshot's contents travel outside
 //! raft: the message only says where it stands.
 
+#![forbid(unsafe_code)]
+
 pub mod admission;
 mod election;
 mod hearsay;
 mod interface;
+mod lock_out;
 mod log;
 mod membership;
 mod office;
 mod propose;
+pub mod raft_bytes;
 mod raft_log;
 mod ready;
 pub mod recovery;
@@ -38,12 +42,12 @@ use holdfast_master::{Master, RoundId};
 use holdfast_proto::client::v1 as client;
 use holdfast_state::{Effect, State};
 use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time, planted};
-use protobuf::Message as _;
 use raft::{RawNode, StateRole};
 use slog::{Logger, debug, warn};
 
 pub use holdfast_master::{Asked, CallAnswer, CallId, CallRequest, List, PastStream};
 pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
+pub use lock_out::OVERRIDE_FOR;
 /// raft's own messages, for whoever stores them. Nobody else need look inside.
 pub use raft::eraftpb as raftpb;
 
@@ -89,6 +93,8 @@ pub struct Replica {
     membership: Option<membership::Pending>,
     /// Which state versions the members can apply.
     upgrade: upgrade::Upgrade,
+    /// Another bootstrap principal that an operator wants, until the log says so.
+    overriding: Option<lock_out::Override>,
     /// When to give up handing over; set while we do.
     handing_over: Option<Time>,
     /// What was last told of who leads.
@@ -172,6 +178,10 @@ impl Replica {
             parked: office::Parked::default(),
             membership: None,
             upgrade: upgrade::Upgrade::default(),
+            overriding: config
+                .override_bootstrap_principal
+                .clone()
+                .map(|principal| lock_out::Override::new(principal, now)),
             handing_over: None,
             told: (None, Term(0)),
             outputs: VecDeque::new(),
@@ -360,7 +370,7 @@ impl Replica {
 
     /// A message of raft's that can be; `None` if it is none, or cannot.
     fn decode(&self, from: ReplicaId, bytes: &Bytes) -> Result<Option<raftpb::Message>, Fault> {
-        let message = match raftpb::Message::parse_from_bytes(bytes) {
+        let message = match raft_bytes::parse::<raftpb::Message>(bytes) {
             Ok(message) => message,
             Err(error) => {
                 warn!(self.logger, "a peer's message is not raft's"; "from" => from.0, "error" => %error);

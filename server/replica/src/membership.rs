@@ -8,13 +8,12 @@ use holdfast_proto::client::v1::{self as client, RefusalCode};
 use holdfast_proto::log::v1::Member;
 use holdfast_types::ReplicaId;
 use prost::Message as _;
-use protobuf::Message as _;
 use raft::StateRole;
 use slog::info;
 
 use crate::office::refusal;
 use crate::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
-use crate::{CallAnswer, Fault, Output, Replica};
+use crate::{CallAnswer, Fault, Output, Replica, raft_bytes};
 
 /// A learner may be this many entries behind and still be promoted.
 const PROMOTION_LAG_MAX: u64 = 128;
@@ -153,7 +152,7 @@ impl Replica {
         let broken = |error: String| {
             Fault::new(format!("entry {} is a membership change that cannot be read: {error}", entry.index))
         };
-        let change = ConfChange::parse_from_bytes(&entry.data).map_err(|error| broken(error.to_string()))?;
+        let change: ConfChange = raft_bytes::parse(&entry.data).map_err(|error| broken(error.to_string()))?;
         let member = Member::decode(&change.context[..]).map_err(|error| broken(error.to_string()))?;
         let id = ReplicaId(change.node_id);
         let conf_state = self.raw.apply_conf_change(&change)?;

@@ -273,6 +273,7 @@ impl Replica {
         }
         self.raw.mut_store().set_applied(position);
         self.maybe_take_office(position.term);
+        self.see_to_override();
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Permission {
 
 /// A line of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry<'t> {
+pub(crate) enum Entry<'t> {
     Everyone,
     Principal(&'t str),
     /// Everybody whom another list names.
@@ -80,7 +80,7 @@ fn is_of_lists(path: &NodePath) -> bool {
 }
 
 /// The entries of a list, with the numbers of their lines.
-fn entries(text: &str) -> impl Iterator<Item = (usize, Entry<'_>)> {
+pub(crate) fn entries(text: &str) -> impl Iterator<Item = (usize, Entry<'_>)> {
     let lines = text.lines().map(str::trim).enumerate();
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(at, line)| {
         let entry = match line.strip_prefix('@') {
@@ -102,25 +102,32 @@ pub(crate) fn lists_asked(acl: &AclNames, uses: Uses) -> impl Iterator<Item = &s
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct AccessList {
     /// It lets everybody in.
-    everyone: bool,
+    pub(crate) everyone: bool,
     /// Whom it lets in by name.
-    principals: BTreeSet<Box<str>>,
+    pub(crate) principals: BTreeSet<Box<str>>,
     /// The lists whose principals it lets in, too.
-    groups: BTreeSet<Box<str>>,
+    pub(crate) groups: BTreeSet<Box<str>>,
 }
 
 /// What the contents of a file say, if its path is that of a list.
 pub(crate) fn parsed(path: &NodePath, contents: &[u8]) -> Option<Arc<AccessList>> {
     list_name(path)?;
-    let mut list = AccessList::default();
-    for (_, entry) in entries(std::str::from_utf8(contents).ok()?) {
-        match entry {
-            Entry::Everyone => list.everyone = true,
-            Entry::Principal(name) => _ = list.principals.insert(name.into()),
-            Entry::Group(group) => _ = list.groups.insert(group.into()),
+    Some(Arc::new(AccessList::parse(std::str::from_utf8(contents).ok()?)))
+}
+
+impl AccessList {
+    /// Reads the text of a list, which need not be well-formed.
+    pub(crate) fn parse(text: &str) -> Self {
+        let mut list = Self::default();
+        for (_, entry) in entries(text) {
+            match entry {
+                Entry::Everyone => list.everyone = true,
+                Entry::Principal(name) => _ = list.principals.insert(name.into()),
+                Entry::Group(group) => _ = list.groups.insert(group.into()),
+            }
         }
+        list
     }
-    Some(Arc::new(list))
 }
 
 /// What a name becomes: given anew, or as it was.
@@ -293,7 +300,7 @@ impl State {
     }
 
     /// Whether a list lets a principal in, by itself or through groups. A list that does not exist lets nobody in.
-    fn is_listed(&self, principal: &Principal, list: &str) -> bool {
+    pub(crate) fn is_listed(&self, principal: &Principal, list: &str) -> bool {
         let (mut visited, mut waiting) = (BTreeSet::from([list]), vec![list]);
         while let Some(list) = waiting.pop() {
             let Some(list) = self.list(list) else { continue };
@@ -340,7 +347,7 @@ impl State {
     }
 
     /// What a list says, if there is one.
-    fn list(&self, name: &str) -> Option<&AccessList> {
+    pub(crate) fn list(&self, name: &str) -> Option<&AccessList> {
         self.tree.entry(&Place::within(DIRECTORY, name))?.1.list.as_deref()
     }
 

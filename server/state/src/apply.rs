@@ -118,7 +118,9 @@ impl State {
                 effects.push(Effect::Reaped { tag });
             }
             Kind::ChangeSettings(change) => {
-                let result = self.asker(by).and_then(|by| self.change_settings(&by, change.clone())).err();
+                let force = command.force;
+                let result =
+                    self.asker(by).and_then(|by| self.change_settings(&by, change.clone(), force)).err();
                 let result = result.map(|refusal| self.to_record(refusal)).map(outcome::Result::Refusal);
                 effects.push(Effect::Decided { tag, outcome: Outcome { revision: self.revision.0, result } });
             }
@@ -237,9 +239,15 @@ impl State {
     }
 
     /// A longer lease may be granted as soon as this is applied, so it counts as promised from here on.
-    fn change_settings(&mut self, principal: &Principal, change: Settings) -> Result<(), Refusal> {
+    fn change_settings(
+        &mut self,
+        principal: &Principal,
+        change: Settings,
+        force: bool,
+    ) -> Result<(), Refusal> {
         self.may_administer(principal)?;
         self.check_characters("the bootstrap principal", &change.bootstrap_principal)?;
+        self.check_settings_lock_out(principal, &change, force)?;
         let settings = settings::changed_at(self.version, &self.settings, change)?;
         if settings != self.settings {
             self.lease_promised_ms = self.lease_promised_ms.max(settings.lease_ms_max);

@@ -50,6 +50,7 @@ impl State {
             wanted => {
                 let node = existing.ok_or_else(|| self.missing(&path))?;
                 self.check_permission(principal, &path, &node.acl, Permission::Write)?;
+                self.check_list_lock_out(principal, &path, &write.contents, write.force)?;
                 self.write(principal, &NodeKey::new(path), &write.contents, wanted, effects)
             }
         }
@@ -64,6 +65,7 @@ impl State {
     ) -> Result<Deleted, Refusal> {
         let path = self.parse_path(&delete.path)?;
         let node = self.permitted(principal, &path, Permission::Write)?;
+        self.check_list_lock_out(principal, &path, &[], delete.force)?;
         let instance = node.instance;
         if let Some(wanted) = delete.if_instance.filter(|wanted| *wanted != instance.0) {
             return Err(refusal::generation_mismatch(&path, GenerationKind::Instance, wanted, instance));
@@ -84,6 +86,7 @@ impl State {
         let path = self.parse_path(&set.path)?;
         self.permitted(principal, &path, Permission::ChangeAcl)?;
         let names = set.acl.clone().unwrap_or_default();
+        self.check_names_lock_out(principal, &path, &names, set.force)?;
         self.change_acl(principal, &NodeKey::new(path), &names, set.if_generation, effects)
     }
 

@@ -342,6 +342,7 @@ mod tests {
             path: "/a".to_owned(),
             acl: Some(acl),
             if_generation: None,
+            force: false,
         };
         apply(&mut state, Kind::SetAcl(set));
         for list in ["two", "three"] {

@@ -26,6 +26,8 @@
 //!
 //! Invariants that hold between commands are written down, executable, in [`State::check_invariants`].
 
+#![forbid(unsafe_code)]
+
 mod acknowledgements;
 mod acl;
 mod apply;
@@ -37,6 +39,7 @@ mod exactly_once;
 mod invariants;
 mod lists;
 mod lock;
+mod lock_out;
 mod locking;
 mod node;
 mod opening;

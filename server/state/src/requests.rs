@@ -142,6 +142,7 @@ impl State {
         let holder = Holder { session, handle: HandleId(write.handle) };
         let key = self.usable_handle(holder, Permission::Write)?.key.clone();
         let principal = self.principal_of(session);
+        self.check_list_lock_out(&principal, key.path(), &write.contents, false)?;
         let (contents, wanted) = (&write.contents, write.if_generation);
         self.write(&principal, &key, contents, wanted, effects).map(outcome::Result::Written)
     }
@@ -154,6 +155,7 @@ impl State {
     ) -> Result<outcome::Result, Refusal> {
         let holder = Holder { session, handle };
         let key = self.usable_handle(holder, Permission::Write)?.key.clone();
+        self.check_list_lock_out(&self.principal_of(session), key.path(), &[], false)?;
         self.check_deletion(&key, effects)?;
         self.remove_node(&key, effects);
         Ok(outcome::Result::Deleted(Deleted {}))
@@ -169,6 +171,7 @@ impl State {
         let key = self.usable_handle(holder, Permission::ChangeAcl)?.key.clone();
         let names = set.acl.clone().unwrap_or_default();
         let principal = self.principal_of(session);
+        self.check_names_lock_out(&principal, key.path(), &names, false)?;
         self.change_acl(&principal, &key, &names, set.if_generation, effects).map(outcome::Result::AclSet)
     }
 

@@ -33,6 +33,7 @@ fn watched() -> State {
             if_generation: Some(0),
             create: true,
             kind: kind.into(),
+            ..Default::default()
         })
     };
     let acl = Some(AclNames { read: "x".into(), write: "y".into(), change: "x".into() });
@@ -43,7 +44,7 @@ fn watched() -> State {
         put("/a", "text", NodeKind::File),
         put("/acl/x", "ann\n@y", NodeKind::File),
         put("/acl/y", "bob", NodeKind::File),
-        Kind::SetAcl(SetAclRequest { path: "/d/a".into(), acl, if_generation: None }),
+        Kind::SetAcl(SetAclRequest { path: "/d/a".into(), acl, if_generation: None, ..Default::default() }),
         Kind::OpenSession(open),
     ];
     for kind in kinds {
@@ -111,13 +112,20 @@ fn rights(state: &State, view: &View) -> Rights {
             if by.is_empty() { Principal::anonymous() } else { Principal::parse(by).expect("a principal") };
         for path in view.nodes.keys() {
             let never = Some(u64::MAX);
-            let delete = Kind::Delete(DeleteRequest { path: path.clone(), if_instance: never });
-            let set = Kind::SetAcl(SetAclRequest { path: path.clone(), acl: None, if_generation: never });
+            let delete =
+                Kind::Delete(DeleteRequest { path: path.clone(), if_instance: never, ..Default::default() });
+            let set = Kind::SetAcl(SetAclRequest {
+                path: path.clone(),
+                acl: None,
+                if_generation: never,
+                ..Default::default()
+            });
             if state.read_stat(&principal, path).is_ok() {
                 rights.insert((by, path.clone(), "read"));
             }
             for (kind, right) in [(delete, "write"), (set, "change")] {
-                let command = Command { tag: 0, kind: Some(kind), principal: by.to_owned() };
+                let command =
+                    Command { tag: 0, kind: Some(kind), principal: by.to_owned(), ..Default::default() };
                 let effects = apply(&mut state.clone(), command);
                 let [Effect::Decided { outcome, .. }] = &effects[..] else {
                     panic!("one answer, not {effects:?}")
@@ -340,7 +348,7 @@ fn apply_step(state: &mut State, workload: &mut Workload, step: Step) -> Vec<Eff
 #[test]
 fn a_list_that_is_emptied_takes_the_rights_it_gave() {
     let mut state = genesis();
-    let by = |kind| Command { tag: 0, kind: Some(kind), principal: String::new() };
+    let by = |kind| Command { tag: 0, kind: Some(kind), principal: String::new(), ..Default::default() };
     let put = |path: &str, contents: &'static str| {
         let request = SetContentsRequest {
             path: path.to_owned(),
@@ -353,7 +361,10 @@ fn a_list_that_is_emptied_takes_the_rights_it_gave() {
     apply(&mut state, put("/acl/x", "ann"));
     apply(&mut state, put("/a", "text"));
     let acl = Some(AclNames { read: "x".into(), write: "x".into(), change: "x".into() });
-    apply(&mut state, by(Kind::SetAcl(SetAclRequest { path: "/a".into(), acl, if_generation: None })));
+    apply(
+        &mut state,
+        by(Kind::SetAcl(SetAclRequest { path: "/a".into(), acl, if_generation: None, ..Default::default() })),
+    );
     let could = rights(&state, &View::of(&state));
     apply(&mut state, put("/acl/x", ""));
     let can = rights(&state, &View::of(&state));

@@ -13,6 +13,8 @@
 //! Never here: what is right. That is for the tests to say. Invariant: no process outlives the test that started
 //! it, however the test ends.
 
+#![forbid(unsafe_code)]
+
 mod certs;
 mod client;
 mod cluster;

@@ -131,3 +131,22 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     }
     found
 }
+
+/// Elsewhere than in tests: raft's parser is not trusted with what was not walked over.
+#[test]
+fn only_one_place_hands_bytes_to_rafts_parser() {
+    const PLACE: &str = "server/replica/src/raft_bytes.rs";
+    const WORDS: [&str; 4] = ["parse_from_bytes", "merge_from_bytes", "parse_from_reader", "get_message"];
+    let mut found = Vec::new();
+    for directory in ["server", "proto", "client-lib", "tests/sim/src"] {
+        for file in sources(&root().join(directory)) {
+            let text = std::fs::read_to_string(&file).expect("a source is text");
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let name = file.strip_prefix(root()).expect("a file of ours").display().to_string();
+            if !name.contains("/tests/") && WORDS.iter().any(|word| code.contains(word)) {
+                found.push(name);
+            }
+        }
+    }
+    assert_eq!(found, [PLACE]);
+}

@@ -10,6 +10,8 @@
 //! for an input of its length. A fault ([`holdfast_replica::Fault`]) is an answer where the input is a replica's own
 //! disk or another member's word; it never is where the input is a client's.
 
+#![forbid(unsafe_code)]
+
 pub mod messages;
 mod office;
 mod source;

@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use holdfast_proto::log::v1::{Batch, Command, Member};
+use holdfast_replica::raft_bytes;
 use holdfast_replica::raftpb::{ConfChange, ConfChangeType, Entry, EntryType};
 use holdfast_state::{Effect, State};
 use holdfast_types::{ReplicaId, Revision};
 use prost::Message as _;
-use protobuf::Message as _;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::verdict::{Invariant, Violation};
@@ -121,7 +121,7 @@ impl Canon {
             let what = format!("entry {} changes the membership and cannot be read: {error}", entry.index);
             Violation::new(Invariant::Survival, what)
         };
-        let change = ConfChange::parse_from_bytes(&entry.data).map_err(|error| broken(error.to_string()))?;
+        let change: ConfChange = raft_bytes::parse(&entry.data).map_err(|error| broken(error.to_string()))?;
         let member = Member::decode(&change.context[..]).map_err(|error| broken(error.to_string()))?;
         match change.get_change_type() {
             ConfChangeType::RemoveNode => self.state.remove_member(ReplicaId(change.node_id)),
@@ -170,6 +170,8 @@ fn digest(entry: &Entry) -> u64 {
 mod tests {
     use holdfast_proto::log::v1::{OpenSession, command::Kind};
     use holdfast_state::{Genesis, settings};
+
+    use protobuf::Message as _;
 
     use super::*;
 

@@ -17,6 +17,8 @@
 //! Invariant: nothing in a run depends on anything but the seed and the [`Options`]. No real time, no hash map
 //! with a random order, no thread.
 
+#![forbid(unsafe_code)]
+
 mod application;
 pub mod calm;
 pub mod canon;

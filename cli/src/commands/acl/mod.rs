@@ -47,7 +47,7 @@ pub(crate) struct Get {
 /// Change the names of a node's access control lists. What is not given stays.
 ///
 /// A change without --if-generation is sent once. If its answer is lost, the exit status is 6. A list need not exist
-/// yet; until it does, it lets nobody in. Nodes below keep their lists: they take over their parent's when they are
+/// yet; until it does, it lets nobody in, and a warning says so. A change that you could not undo is refused. Nodes below keep their lists: they take over their parent's when they are
 /// created, not later.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -62,6 +62,9 @@ pub(crate) struct Set {
     /// Change only if this is the node's ACL generation.
     #[arg(long, value_name = "GENERATION")]
     if_generation: Option<u64>,
+    /// Change them even if you could not change them back.
+    #[arg(long)]
+    force: bool,
 }
 
 /// New names: at least one.
@@ -101,6 +104,8 @@ struct GetDocument {
 struct SetDocument {
     path: String,
     acl_generation: u64,
+    /// Lists that were named and do not exist.
+    missing: Vec<String>,
 }
 
 impl Acl {
@@ -137,12 +142,15 @@ impl Set {
         let Names { read, write, change } = &self.names;
         let names = names(read.as_deref(), write.as_deref(), change.as_deref());
         let path = client.path(&self.path);
+        let cell = client.cell(self.force);
         let acl_generation = match self.if_generation {
-            Some(generation) => client.cell.set_acl_if(&path, generation, names).await?,
-            None => client.cell.set_acl(&path, names).await?,
+            Some(generation) => cell.set_acl_if(&path, generation, names).await?,
+            None => cell.set_acl(&path, names).await?,
         };
-        let document = SetDocument { path: self.path.as_str().to_owned(), acl_generation };
-        client.output.print(&document, |SetDocument { path, acl_generation }| {
+        let missing = client.missing_lists(&[read.as_deref(), write.as_deref(), change.as_deref()]).await;
+        client.warn_of_missing(&missing);
+        let document = SetDocument { path: self.path.as_str().to_owned(), acl_generation, missing };
+        client.output.print(&document, |SetDocument { path, acl_generation, .. }| {
             format!("{path}: access control lists changed, acl generation {acl_generation}")
         })
     }

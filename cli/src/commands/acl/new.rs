@@ -58,6 +58,10 @@ impl NewAcl {
             }
         };
         client::close(session).await;
+        if instance.is_ok() {
+            let given = [self.acl_read.as_deref(), self.acl_write.as_deref(), self.acl_change.as_deref()];
+            client.warn_of_missing(&client.missing_lists(&given).await);
+        }
         instance
     }
 }

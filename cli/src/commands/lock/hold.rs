@@ -4,7 +4,6 @@
 //! clock, plus the lock-delay. So if the session is in jeopardy, and that moment is only `--kill-after` and a little
 //! away, the command is stopped, although the session may yet prove to be alive.
 
-use std::io::Write as _;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use super::Lock;
 use super::child::Child;
 use crate::client::Client;
 use crate::signals::{self, Signals};
-use crate::units;
+use crate::{output, units};
 
 /// Stopping the command ends so much before somebody else can have the lock, on a machine that is not idle.
 const RESERVE: Duration = Duration::from_millis(500);
@@ -170,8 +169,8 @@ impl Lock {
             Err(_) => format!("no master answered within {}", units::span(client.timeout)),
         };
         let held_for = units::span(self.lease + self.lock_delay);
-        let message = format!("holdfast: the lock may stay held for up to {held_for}: {problem}");
-        let _ = writeln!(std::io::stderr(), "{message}");
+        let message = format!("the lock may stay held for up to {held_for}: {problem}");
+        output::tell(&message);
         Ok(())
     }
 
@@ -194,7 +193,7 @@ impl Lock {
                 "asked" => format!("somebody asks for the lock of {path}; the command is told to end"),
                 _ => format!("the command is done; the lock of {path} is kept until somebody asks for it"),
             };
-            let _ = writeln!(std::io::stderr(), "holdfast: {sentence}");
+            output::tell(&sentence);
         }
         Ok(())
     }

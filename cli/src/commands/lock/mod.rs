@@ -8,7 +8,7 @@ mod child;
 mod hold;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::client::{self, Client, WRITE_ONLY};
 use crate::failure::{Failure, Kind};
 use crate::name::Name;
 use crate::signals::{self, Signals};
-use crate::units;
+use crate::{output, units};
 pub(crate) use child::{GUARDED, Guarded};
 use hold::{Asked, Ended};
 
@@ -154,8 +154,7 @@ async fn announce_wait(client: &Client, handle: &Handle) {
         Some(holder) => format!("held by {}", holder.client),
         None => "under a lock-delay".to_owned(),
     };
-    let line = format!("holdfast: waiting for the lock of {}, which is {holder}", handle.path());
-    let _ = writeln!(std::io::stderr(), "{line}");
+    output::tell(&format!("waiting for the lock of {}, which is {holder}", handle.path()));
 }
 
 fn parse_lock_delay(text: &str) -> Result<Duration, String> {

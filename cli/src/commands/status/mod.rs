@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
+use holdfast_types::escaped;
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
@@ -158,7 +159,7 @@ fn text(document: &Document) -> String {
     if !document.strangers.is_empty() {
         text.push_str("\nAddresses given that are no replica's of this cell:\n");
         for Stranger { address, problem } in &document.strangers {
-            text.push_str(&format!("  {address}: {problem}\n"));
+            text.push_str(&format!("  {}: {}\n", escaped(address), escaped(problem)));
         }
     }
     text

@@ -6,8 +6,6 @@
 mod changes;
 mod kinds;
 
-use std::io::Write as _;
-
 use anyhow::Result;
 use clap::Args;
 use holdfast::{Ended, Handle, NodeKind, OpenOptions, Session, SessionEvent, Uses};
@@ -18,7 +16,7 @@ use crate::client::{self, Client};
 use crate::failure::{Failure, Kind};
 use crate::name::Name;
 use crate::signals::{self, Signals};
-use crate::units;
+use crate::{output, units};
 use changes::changes;
 pub(crate) use kinds::kind_name;
 use kinds::{Topic, wanted};
@@ -190,8 +188,7 @@ fn tell(client: &Client, event: &SessionEvent) -> Result<()> {
     if client.output.is_json() {
         client.output.print_line(&SessionLine { event, term }, |_| String::new())?;
     } else {
-        // If standard error cannot be written, there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "holdfast: {sentence}");
+        output::tell(&sentence);
     }
     Ok(())
 }

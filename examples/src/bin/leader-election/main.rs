@@ -9,6 +9,8 @@
 //! - `show.rs`: the four acts and their claims
 //! - `cell.rs`, `process.rs`, `timeline.rs`, `wait.rs`: the stage
 
+#![forbid(unsafe_code)]
+
 mod candidate;
 mod cell;
 mod orders;

@@ -25,9 +25,17 @@ fn keys_are_their_owner_s_alone_and_the_ca_is_made_once() {
         assert_eq!(fs::metadata(&made.key).unwrap().permissions().mode() & 0o777, 0o600);
     }
     let ca = fs::read(ca_file(&options.dir)).unwrap();
-    let more =
-        CertsOptions { replicas: Vec::new(), clients: vec![Principal::anonymous()], ..options.clone() };
+    let more = CertsOptions {
+        replicas: Vec::new(),
+        clients: vec![Principal::parse("late").unwrap()],
+        ..options.clone()
+    };
     assert_eq!(make(&more).unwrap().len(), 1);
+    for name in ["anonymous", "ad\u{200b}min"] {
+        let clients = vec![Principal::parse(name).unwrap()];
+        let refused = make(&CertsOptions { clients, force: true, ..more.clone() }).unwrap_err();
+        assert!(matches!(refused, CertsError::Option(_)), "{refused}");
+    }
     assert_eq!(fs::read(ca_file(&options.dir)).unwrap(), ca);
 }
 

@@ -56,6 +56,7 @@ pub(super) fn config(mut sources: Sources) -> Result<Config, ConfigError> {
         members: members.list,
         peer_routes: BTreeMap::new(),
         settings,
+        override_bootstrap_principal: None,
         tls,
         tick_ms: timing.tick_ms,
         heartbeat_ms: timing.heartbeat_ms,

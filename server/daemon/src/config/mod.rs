@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::peer::v1::{Founding, FoundingMember};
-use holdfast_types::ReplicaId;
+use holdfast_types::{Principal, ReplicaId};
 use prost::Message;
 
 pub(crate) use checks::BOOTSTRAP_WITH_TLS;
@@ -70,6 +70,9 @@ pub struct Config {
     pub peer_routes: BTreeMap<ReplicaId, String>,
     /// The settings that the cell begins with; complete.
     pub settings: Settings,
+    /// The cell's bootstrap principal from now on, whatever the cell says: the way back for operators who are locked out. A
+    /// flag alone sets it, so that it stays in no file.
+    pub override_bootstrap_principal: Option<Principal>,
     /// Who speaks for the replica, and whom it believes; `None`: it runs without TLS, and believes everybody.
     pub tls: Option<TlsConfig>,
     /// The length of a raft tick.
@@ -200,6 +203,7 @@ impl Config {
             join: false,
             peer_routes: BTreeMap::new(),
             settings: holdfast_state::settings::defaults(),
+            override_bootstrap_principal: None,
             tls: None,
             tick_ms: 50,
             heartbeat_ms: 100,

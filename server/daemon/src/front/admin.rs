@@ -74,8 +74,8 @@ impl Admin for Front {
         request: Request<client::ChangeSettingsRequest>,
     ) -> Result<Response<client::ChangeSettingsResponse>, Status> {
         let asker = asker(&request)?;
-        let changes = request.into_inner().settings.unwrap_or_default();
-        let settings = self.settings_call(&asker, CallRequest::ChangeSettings(changes)).await?;
+        let change = CallRequest::ChangeSettings(request.into_inner());
+        let settings = self.settings_call(&asker, change).await?;
         Ok(Response::new(client::ChangeSettingsResponse { settings: Some(settings) }))
     }
 

@@ -21,13 +21,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use holdfast_replica::{Persist, raftpb};
+use holdfast_replica::{Persist, raft_bytes, raftpb};
 use holdfast_types::ReplicaId;
 use protobuf::Message;
 use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use slog::{Logger, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::checked_entry::{CheckedEntries, CheckedEntry};
 use super::inspect::{self, InspectError, Tails};
 use super::{StorageError, sync_dir};
 use crate::config::Config;
@@ -162,8 +163,11 @@ impl LogStore {
         let hard_state = decode_hard_state(&record, self.data_id)?;
         let mut entries = Vec::new();
         if let (Some(first), Some(last)) = (first, self.engine.last_index(GROUP)) {
-            let fetched = self.engine.fetch_entries_to::<Entries>(GROUP, first, last + 1, None, &mut entries);
+            let mut checked = Vec::new();
+            let fetched =
+                self.engine.fetch_entries_to::<CheckedEntries>(GROUP, first, last + 1, None, &mut checked);
             fetched.map_err(|error| format!("its entries {first} to {last} cannot be read: {error}"))?;
+            entries.extend(checked.into_iter().map(CheckedEntry::into_inner));
             let whole = entries.iter().map(|entry| entry.index).eq(first..=last);
             if !whole {
                 return Err(format!("its entries {first} to {last} are not all there"));
@@ -315,8 +319,7 @@ fn decode_hard_state(record: &[u8], data_id: u64) -> Result<raftpb::HardState, S
     if u64::from_le_bytes(*owner) != data_id {
         return Err("it is the log of another data directory, copied or moved here".to_owned());
     }
-    raftpb::HardState::parse_from_bytes(rest)
-        .map_err(|error| format!("its hard state cannot be decoded: {error}"))
+    raft_bytes::parse(rest).map_err(|error| format!("its hard state cannot be decoded: {error}"))
 }
 
 /// The lengths of the log's files when it was closed.

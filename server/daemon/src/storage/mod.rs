@@ -14,6 +14,7 @@
 //! and nothing that was durable is dropped because of damage: where a torn write cannot be told from damage, the
 //! replica does not start (design.md §5, §8).
 
+mod checked_entry;
 mod inspect;
 pub mod log;
 pub mod recovery;

@@ -133,7 +133,7 @@ fn principal(certificate: &X509Certificate<'_>) -> Result<Principal, String> {
         ));
     };
     let name = name.as_str().map_err(|_| "the certificate's common name is no text".to_owned())?;
-    Principal::parse(name)
+    Principal::of_certificate(name)
         .map_err(|error| format!("the certificate's common name {name:?} cannot be a principal: {error}"))
 }
 
@@ -190,6 +190,9 @@ mod tests {
         let spaced = refused(&["Jane Doe"]);
         assert!(spaced.contains("\"Jane Doe\"") && spaced.contains("space"), "{spaced}");
         assert!(refused(&["*"]).contains("everyone"));
+        assert!(refused(&["anonymous"]).contains("shows no certificate"));
+        let turned = refused(&["\u{202e}nimda"]);
+        assert!(turned.contains("not seen") && !turned.contains('\u{202e}'), "{turned}");
     }
 
     #[test]

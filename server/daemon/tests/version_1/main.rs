@@ -98,7 +98,9 @@ async fn check(name: &str) {
     let refused = put(&mut cell, "/service/c\u{202e}d").await.unwrap_err();
     assert!(refused.message().contains("U+202E"), "{refused}");
     put(&mut cell, "/service/cd").await.unwrap();
-    cell.delete(DeleteRequest { path: "/service/a\u{202e}b".into(), if_instance: None }).await.unwrap();
+    cell.delete(DeleteRequest { path: "/service/a\u{202e}b".into(), ..DeleteRequest::default() })
+        .await
+        .unwrap();
     let usage = admin.list_usage(ListUsageRequest::default()).await.unwrap().into_inner();
     assert_eq!(usage.principals.len(), 1);
     assert_eq!((usage.principals[0].nodes, usage.principals[0].sessions), (1, 2));

@@ -146,25 +146,30 @@ pub(super) fn parse_call(kind: &str, argument: &str) -> Result<CallRequest, Box<
             create: true,
             ..client::SetContentsRequest::default()
         }),
-        "rm" => CallRequest::Delete(client::DeleteRequest { path, if_instance: None }),
+        "rm" => CallRequest::Delete(client::DeleteRequest { path, if_instance: None, ..Default::default() }),
         "acl" => CallRequest::SetAcl(client::SetAclRequest {
             path,
             acl: Some(client::AclNames { read: "ops".to_owned(), ..Default::default() }),
             if_generation: None,
+            force: false,
         }),
         "check" => CallRequest::CheckSequencer(client::CheckSequencerRequest { sequencer: path }),
-        "lease_ms_max" => CallRequest::ChangeSettings(client::Settings {
+        "lease_ms_max" => settings(client::Settings {
             lease_ms_max: u32::try_from(number(argument)?)?,
             ..client::Settings::default()
         }),
-        "bootstrap" => CallRequest::ChangeSettings(client::Settings {
-            bootstrap_principal: path,
-            ..client::Settings::default()
-        }),
+        "bootstrap" => {
+            settings(client::Settings { bootstrap_principal: path, ..client::Settings::default() })
+        }
         "sessions" => CallRequest::ListSessions(client::ListSessionsRequest { after: 0, limit: 1 }),
         "handles" => CallRequest::ListHandles(client::ListHandlesRequest::default()),
         "expire" => CallRequest::ExpireSession(SessionId(number(argument)?)),
         "kill" => CallRequest::KillSession(client::KillSessionRequest { session: number(argument)? }),
         other => return Err(format!("unknown call {other:?}").into()),
     })
+}
+
+/// A change of settings whose caller means it.
+fn settings(settings: client::Settings) -> CallRequest {
+    CallRequest::ChangeSettings(client::ChangeSettingsRequest { settings: Some(settings), force: true })
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, outcome, server_frame};
-use holdfast_replica::{CallAnswer, CallRequest, Input, Output, raftpb};
+use holdfast_replica::{CallAnswer, CallRequest, Config, Input, Output, raftpb};
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId};
 
 use table::{Cell, Disk, defaults, eager_snapshots, member, open_frame};
@@ -472,11 +472,89 @@ fn only_those_who_may_administer_the_cell_change_its_membership() {
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
     let bootstrap_principal = "root".to_owned();
-    let change = client::Settings { bootstrap_principal, ..client::Settings::default() };
+    let settings = Some(client::Settings { bootstrap_principal, ..client::Settings::default() });
+    let change = client::ChangeSettingsRequest { settings, force: true };
     cell.call(master, 1, CallRequest::ChangeSettings(change));
     cell.call(master, 2, CallRequest::AddMember(member(4)));
     assert_eq!(cell.answer(master, 2), Some(Err(RefusalCode::PermissionDenied)));
     let root = Principal::parse("root").expect("a name");
     cell.call_as(root, master, 3, CallRequest::AddMember(member(4)));
     assert_eq!(cell.answer(master, 3), Some(Ok(CallAnswer::Membership)));
+}
+
+/// Three replicas whose bootstrap principal nobody can be, started anew, each with what `config` makes of its set-up.
+fn locked_out(config: fn(Config) -> Config) -> Cell {
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    let bootstrap_principal = "typo".to_owned();
+    let settings = Some(client::Settings { bootstrap_principal, ..client::Settings::default() });
+    let change = client::ChangeSettingsRequest { settings, force: true };
+    cell.call(master, 1, CallRequest::ChangeSettings(change));
+    cell.pass(Duration::from_millis(300));
+    cell.config = config;
+    let ids: Vec<_> = cell.hosts.keys().copied().collect();
+    let disks: Vec<_> = ids.into_iter().map(|id| (id, cell.crash(id))).collect();
+    for (id, disk) in disks {
+        cell.start(id, disk);
+    }
+    cell
+}
+
+fn bootstrap(cell: &Cell, id: ReplicaId) -> String {
+    cell.host(id).replica.state().settings().bootstrap_principal.clone()
+}
+
+fn override_with_root(config: Config) -> Config {
+    let override_bootstrap_principal = Some(Principal::parse("root").expect("a name"));
+    Config { override_bootstrap_principal, ..config }
+}
+
+fn override_on_the_third(config: Config) -> Config {
+    if config.id == ReplicaId(3) { override_with_root(config) } else { config }
+}
+
+#[test]
+fn the_first_master_that_was_started_so_has_the_log_name_another_bootstrap_principal_once() {
+    let mut cell = locked_out(override_with_root);
+    let master = cell.elect();
+    cell.pass(Duration::from_millis(300));
+    for id in 1..=3 {
+        assert_eq!(bootstrap(&cell, ReplicaId(id)), "root", "by the log, so on every replica");
+    }
+    // The administrator is back in, and names another one: that stays, for as long as this master's process lives.
+    let settings =
+        Some(client::Settings { bootstrap_principal: "ops".into(), ..client::Settings::default() });
+    let change = client::ChangeSettingsRequest { settings, force: true };
+    cell.call_as(Principal::parse("root").expect("a name"), master, 2, CallRequest::ChangeSettings(change));
+    cell.pass(Duration::from_millis(300));
+    assert_eq!(bootstrap(&cell, master), "ops");
+    cell.put(master, 3, "/a", "another entry".into());
+    cell.pass(Duration::from_millis(300));
+    assert_eq!(bootstrap(&cell, master), "ops", "once");
+}
+
+#[test]
+fn a_replica_that_is_not_master_overrides_nothing_and_forgets_it_after_a_while() {
+    let mut cell = locked_out(override_on_the_third);
+    // Cut off, it cannot become master, nor change anything by itself.
+    cell.isolate(ReplicaId(3));
+    let master = cell.elect();
+    assert_ne!(master, ReplicaId(3));
+    cell.pass(Duration::from_millis(300));
+    assert_eq!(bootstrap(&cell, master), "typo");
+    assert_eq!(bootstrap(&cell, ReplicaId(3)), "typo", "its own state is the log's");
+    cell.pass(holdfast_replica::OVERRIDE_FOR);
+    cell.cut.clear();
+    cell.pass(Duration::from_secs(3));
+    // Only the second is left to be master beside it, and hands over.
+    cell.isolate(ReplicaId(1));
+    for _ in 0..40 {
+        cell.input(ReplicaId(2), Input::HandOver);
+        cell.pass(Duration::from_secs(1));
+        if cell.host(ReplicaId(3)).replica.is_master() {
+            break;
+        }
+    }
+    assert!(cell.host(ReplicaId(3)).replica.is_master(), "of the two, it is");
+    assert_eq!(bootstrap(&cell, ReplicaId(3)), "typo", "too late");
 }

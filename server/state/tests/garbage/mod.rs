@@ -187,13 +187,13 @@ fn kind() -> impl Strategy<Value = Kind> {
         ),
         2 => (path(), contents(), prop::option::of(number()), any::<bool>(), enumeration()).prop_map(
             |(path, contents, if_generation, create, kind)| {
-                Kind::SetContents(SetContentsRequest { path, contents, if_generation, create, kind })
+                Kind::SetContents(SetContentsRequest { path, contents, if_generation, create, kind, ..Default::default() })
             }
         ),
         2 => (path(), prop::option::of(number()))
-            .prop_map(|(path, if_instance)| Kind::Delete(DeleteRequest { path, if_instance })),
+            .prop_map(|(path, if_instance)| Kind::Delete(DeleteRequest { path, if_instance, ..Default::default() })),
         2 => (path(), acl(), prop::option::of(number()))
-            .prop_map(|(path, acl, if_generation)| Kind::SetAcl(SetAclRequest { path, acl, if_generation })),
+            .prop_map(|(path, acl, if_generation)| Kind::SetAcl(SetAclRequest { path, acl, if_generation, ..Default::default() })),
         2 => (path(), number()).prop_map(|(path, loss)| Kind::EndLockDelay(EndLockDelay { path, loss })),
         2 => (path(), number()).prop_map(|(path, instance)| Kind::ReapNode(ReapNode { path, instance })),
         1 => settings().prop_map(Kind::ChangeSettings),
@@ -205,7 +205,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 /// Any command.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     (any::<u64>(), prop::option::weighted(0.99, kind()), principal())
-        .prop_map(|(tag, kind, principal)| Command { tag, kind, principal })
+        .prop_map(|(tag, kind, principal)| Command { tag, kind, principal, ..Default::default() })
 }
 
 /// Some operation, out of a few bytes.

@@ -47,13 +47,17 @@ impl Cell {
 
     /// Applies a command as the one of its batch, and shows what came of it.
     fn apply(&mut self, kind: Kind, principal: String, context: &Context) -> Result<String> {
+        self.apply_as(kind, principal, false, context)
+    }
+
+    fn apply_as(&mut self, kind: Kind, principal: String, force: bool, context: &Context) -> Result<String> {
         if context.tags.contains("touched") || context.tags.contains("barred") {
             let barred = context.tags.contains("barred");
             return Ok(show::touched(&self.state.touched(&kind, &|_| barred)));
         }
         let term = if context.tags.contains("deposed") { TERM - 1 } else { TERM };
         let reaps = usize::from(matches!(kind, Kind::ReapNode(_)) && term == TERM);
-        let batch = Batch { term, commands: vec![Command { tag: TAG, kind: Some(kind), principal }] };
+        let batch = Batch { term, commands: vec![Command { tag: TAG, kind: Some(kind), principal, force }] };
         let mut effects = Vec::new();
         let before = self.state.revision();
         self.state.apply_batch(Term(TERM), batch.encode_to_vec().into(), &mut effects)?;
@@ -126,6 +130,7 @@ impl Cell {
 
     fn command(&mut self, line: &goldenscript::Command, context: &Context) -> Result<String> {
         let mut args = line.consume_args();
+        let force = key(&mut args, "force", false)?;
         let kind = match line.name.as_str() {
             "put" => Kind::SetContents(SetContentsRequest {
                 path: next(&mut args)?,
@@ -133,15 +138,18 @@ impl Cell {
                 if_generation: args.take_key("if").map(str::parse).transpose()?,
                 create: key(&mut args, "create", false)?,
                 kind: asks::kind(&mut args)?,
+                force,
             }),
             "rm" => Kind::Delete(DeleteRequest {
                 path: next(&mut args)?,
                 if_instance: args.take_key("if").map(str::parse).transpose()?,
+                force,
             }),
             "set-acl" => Kind::SetAcl(SetAclRequest {
                 path: next(&mut args)?,
                 acl: asks::acl(&mut args),
                 if_generation: args.take_key("if").map(str::parse).transpose()?,
+                force,
             }),
             "end-delay" => {
                 Kind::EndLockDelay(EndLockDelay { path: next(&mut args)?, loss: next(&mut args)? })
@@ -154,7 +162,7 @@ impl Cell {
         };
         let by = key(&mut args, "by", String::new())?;
         args.reject_next()?;
-        self.apply(kind, by, context)
+        self.apply_as(kind, by, force, context)
     }
 
     /// What looks at the state, and applies nothing.

@@ -92,13 +92,14 @@ impl Workload {
                 }
                 None => Kind::ReapNode(ReapNode { path, instance: what.into() }),
             },
-            (9, _) => Kind::Delete(DeleteRequest { path, if_instance: None }),
+            (9, _) => Kind::Delete(DeleteRequest { path, if_instance: None, ..Default::default() }),
             (10, _) => Kind::SetContents(SetContentsRequest {
                 path,
                 contents: CONTENTS[usize::from(what) % CONTENTS.len()].into(),
                 if_generation: (mode % 4 == 0).then_some(0),
                 create: mode % 2 == 0,
                 kind: i32::from(mode % 4 == 0) * 2 * i32::from(more % 4 == 0),
+                ..Default::default()
             }),
             (11, _) if mode % 4 == 0 => {
                 Kind::LowerLeasePromise(LowerLeasePromise { lease_ms: 100 * u32::from(what) })
@@ -113,11 +114,16 @@ impl Workload {
                 },
                 ..Settings::default()
             }),
-            (13, _) => Kind::SetAcl(SetAclRequest { path, acl: Some(acl(mode, more)), if_generation: None }),
+            (13, _) => Kind::SetAcl(SetAclRequest {
+                path,
+                acl: Some(acl(mode, more)),
+                if_generation: None,
+                ..Default::default()
+            }),
             (_, Some(session)) => Kind::Request(self.request(state, session, step, path)),
         };
         let principal = PRINCIPALS[usize::from(what / 16) % PRINCIPALS.len()].to_owned();
-        Command { tag: u64::from(more), kind: Some(kind), principal }
+        Command { tag: u64::from(more), kind: Some(kind), principal, ..Default::default() }
     }
 
     fn request(&mut self, state: &State, session: SessionId, step: Step, path: String) -> SessionRequest {

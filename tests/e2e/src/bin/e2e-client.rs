@@ -20,6 +20,8 @@
 //! says   state STATE                 whenever the session comes into jeopardy, is safe, has failed over or ended
 //! ```
 
+#![forbid(unsafe_code)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

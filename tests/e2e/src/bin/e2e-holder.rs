@@ -12,6 +12,8 @@
 //! It gives its orders without asking its guard first, as a careless holder would: what protects the resource from
 //! it is the sequencer alone. `HELD` is what the guard said just before.
 
+#![forbid(unsafe_code)]
+
 use std::time::{Duration, Instant};
 
 use anyhow::Context;

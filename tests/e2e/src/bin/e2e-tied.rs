@@ -1,6 +1,8 @@
 //! Becomes the program that its arguments name, tied to the life of the process that started it: when that dies,
 //! however it dies, so does this one. No test leaves a replica behind.
 
+#![forbid(unsafe_code)]
+
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    Acknowledged, AclNames, Acquire, AttachSession, Cancel, CheckSequencer, CheckSequencerRequest,
-    ClientFrame, Close, CloseSession, Delete, DeleteRequest, GetContents, GetContentsRequest, GetSequencer,
-    GetStat, GetStatRequest, KeepAlive, KillSessionRequest, ListHandlesRequest, ListSessionsRequest,
-    ListUsageRequest, NumberRange, Open, OpenSession, ReadDir, ReadDirRequest, Release, Request, Seen,
-    SetAcl, SetAclRequest, SetContents, SetContentsRequest, SetSequencer, Settings, Uses,
-    client_frame::Hello,
+    Acknowledged, AclNames, Acquire, AttachSession, Cancel, ChangeSettingsRequest, CheckSequencer,
+    CheckSequencerRequest, ClientFrame, Close, CloseSession, Delete, DeleteRequest, GetContents,
+    GetContentsRequest, GetSequencer, GetStat, GetStatRequest, KeepAlive, KillSessionRequest,
+    ListHandlesRequest, ListSessionsRequest, ListUsageRequest, NumberRange, Open, OpenSession, ReadDir,
+    ReadDirRequest, Release, Request, Seen, SetAcl, SetAclRequest, SetContents, SetContentsRequest,
+    SetSequencer, Settings, Uses, client_frame::Hello,
 };
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::CallRequest;
@@ -165,16 +165,25 @@ pub fn call(source: &mut Source<'_>) -> CallRequest {
             if_generation: source.one_in(4).then(|| source.number()),
             create: source.flag(),
             kind: source.enumeration() % 4,
+            ..Default::default()
         }),
-        6 => CallRequest::Delete(DeleteRequest { path, if_instance: source.maybe(Source::number) }),
+        6 => CallRequest::Delete(DeleteRequest {
+            path,
+            if_instance: source.maybe(Source::number),
+            ..Default::default()
+        }),
         7 => CallRequest::CheckSequencer(CheckSequencerRequest { sequencer: sequencer(source) }),
         8 => CallRequest::SetAcl(SetAclRequest {
             path,
             acl: source.maybe(acl),
             if_generation: source.maybe(Source::number),
+            ..Default::default()
         }),
         9 => CallRequest::GetSettings,
-        10 => CallRequest::ChangeSettings(settings(source)),
+        10 => {
+            let settings = source.maybe(settings);
+            CallRequest::ChangeSettings(ChangeSettingsRequest { settings, force: source.flag() })
+        }
         11 => {
             CallRequest::ListSessions(ListSessionsRequest { after: source.number(), limit: source.small() })
         }

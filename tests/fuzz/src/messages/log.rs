@@ -39,10 +39,12 @@ pub fn command(source: &mut Source<'_>) -> Command {
             if_generation: source.one_in(4).then(|| source.number()),
             create: source.flag(),
             kind: source.enumeration() % 4,
+            ..Default::default()
         }),
         13 => Kind::Delete(DeleteRequest {
             path: path(source),
             if_instance: source.one_in(4).then(|| source.number()),
+            ..Default::default()
         }),
         14 => Kind::EndLockDelay(EndLockDelay { path: path(source), loss: source.number() }),
         15 => Kind::ReapNode(ReapNode { path: path(source), instance: source.number() }),
@@ -52,11 +54,12 @@ pub fn command(source: &mut Source<'_>) -> Command {
             path: path(source),
             acl: source.maybe(acl),
             if_generation: source.one_in(4).then(|| source.number()),
+            ..Default::default()
         }),
         _ => Kind::LowerLeasePromise(LowerLeasePromise { lease_ms: source.small() }),
     };
     let kind = (!source.one_in(100)).then_some(kind);
-    Command { tag: source.number(), kind, principal: principal(source) }
+    Command { tag: source.number(), kind, principal: principal(source), ..Default::default() }
 }
 
 /// A record, of a snapshot that began with [`header`].

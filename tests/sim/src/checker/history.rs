@@ -97,7 +97,11 @@ impl Cell {
     }
 
     pub(super) fn delete(&mut self, path: &str) {
-        self.apply(Kind::Delete(wire::DeleteRequest { path: path.to_owned(), if_instance: None }));
+        self.apply(Kind::Delete(wire::DeleteRequest {
+            path: path.to_owned(),
+            if_instance: None,
+            ..Default::default()
+        }));
     }
 }
 

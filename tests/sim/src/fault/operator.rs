@@ -4,7 +4,7 @@
 //! No fault of anybody's, and yet something that everything else must go on through. Nobody asks again if there is no
 //! answer.
 
-use holdfast_proto::client::v1::{KillSessionRequest, Settings};
+use holdfast_proto::client::v1::{ChangeSettingsRequest, KillSessionRequest, Settings};
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Input, Replica};
 
 use crate::client::principal;
@@ -54,7 +54,8 @@ pub(super) fn depose(world: &mut World, master: usize) {
 /// Masters may lengthen leases more, or less, from now on.
 pub(super) fn change_leases(world: &mut World) {
     let lease_ms_max = [100, 2_000, 8_000, 20_000][world.fault_rng.index(4)];
-    call(world, CallRequest::ChangeSettings(Settings { lease_ms_max, ..Settings::default() }));
+    let settings = Some(Settings { lease_ms_max, ..Settings::default() });
+    call(world, CallRequest::ChangeSettings(ChangeSettingsRequest { settings, force: false }));
 }
 
 /// Asks whoever believes himself master.

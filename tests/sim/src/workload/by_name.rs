@@ -56,7 +56,8 @@ impl ByName {
             }
             (3, Some(known)) => {
                 let (path, if_instance) = (known.path.clone(), Some(known.instance));
-                let delete = CallRequest::Delete(wire::DeleteRequest { path, if_instance });
+                let delete =
+                    CallRequest::Delete(wire::DeleteRequest { path, if_instance, ..Default::default() });
                 self.ask(app, &known.path, Some(known.instance), delete);
             }
             (4, _) => {
@@ -87,7 +88,12 @@ impl ByName {
                 // Not who may read: the checkers' onlooker must be named in whatever list it is.
                 let change = ["*", "admin"][app.rng.index(2)].to_owned();
                 let acl = Some(wire::AclNames { change, ..Default::default() });
-                let change = wire::SetAclRequest { path: path.clone(), acl, if_generation: None };
+                let change = wire::SetAclRequest {
+                    path: path.clone(),
+                    acl,
+                    if_generation: None,
+                    ..Default::default()
+                };
                 self.ask(app, &path, None, CallRequest::SetAcl(change));
             }
             (9, _) if app.rng.per_mille(300) => {

@@ -4,6 +4,8 @@
 //! 0 if nothing was wrong, 3 if something got stuck after healing, 4 if a process ended that had no reason to, 5 if a
 //! safety invariant broke, 2 if the command line is wrong, 1 if the run itself was not possible.
 
+#![forbid(unsafe_code)]
+
 #[path = "../../../../../server/daemon/src/main.rs"]
 mod daemon;
 

@@ -4,6 +4,8 @@
 //! invariant broke (the greatest counts), 2 if the command line is wrong. With `--until-found`: 0 if a seed failed, 1
 //! if none did. With `--strength`: 0 if every planted fault was found, 1 if not.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod interrupt;
 mod many;
