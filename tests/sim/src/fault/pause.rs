@@ -37,10 +37,13 @@ pub(super) fn oversleep(world: &mut World, replica: usize, clients: &[usize]) {
     let after = world.fault_rng.between(100, 4_000) * MILLI;
     // Sometimes what others were about to tell it still comes, and is the first that it finds when it goes on.
     let cut_after = world.fault_rng.below(2) * world.fault_rng.between(1, 50) * MILLI;
-    let nap = Nap { nanos: asleep, cut_off: Some((cut_after, after, clients.to_vec())) };
-    if world.fault_rng.per_mille(500) {
+    if world.fault_rng.per_mille(700) {
+        // What the others say to its question arrives, and nothing that they say of its successor.
+        let cut_after = world.fault_rng.between(2, 60) * MILLI;
+        let nap = Nap { nanos: asleep, cut_off: Some((cut_after, after, clients.to_vec())) };
         world.servers[replica].nap = Some(nap);
     } else {
+        let nap = Nap { nanos: asleep, cut_off: Some((cut_after, after, clients.to_vec())) };
         fall_asleep(world, replica, nap);
     }
 }
