@@ -5,8 +5,8 @@
 //! None of it is against the protocol. What must not come of it is that others wait for long (I10), or lose their
 //! sessions.
 
-use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::request::Operation;
+use holdfast_proto::client::v1::{self as wire, outcome};
 use holdfast_replica::CallRequest;
 use holdfast_session::Token;
 
@@ -42,6 +42,8 @@ pub struct Greedy {
     times: u32,
     pause_ms_max: u64,
     handle: u64,
+    /// The file's instance: who calls by name and is told nothing may have written none the less.
+    instance: Option<u64>,
     /// Handles that are to be closed together.
     handles: Vec<u64>,
     stage: Stage,
@@ -71,7 +73,7 @@ impl Greedy {
             Deaf => 1,
         };
         let pause_ms_max = if appetite == Deaf { [5, 100][rng.index(2)] } else { [200, 1_000][rng.index(2)] };
-        Self { appetite, times, pause_ms_max, handle: 0, handles: Vec::new(), stage: Stage::Rest }
+        Self { appetite, times, pause_ms_max, handle: 0, instance: None, handles: Vec::new(), stage: Stage::Rest }
     }
 
     pub(super) fn start(&mut self, app: &mut App<'_>) {
@@ -109,7 +111,7 @@ impl Greedy {
             }
             Appetite::Calls => {
                 for _ in 0..times {
-                    call(app);
+                    call(app, self.instance);
                 }
                 app.wake_within(0, self.pause_ms_max);
             }
@@ -128,6 +130,9 @@ impl Greedy {
                 self.stage = Stage::Opening(app.call(Operation::Open(Box::new(open))));
             }
             (Stage::Opening(awaited), Ok(completion)) if awaited == token => {
+                if let outcome::Result::Opened(opened) = &completion.result {
+                    self.instance = opened.stat.as_ref().map(|stat| stat.instance);
+                }
                 self.idle(app, completion.handle.0);
             }
             (Stage::Gathering, Ok(completion)) => self.gather(app, completion.handle.0),
@@ -161,9 +166,9 @@ impl Greedy {
 }
 
 /// Writes by name what others have in their caches.
-fn call(app: &mut App<'_>) {
+fn call(app: &mut App<'_>, instance: Option<u64>) {
     let (path, contents) = (FILE.to_owned(), app.contents(0));
     let token = app.token();
-    let write = wire::SetContentsRequest { path, contents, create: true, ..Default::default() };
-    app.act(Action::CallByName { token, instance: None, request: Box::new(CallRequest::SetContents(write)) });
+    let write = wire::SetContentsRequest { path, contents, ..Default::default() };
+    app.act(Action::CallByName { token, instance, request: Box::new(CallRequest::SetContents(write)) });
 }
