@@ -73,7 +73,15 @@ impl Greedy {
             Deaf => 1,
         };
         let pause_ms_max = if appetite == Deaf { [5, 100][rng.index(2)] } else { [200, 1_000][rng.index(2)] };
-        Self { appetite, times, pause_ms_max, handle: 0, instance: None, handles: Vec::new(), stage: Stage::Rest }
+        Self {
+            appetite,
+            times,
+            pause_ms_max,
+            handle: 0,
+            instance: None,
+            handles: Vec::new(),
+            stage: Stage::Rest,
+        }
     }
 
     pub(super) fn start(&mut self, app: &mut App<'_>) {
