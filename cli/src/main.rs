@@ -26,7 +26,10 @@ use crate::client::Client;
 use crate::failure::Kind;
 
 fn main() -> ExitCode {
-    let Arguments { common, command } = Arguments::parse();
+    let Arguments { common, command } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
     let as_json = common.json;
     let around_a_command = command.is_around_a_command();
     let status = match command {
@@ -42,6 +45,18 @@ fn main() -> ExitCode {
         },
         ExitCode::from,
     )
+}
+
+/// Says what is wrong with the command line, which scripts make of what others chose: so the message is escaped. What
+/// was asked for, help or the version, is clap's to show.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    let message = error.render().to_string();
+    // If standard error cannot be written, there is nobody to tell.
+    let _ = write!(std::io::stderr(), "{}", holdfast_types::escaped_lines(&message));
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Runs a subcommand, which gives the exit status where it did what it was asked to.

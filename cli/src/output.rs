@@ -155,8 +155,7 @@ mod tests {
         let rows = vec![vec!["a\u{1b}[2J\nb".to_owned(), "\u{202e}".to_owned()]];
         assert_eq!(
             table(&["NAME", "X"], &[], rows),
-            "NAME                 X\na<U+001B>[2J<U+000A>b  <U+202E>\n"
-                .replace("NAME                 X", "NAME                     X")
+            "NAME                   X\na<U+001B>[2J<U+000A>b  <U+202E>\n"
         );
         assert_eq!(fields(vec![("k", "\u{9b}1m\r".to_owned())]), "k  <U+009B>1m<U+000D>\n");
     }

@@ -369,5 +369,5 @@ fn the_example_file_names_every_key_and_claims_the_defaults_there_are() {
     keys.sort_unstable();
     assert_eq!(named, keys);
     let settings = all["settings"].as_table().unwrap();
-    assert_eq!(settings.len(), 9, "every setting is named: {settings:?}");
+    assert_eq!(settings.len(), 13, "every setting is named: {settings:?}");
 }

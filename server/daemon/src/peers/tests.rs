@@ -79,6 +79,8 @@ impl End {
             loop {
                 match core.recv().await.expect("the sender is held") {
                     CoreInput::Contact(contact) => peers.add_contact(&contact),
+                    // Said with each connection; what follows from it is the replica's.
+                    CoreInput::Replica(Input::PeerAnnounced { state_version: 2, .. }) => {}
                     CoreInput::Replica(input) => return input,
                     _ => panic!("peers send nothing else"),
                 }
