@@ -79,7 +79,10 @@ async fn the_bootstrap_principal_mends_what_locks_everybody_out_and_looks_after_
     alice.set_contents("/file", "hers", WriteOptions::new().create()).await.unwrap();
     admin.set_contents("/acl/team", "alice", WriteOptions::new().create()).await.unwrap();
     admin.set_acl("/file", AclNames::new().change("team")).await.unwrap();
-    alice.set_acl("/file", AclNames::new().read("none").write("none").change("none")).await.unwrap();
+    let nobody = AclNames::new().read("none").write("none").change("none");
+    let error = alice.set_acl("/file", nobody.clone()).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(RefusalCode::WouldLockOut), "{error}");
+    alice.forced().set_acl("/file", nobody).await.unwrap();
     assert!(is_denied(alice.contents("/file").await));
     assert!(is_denied(alice.set_acl("/file", AclNames::new().read("team")).await));
     assert!(is_denied(admin.contents("/file").await), "he may change lists, not read everything");

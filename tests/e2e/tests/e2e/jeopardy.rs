@@ -10,6 +10,8 @@ use crate::PROGRAMS;
 
 /// Longer than any test waits for anything.
 const LONG: Duration = Duration::from_secs(60);
+/// A session with a longer lease caches nothing (`caching_lease_ms_max`).
+const LONGEST_THAT_CACHES: Duration = Duration::from_secs(12);
 const LEASE: Duration = Duration::from_millis(1_000);
 const GRACE: Duration = Duration::from_millis(1_500);
 
@@ -57,7 +59,7 @@ async fn is_over(cluster: &Cluster, session: u64) {
 #[tokio::test]
 async fn a_client_stopped_for_less_than_its_lease_loses_nothing_and_reads_nothing_old() {
     let cluster = Cluster::start(PROGRAMS).await;
-    let mut client = client(&cluster, "client", LONG, LONG).await;
+    let mut client = client(&cluster, "client", LONGEST_THAT_CACHES, LONG).await;
     lock(&mut client).await;
     let session = cluster.cell().session().open().await.unwrap();
     let file = session.open("/file", OpenOptions::new().caching(false)).await.unwrap();
