@@ -365,7 +365,7 @@ impl World {
 
 /// Whether a message asks another replica to confirm that its sender leads.
 fn is_round(message: &Bytes) -> bool {
-    let message = <raftpb::Message as protobuf::Message>::parse_from_bytes(message);
+    let message = holdfast_replica::raft_bytes::parse::<raftpb::Message>(message);
     message.is_ok_and(|message| {
         message.get_msg_type() == raftpb::MessageType::MsgHeartbeat && !message.get_context().is_empty()
     })
