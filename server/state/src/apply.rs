@@ -247,8 +247,8 @@ impl State {
     ) -> Result<(), Refusal> {
         self.may_administer(principal)?;
         self.check_characters("the bootstrap principal", &change.bootstrap_principal)?;
-        self.check_settings_lock_out(principal, &change, force)?;
         let settings = settings::changed_at(self.version, &self.settings, change)?;
+        self.check_settings_lock_out(principal, &settings, force)?;
         if settings != self.settings {
             self.lease_promised_ms = self.lease_promised_ms.max(settings.lease_ms_max);
             self.settings = settings;

@@ -16,15 +16,15 @@ use crate::{State, refusal};
 const GUARDED: u32 = 2;
 
 impl State {
-    /// A change of the bootstrap principal, by somebody who administers the cell.
+    /// The settings after a change by somebody who administers the cell.
     pub(crate) fn check_settings_lock_out(
         &self,
         principal: &Principal,
-        change: &Settings,
+        settings: &Settings,
         force: bool,
     ) -> Result<(), Refusal> {
-        let named = &change.bootstrap_principal;
-        let stays = named.is_empty() || *named == principal.as_str();
+        let named = &settings.bootstrap_principal;
+        let stays = *named == principal.as_str();
         if stays || !self.is_guarded(force) || self.is_listed(principal, acl::ADMIN) {
             return Ok(());
         }
@@ -110,7 +110,7 @@ fn would_lock_out(message: String) -> Refusal {
 #[cfg(test)]
 mod tests {
     use holdfast_proto::client::v1::{DeleteRequest, SetAclRequest, SetContentsRequest, outcome};
-    use holdfast_proto::log::v1::{Command, command::Kind};
+    use holdfast_proto::log::v1::{Command, RaiseVersion, command::Kind};
 
     use super::*;
     use crate::{Effect, Genesis, settings};
@@ -118,10 +118,9 @@ mod tests {
     /// A cell of which `root` is the bootstrap principal, and `ann`, `bob` and the list `ops` are administrators.
     fn cell(version: u32) -> State {
         let given = Settings { bootstrap_principal: "root".into(), ..Settings::default() };
-        let settings = settings::complete(given).unwrap();
+        let settings = settings::complete_at(version, given).unwrap();
         let genesis = Genesis { cell: "dev".into(), cell_id: 1, members: Vec::new(), settings };
-        let mut state = State::genesis(genesis);
-        state.version = version;
+        let mut state = State::genesis_at(version, genesis);
         assert_eq!(write(&mut state, "root", "/acl/ops", "cyd", false), None);
         assert_eq!(write(&mut state, "root", "/acl/admin", "ann\nbob\n@ops", false), None);
         state
@@ -225,8 +224,8 @@ mod tests {
         assert_eq!(bootstrap(&mut state, "root", "roo\u{202e}t", true), Some(RefusalCode::Invalid));
         let mut old = cell(1);
         assert_eq!(write(&mut old, "root", "/acl/team", "an\u{200b}n", false), None);
-        old.version = 2;
-        old.check_invariants();
+        let raise = Kind::RaiseVersion(RaiseVersion { version: 2 });
+        assert_eq!(refused(&mut old, "", raise, false), None);
         assert!(old.is_listed(&Principal::parse("an\u{200b}n").unwrap(), "team"), "what was written counts");
     }
 
