@@ -5,7 +5,6 @@
 //! release: replicas of different builds must decide alike (I9). Invariant: a range is only ever added together with
 //! a new state version, for the state decides by this list.
 
-use std::borrow::Cow;
 use std::fmt;
 
 /// First and last of each range, rising: the categories Cc, Cf, Zl and Zp, and the letters that are blank.
@@ -65,36 +64,6 @@ impl fmt::Display for Codepoint {
     }
 }
 
-/// The most bytes of a client's text within a message.
-pub const CLIPPED_BYTES_MAX: usize = 200;
-
-/// A client's text within a message: its beginning, in whole characters, and an ellipsis for the rest, at most
-/// [`CLIPPED_BYTES_MAX`] bytes together. What a name may not have is written by its number.
-#[must_use]
-pub fn clipped(text: &str) -> Cow<'_, str> {
-    if text.len() <= CLIPPED_BYTES_MAX && first_unprintable(text).is_none() {
-        return Cow::Borrowed(text);
-    }
-    const ELLIPSIS: &str = "\u{2026}";
-    let (mut out, mut kept) = (String::new(), 0);
-    for character in text.chars() {
-        match is_unprintable(character) {
-            true => out.push_str(&format!("<{}>", Codepoint(character))),
-            false => out.push(character),
-        }
-        if out.len() <= CLIPPED_BYTES_MAX - ELLIPSIS.len() {
-            kept = out.len();
-        } else if out.len() > CLIPPED_BYTES_MAX {
-            break;
-        }
-    }
-    if out.len() > CLIPPED_BYTES_MAX {
-        out.truncate(kept);
-        out.push_str(ELLIPSIS);
-    }
-    Cow::Owned(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,19 +91,5 @@ mod tests {
     #[test]
     fn what_the_standard_library_calls_control_is_unprintable() {
         assert!(('\0'..=char::MAX).filter(|c| c.is_control()).all(is_unprintable));
-    }
-
-    #[test]
-    fn what_is_clipped_is_whole_characters_and_never_longer() {
-        assert_eq!(clipped("/a/b"), "/a/b");
-        assert_eq!(clipped("/a\u{202e}b"), "/a<U+202E>b");
-        assert_eq!(clipped(&"x".repeat(200)), "x".repeat(200));
-        assert_eq!(clipped(&"x".repeat(201)), format!("{}\u{2026}", "x".repeat(197)));
-        for text in
-            ["\u{e9}".repeat(300), "\u{1f512}".repeat(300), "\u{202e}".repeat(300), "x\u{1b}".repeat(99)]
-        {
-            let clipped = clipped(&text);
-            assert!(clipped.len() <= CLIPPED_BYTES_MAX && clipped.ends_with('\u{2026}'), "{clipped}");
-        }
     }
 }

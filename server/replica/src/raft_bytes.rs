@@ -159,9 +159,6 @@ mod tests {
     use super::*;
     use eraftpb::{Entry, HardState, Snapshot};
 
-    /// So many levels overflow a stack of this size, if each takes a frame.
-    const LEVELS: usize = 1 << 20;
-
     /// `inner`, as the field of this number.
     fn field(number: u8, inner: &[u8]) -> Vec<u8> {
         let mut bytes = vec![number << 3 | 2];
@@ -198,36 +195,6 @@ mod tests {
         // An unknown field of a later version, as long as it is no group.
         let later = [&bytes[..], &field(15, b"\x0b\x0b\x0b")].concat();
         check(&later, Shape::Message).unwrap();
-    }
-
-    /// The parser is given a stack that a frame for each level would overflow, which would end the process.
-    #[test]
-    fn groups_are_refused_wherever_the_parser_would_follow_them() {
-        let groups = vec![0x7b; LEVELS];
-        let in_metadata = field(9, &field(2, &groups));
-        let in_configuration = field(9, &field(2, &field(1, &groups)));
-        let all = [groups.clone(), field(7, &groups), field(9, &groups), in_metadata, in_configuration];
-        let refused = move || {
-            for bytes in all {
-                let error = parse::<eraftpb::Message>(&bytes).unwrap_err();
-                assert!(matches!(error, RaftBytesError::Group { .. }), "{error}");
-            }
-            assert!(matches!(parse::<Entry>(&groups), Err(RaftBytesError::Group { at: 0 })));
-            assert!(matches!(parse::<HardState>(&groups), Err(RaftBytesError::Group { at: 0 })));
-        };
-        std::thread::Builder::new().stack_size(64 << 10).spawn(refused).unwrap().join().unwrap();
-    }
-
-    /// What nests by its own fields: only as deep as its shape, however deep the bytes go on.
-    #[test]
-    fn the_walk_goes_no_deeper_than_the_shape() {
-        let mut bytes = Vec::new();
-        for _ in 0..2_000 {
-            bytes = field(9, &field(2, &bytes));
-        }
-        let walked = move || (check(&bytes, Shape::Message), check(&bytes, Shape::Flat));
-        let walked = std::thread::Builder::new().stack_size(64 << 10).spawn(walked).unwrap().join().unwrap();
-        assert_eq!(walked, (Ok(()), Ok(())));
     }
 
     #[test]

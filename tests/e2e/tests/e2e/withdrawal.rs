@@ -60,7 +60,7 @@ async fn a_dropped_acquire_leaves_the_queue() {
     lock.release().await.unwrap();
     assert!(is_free_for_others(&cell).await);
     // The session that had it a moment ago gives it back beside this one.
-    let _ = eventually("its handle is as good as before", async || {
+    let _lock = eventually("its handle is as good as before", async || {
         timed_out.try_acquire(Mode::Exclusive).await.unwrap()
     })
     .await;
