@@ -6,17 +6,22 @@ Each check opens a session of its own, does what an implementer in another langu
 protos promise. The cargo test `interop` of the crate holdfast-server runs it against a cell of `holdfastd dev`.
 """
 
+import faulthandler
 import os
 import queue
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 import grpc
 
 PROTOS = ["client/v1/operation.proto", "client/v1/session.proto", "client/v1/cell.proto"]
+# Of a call, and of a stream.
 LIMIT_S = 30
+# Of everything. Whoever is stuck then says where.
+TOTAL_S = 240
 
 
 def generated(protos):
@@ -31,8 +36,9 @@ def generated(protos):
     return cell_pb2, cell_pb2_grpc, operation_pb2, session_pb2
 
 
+faulthandler.dump_traceback_later(TOTAL_S, exit=True)
 cell, cell_grpc, op, ses = generated(sys.argv[1])
-channel = grpc.insecure_channel(sys.argv[2])
+channel = grpc.insecure_channel(sys.argv[2], options=[("grpc.enable_http_proxy", 0)])
 stub = cell_grpc.CellStub(channel)
 
 
@@ -118,7 +124,7 @@ def refused(outcome, name):
 
 def status_of(call, request, **options):
     try:
-        call(request, **options)
+        call(request, timeout=LIMIT_S, **options)
     except grpc.RpcError as error:
         return error
     raise AssertionError("the call was not refused")
@@ -158,7 +164,7 @@ def check_generations_come_as_fields():
 
 
 def check_a_unary_refusal_has_its_metadata():
-    stub.SetContents(cell.SetContentsRequest(path="/interop-unary", contents=b"x", create=True))
+    stub.SetContents(cell.SetContentsRequest(path="/interop-unary", contents=b"x", create=True), timeout=LIMIT_S)
     error = status_of(stub.SetContents, cell.SetContentsRequest(path="/interop-unary", contents=b"y", if_generation=1))
     assert error.code() == grpc.StatusCode.ABORTED, error
     metadata = dict(error.trailing_metadata())
@@ -271,7 +277,19 @@ def main():
         began = time.monotonic()
         check()
         print(f"ok {name.removeprefix('check_')} ({time.monotonic() - began:.2f} s)", flush=True)
-    print(f"{len(checks)} checks passed")
+    print(f"{len(checks)} checks passed", flush=True)
 
 
-main()
+def run():
+    """Runs all checks and ends the process: grpcio's threads may keep one that just returns from ending."""
+    status = 1
+    try:
+        main()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+run()
