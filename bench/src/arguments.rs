@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use holdfast_greedy::Kind;
 
 use crate::cacher::CacherFlags;
 use crate::replica::ReplicaFlags;
 use crate::work::Work;
+use crate::work::fairness::CompanionFlags;
 
 /// Measures Holdfast cells.
 #[derive(Debug, Parser)]
@@ -26,6 +28,9 @@ pub(crate) enum Command {
     /// Becomes a client that does nothing but cache, until it is killed.
     #[command(name = crate::cacher::COMMAND, hide = true)]
     Cacher(CacherFlags),
+    /// Becomes a process beside the honest client of `--work fairness`.
+    #[command(name = crate::work::fairness::COMMAND, hide = true)]
+    Companion(CompanionFlags),
 }
 
 /// Starts a cell of three replicas on loopback, its data in a temporary directory (of TMPDIR), and measures it. A
@@ -33,7 +38,7 @@ pub(crate) enum Command {
 /// with a connection of its own. With dead-cacher, each has a session of its own, and its turn twice a second.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Run {
-    /// Measure only this; can be repeated. By default everything.
+    /// Measure only this; can be repeated. By default everything but fairness.
     #[arg(long = "work", value_name = "NAME")]
     pub(crate) works: Vec<Work>,
     /// With so many clients; can be repeated. By default 1, 64 and 256, or what suits the work. A work that needs
@@ -50,6 +55,12 @@ pub(crate) struct Run {
     /// killed then.
     #[arg(long, value_name = "ADDRESSES")]
     pub(crate) addresses: Option<String>,
+    /// Measure fairness only beside these kinds of greedy clients, separated by commas. By default beside each.
+    #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',')]
+    pub(crate) greedy: Vec<Kind>,
+    /// How much of what a greedy client's kind stands for it wants: in hundredths.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) greedy_percent: u32,
     /// Print one JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -68,9 +79,14 @@ impl Run {
             .collect()
     }
 
+    /// Beside which kinds of greedy clients fairness is measured, in order.
+    pub(crate) fn greedy_kinds(&self) -> Vec<Kind> {
+        if self.greedy.is_empty() { Kind::ALL.to_vec() } else { self.greedy.clone() }
+    }
+
     fn default_works(&self) -> Vec<Work> {
         // Without processes of our own there is none to kill.
-        let possible = |work: &Work| self.addresses.is_none() || !work.kills_the_master();
+        let possible = |work: &Work| self.addresses.is_none() || !work.needs_own_cell();
         Work::ALL.into_iter().filter(possible).collect()
     }
 
@@ -96,7 +112,7 @@ mod tests {
     fn run(line: &str) -> Run {
         match Arguments::try_parse_from(line.split(' ')).unwrap().command {
             Command::Run(run) => run,
-            Command::Replica(_) | Command::Cacher(_) => panic!("{line} is no run"),
+            Command::Replica(_) | Command::Cacher(_) | Command::Companion(_) => panic!("{line} is no run"),
         }
     }
 
@@ -112,7 +128,7 @@ mod tests {
         let reads = plan.iter().filter(|(work, _)| *work == Work::Read).map(|(_, clients)| *clients);
         assert_eq!(reads.collect::<Vec<_>>(), [1, 64, 256]);
         let foreign = run("holdfast-bench run --addresses h:1,h:2").plan();
-        let ours: Vec<_> = plan.into_iter().filter(|(work, _)| !work.kills_the_master()).collect();
+        let ours: Vec<_> = plan.into_iter().filter(|(work, _)| !work.needs_own_cell()).collect();
         assert_eq!(foreign, ours);
     }
 
@@ -128,8 +144,27 @@ mod tests {
     }
 
     #[test]
+    fn kinds_of_greedy_clients_can_be_chosen() {
+        let chosen =
+            run("holdfast-bench run --work fairness --greedy held-calls,read-dir --greedy-percent 5");
+        assert_eq!(chosen.plan(), [(Work::Fairness, 1)]);
+        assert_eq!((chosen.greedy_kinds(), chosen.greedy_percent), (vec![Kind::HeldCalls, Kind::ReadDir], 5));
+        let all = run("holdfast-bench run --work fairness");
+        assert_eq!(all.greedy_kinds(), Kind::ALL);
+        assert!(run("holdfast-bench run").plan().iter().all(|(work, _)| *work != Work::Fairness));
+    }
+
+    #[test]
     fn what_cannot_be_measured_is_a_usage_error() {
-        for option in ["--clients 0", "--seconds 0", "--seconds nan", "--trials 0", "--work reading"] {
+        for option in [
+            "--clients 0",
+            "--seconds 0",
+            "--seconds nan",
+            "--trials 0",
+            "--work reading",
+            "--greedy all",
+            "--greedy-percent 0",
+        ] {
             let line = format!("holdfast-bench run {option}");
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{option}");
         }

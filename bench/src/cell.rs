@@ -131,7 +131,17 @@ impl LocalCell {
         self.wait_until_ready().await
     }
 
-    fn addresses(&self) -> String {
+    /// The term of the cell's master, which is asked for until there is one.
+    pub(crate) async fn term(&self) -> Result<u64> {
+        Ok(self.client.status().await.context("the cell does not say who is master")?.term)
+    }
+
+    /// The ids of the replicas' processes.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.replicas.iter().map(|replica| replica.child.id()).collect()
+    }
+
+    pub(crate) fn addresses(&self) -> String {
         let addresses: Vec<_> = self.replicas.iter().map(|replica| replica.client_address.as_str()).collect();
         addresses.join(",")
     }
@@ -159,7 +169,8 @@ impl LocalCell {
         }
     }
 
-    fn check(&mut self) -> Result<()> {
+    /// Fails if a replica has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
         for (index, replica) in self.replicas.iter_mut().enumerate() {
             if let Some(status) = replica.child.try_wait().context("cannot watch a replica")? {
                 return Err(death(index + 1, status, self.dir.path()));

@@ -7,7 +7,7 @@
 //! - [`run`]: one work after the other, and a line for each
 //! - [`work`]: what is measured, and [`load`]: how
 //! - [`cell`]: the processes; [`replica`]: this program as one of them; [`usage`]: what they consume
-//! - [`cacher`]: this program as a client that dies
+//! - [`cacher`]: this program as a client that dies; `work::fairness` has it as greedy clients
 //! - [`report`]: the lines
 //!
 //! Invariant: a figure is printed only if every operation behind it succeeded and was checked.
@@ -38,6 +38,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Replica(replica) => replica::serve(&replica),
+        Command::Companion(companion) => runtime()?.block_on(work::fairness::be(&companion)),
         Command::Cacher(cacher) => runtime()?.block_on(cacher::cache(&cacher)),
         // It is the main thread that starts the replicas, because they die with the thread that started them.
         Command::Run(run) => runtime()?.block_on(run::run_until_interrupted(&run)),

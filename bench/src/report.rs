@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::arguments::Run;
 use crate::load::Measured;
 use crate::usage::Usage;
-use crate::work::{Waits, Work};
+use crate::work::{Waits, Work, fairness};
 
 /// What one measurement has shown.
 pub(crate) struct Line {
@@ -138,6 +138,11 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(run: &Run) -> Self {
         Self { json: run.json, verbose: run.verbose }
+    }
+
+    pub(crate) fn print_fairness(&self, line: &fairness::Line) -> Result<()> {
+        let text = if self.json { serde_json::to_string(line)? } else { line.text() };
+        Ok(writeln!(std::io::stdout().lock(), "{text}")?)
     }
 
     pub(crate) fn print(&mut self, line: &Line) -> Result<()> {

@@ -3,10 +3,11 @@
 mod cached;
 mod dead_cacher;
 mod failover;
+pub(crate) mod fairness;
 mod handoff;
 mod loops;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -37,10 +38,13 @@ pub(crate) enum Work {
     /// The same for every operation, if a client that caches is killed too; and how long a write to what that one
     /// cached waits.
     DeadCacher,
+    /// What an honest client has beside a greedy one, for each kind of greedy client. Takes a cell of its own for each, and
+    /// minutes for all: measured only if it is named.
+    Fairness,
 }
 
 impl Work {
-    /// In the order in which they are measured.
+    /// What is measured if nobody names a work, in that order.
     pub(crate) const ALL: [Self; 8] = [
         Self::LockPairs,
         Self::Handoff,
@@ -60,12 +64,14 @@ impl Work {
             Self::CachedRead | Self::CachedOpen => &[1],
             Self::FailoverGap => &[64],
             Self::DeadCacher => &[1_000],
+            // The honest client.
+            Self::Fairness => &[1],
         }
     }
 
     /// Whether it needs a cell of our own.
-    pub(crate) fn kills_the_master(self) -> bool {
-        matches!(self, Self::FailoverGap | Self::DeadCacher)
+    pub(crate) fn needs_own_cell(self) -> bool {
+        matches!(self, Self::FailoverGap | Self::DeadCacher | Self::Fairness)
     }
 
     /// The fewest clients it can be measured with.
@@ -87,6 +93,7 @@ impl Work {
                 let gaps = failover::measure(target, run, clients).await?;
                 return Ok(Line::of_gaps(self, clients, gaps));
             }
+            Self::Fairness => bail!("each kind of greedy client has a line of its own"),
             Self::DeadCacher => {
                 let waits = dead_cacher::measure(target, run, clients).await?;
                 return Ok(Line::of_waits(self, clients, waits));
