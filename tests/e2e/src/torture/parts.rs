@@ -28,6 +28,8 @@ pub const REPLICA: &str = "holdfastd";
 pub const CLIENT: &str = "holdfast-torture-client";
 /// The name of the program when it is a crowd of clients.
 pub const CROWD: &str = "holdfast-torture-crowd";
+/// The name of the program when it is a greedy client.
+pub const GREEDY: &str = "holdfast-torture-greedy";
 
 /// The variable that names the fault which all parts are to have, in a build that can plant faults.
 const PLANTED: &str = "HOLDFAST_PLANTED";
@@ -60,7 +62,7 @@ pub fn check_planted() -> Result<(), String> {
 pub fn name() -> Option<String> {
     let name = std::env::args_os().next()?;
     let name = Path::new(&name).file_name()?.to_str()?.to_owned();
-    [TIE, REPLICA, CLIENT, CROWD].contains(&name.as_str()).then_some(name)
+    [TIE, REPLICA, CLIENT, CROWD, GREEDY].contains(&name.as_str()).then_some(name)
 }
 
 /// Ties this process to its parent's life, and becomes what the arguments say. Returns only if it fails.

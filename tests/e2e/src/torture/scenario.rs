@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use holdfast_greedy::Kind as Greedy;
 
 use super::schedule::Kind;
 use super::{run, sessions};
@@ -18,6 +19,8 @@ pub enum Scenario {
     Partition,
     /// Thousands of sessions, locks and watches, and a kill of the master a minute
     Soak,
+    /// Honest sessions with locks beside one greedy client after another, which share the time
+    Greedy,
 }
 
 /// How to do it.
@@ -42,6 +45,12 @@ pub struct Options {
     /// How many sessions `soak` has; 10,000 by default
     #[arg(long)]
     pub sessions: Option<usize>,
+    /// Only these kinds of greedy clients, separated by commas; only of `greedy`. By default all
+    #[arg(long, value_name = "KINDS", value_enum, value_delimiter = ',')]
+    pub greedy: Vec<Greedy>,
+    /// How much of what a greedy client's kind stands for it wants, in hundredths; only of `greedy`. 100 by default
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub greedy_percent: Option<u32>,
     /// Make no network namespaces: everything on the loopback device, and no faults of the network but those of a relay
     #[arg(long)]
     pub no_namespaces: bool,
@@ -49,6 +58,20 @@ pub struct Options {
     /// something is wrong
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// The kinds of greedy clients, in order.
+    #[must_use]
+    pub fn greedy_kinds(&self) -> Vec<Greedy> {
+        if self.greedy.is_empty() { Greedy::ALL.to_vec() } else { self.greedy.clone() }
+    }
+
+    /// How much they want, in hundredths.
+    #[must_use]
+    pub fn greedy_percent(&self) -> u32 {
+        self.greedy_percent.unwrap_or(100)
+    }
 }
 
 fn parse_minutes(text: &str) -> Result<f64, String> {
@@ -80,6 +103,12 @@ impl Scenario {
             Options { sessions: Some(_), .. } if self != Self::Soak => {
                 "--sessions: only soak has as many as one wishes"
             }
+            Options { greedy, .. } if self != Self::Greedy && !greedy.is_empty() => {
+                "--greedy: only the scenario greedy has greedy clients"
+            }
+            Options { greedy_percent: Some(_), .. } if self != Self::Greedy => {
+                "--greedy-percent: only the scenario greedy has greedy clients"
+            }
             _ => return Ok(()),
         };
         Err(what.to_owned())
@@ -96,6 +125,7 @@ impl Scenario {
             Self::Loss => sessions::loss(options).await,
             Self::Partition => sessions::partition(options).await,
             Self::Soak => sessions::soak(options).await,
+            Self::Greedy => sessions::greedy(options).await,
         }
     }
 }

@@ -49,6 +49,9 @@ fn options_that_would_have_no_effect_are_refused_and_say_why() {
         ("partition", ["--clients", "3"]),
         ("loss", ["--faults", "kill-master"]),
         ("torture", ["--sessions", "10"]),
+        ("soak", ["--greedy", "read-dir"]),
+        ("greedy", ["--seed", "7"]),
+        ("torture", ["--greedy-percent", "5"]),
     ];
     for (scenario, option) in given {
         let output = torture(&[&["--scenario", scenario], &option[..]].concat());
@@ -92,4 +95,28 @@ fn sessions_live_through_lost_packets() {
     }
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("held: no session ended"), "{output:?}");
+}
+
+#[test]
+fn greedy_clients_harm_nobody_and_each_kind_is_told_of() {
+    let kinds = ["get-stat-batches", "large-writes", "held-calls"];
+    let output = torture(&[
+        "--scenario",
+        "greedy",
+        "--greedy",
+        &kinds.join(","),
+        "--greedy-percent",
+        "2",
+        "--minutes",
+        "0.05",
+    ]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("held: nobody was harmed by any of 3 kinds"),
+        "{output:?}"
+    );
+    for kind in kinds {
+        let line = said.lines().find(|line| line.starts_with(kind)).unwrap_or_default();
+        assert!(line.contains(" writes, ") && line.contains("jeopardies 0"), "{said}");
+    }
 }

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     let status = match parts::name().as_deref() {
         Some(parts::TIE) => parts::tie().map(|never| match never {}),
         Some(parts::CROWD) => sessions::crowd::run().map(|()| ExitCode::SUCCESS),
+        Some(parts::GREEDY) => holdfast_greedy::run::process().map(|()| ExitCode::SUCCESS),
         Some(parts::REPLICA) => return daemon::main(),
         Some(parts::CLIENT) => client::run().map(|()| ExitCode::SUCCESS),
         _ => {

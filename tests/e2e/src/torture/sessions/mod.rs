@@ -2,7 +2,7 @@
 //!
 //! - [`crowd`]: the client process, with many sessions
 //! - `loss`: one in five packets is lost; `partition`: the master is cut off; `soak`: thousands of sessions, and the
-//!   master is killed again and again
+//!   master is killed again and again; `greedy`: clients that want all of the cell for themselves
 //! - `cell`, `crowds`: the replicas and the crowds, as the rig sees them
 //!
 //! In all of them every client process runs all the time, and has a way to a master for long enough. So no session has
@@ -11,6 +11,7 @@
 mod cell;
 pub mod crowd;
 mod crowds;
+mod greedy;
 mod loss;
 mod partition;
 mod soak;
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 
 use super::net::Net;
 use super::scenario::Options;
+pub(super) use greedy::greedy;
 pub(super) use loss::loss;
 pub(super) use partition::partition;
 pub(super) use soak::soak;
