@@ -87,12 +87,15 @@ pub(crate) enum Command {
     /// Becomes the command that `lock` runs.
     #[command(name = lock::GUARDED, hide = true)]
     ExecGuarded(lock::Guarded),
+    /// Stops the command that `lock` runs, if `lock` cannot.
+    #[command(name = lock::GUARD, hide = true)]
+    GuardCommand(lock::GuardCommand),
 }
 
 impl Command {
     /// Whether the exit status may be that of a command that the user gave.
     pub(crate) fn is_around_a_command(&self) -> bool {
-        matches!(self, Self::Lock(_) | Self::ExecGuarded(_))
+        matches!(self, Self::Lock(_) | Self::ExecGuarded(_) | Self::GuardCommand(_))
     }
 }
 

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     let status = match command {
         // Before there is a runtime: the command is to inherit nothing of ours.
         Command::ExecGuarded(guarded) => guarded.run(),
+        Command::GuardCommand(guard) => guard.run(),
         command => run(&common, command),
     };
     status.map_or_else(

@@ -132,6 +132,11 @@ impl Ran {
         assert_eq!(self.status, 0, "{}", self.stderr);
     }
 
+    /// It ended with this status.
+    pub(crate) fn assert_ended(&self, status: i32) {
+        assert_eq!(self.status, status, "{}", self.stderr);
+    }
+
     /// It failed with this status, and said this.
     pub(crate) fn assert_failed(&self, status: i32, said: &str) {
         assert_eq!(self.status, status, "{}", self.stderr);

@@ -78,7 +78,7 @@ struct SessionLine {
 
 impl Watch {
     pub(crate) async fn run(&self, client: &Client) -> Result<u8> {
-        let mut signals = Signals::take()?;
+        let mut signals = Signals::that_stop()?;
         let session = tokio::select! {
             opened = client.open_session(client.cell.session()) => opened?,
             signal = signals.next() => return Ok(signals::status_of(signal)),
