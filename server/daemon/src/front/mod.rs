@@ -59,14 +59,18 @@ pub(crate) const SPARES_PER_CONNECTION_MAX: usize = 128;
 const UNREAD_BYTES_MAX: usize = 128 << 20;
 /// The most streams of one connection, over which a client may spread its sessions.
 const STREAMS_PER_CONNECTION_MAX: u32 = 8_192;
-/// What a connection may send before any of it is taken. HTTP/2's library lets half of it be small frames that nobody has
-/// taken yet, and closes the connection beyond that: so it is many frames of streams that wait for room.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// And a stream: a part of that, so that a stream that waits for room leaves room to its neighbours.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// A connection may cancel so many calls before any of them is looked at. Callers that share a connection do so together
-/// when whatever they wait for is slow.
-const CANCELLED_MAX: usize = 1_024;
+/// What a stream may send before any of it is taken. What HTTP/2 holds of a stream is no more than that.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// And a connection: as much as HTTP/2 knows. What it holds is bounded by the streams' windows and counted in the ledger
+/// ([`intake`]), so that no stream's bytes take room from its neighbours. HTTP/2's library counts 256 bytes for each
+/// smaller frame that waits, and closes the connection when that comes to half of this.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// A connection may cancel as many calls before any of them is looked at as it may have streams. Callers that share a
+/// connection do so together when whatever they wait for is slow.
+const CANCELLED_MAX: usize = STREAMS_PER_CONNECTION_MAX as usize;
+/// HTTP/2's library would close a connection after so many streams of it that broke a rule, however long it lives: those
+/// that go on for a moment after the replica has ended them count among these. Each costs what any other frame does.
+const BROKEN_STREAMS_MAX: Option<usize> = None;
 /// Generous, so that it takes minutes of bad luck to lose a live connection that loses every fifth packet, and
 /// a dead client still goes within the minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -139,7 +143,7 @@ impl Front {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_max_pending_accept_reset_streams(Some(CANCELLED_MAX))
-            .http2_max_local_error_reset_streams(Some(CANCELLED_MAX))
+            .http2_max_local_error_reset_streams(BROKEN_STREAMS_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)

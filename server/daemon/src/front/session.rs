@@ -188,6 +188,8 @@ fn lifted(frame: &mut ClientFrame) -> Option<ClientFrame> {
 fn unreadable(status: &Status) -> Refusal {
     match status.code() {
         Code::OutOfRange => too_long_refusal("a frame", MESSAGE_BYTES_MAX),
+        // The intake says so.
+        Code::ResourceExhausted => refusal(RefusalCode::Overloaded, status.message()),
         _ => refusal(RefusalCode::Protocol, format!("a frame cannot be read: {}", status.message())),
     }
 }
