@@ -99,7 +99,7 @@ impl TestCell {
 /// The program, without a cell.
 pub(crate) fn holdfast<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    for variable in ["ADDRESSES", "CA", "CERT", "KEY", "SERVER_NAME"] {
+    for variable in ["ADDRESSES", "CELL", "CA", "CERT", "KEY", "SERVER_NAME"] {
         command.env_remove(format!("HOLDFAST_{variable}"));
     }
     command.args(arguments).stdin(Stdio::null());

@@ -5,7 +5,7 @@
 //! heeds no signal but KILL and STOP, so that whatever reaches its parent's group or session does not reach it.
 //! Invariant: it never outlives its parent for longer than it takes to stop the command.
 
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -83,7 +83,7 @@ impl Guard {
 
     fn say(&mut self, order: &str) {
         // Whoever has killed the guard does without.
-        let _ = self.orders.write_all(order.as_bytes());
+        let _ = io::copy(&mut order.as_bytes(), &mut self.orders);
     }
 }
 
