@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::burden::Place;
 use super::intake::Turn;
 use super::refusal::{refused, status_of};
+use super::serving::StreamEnd;
 use super::session::SessionFrames;
 use super::spare::stream_name;
 use super::{Front, HASHES_MAX, abandoned, overloaded, stopping};
@@ -99,6 +100,8 @@ pub(crate) struct CallPermit {
 pub(super) struct Asker {
     pub(super) principal: Principal,
     pub(super) visit: Visit,
+    /// Ends its stream.
+    pub(super) stream: StreamEnd,
     /// What its connection is charged in.
     account: Option<Account>,
     /// Its turn on its connection.
@@ -112,6 +115,7 @@ pub(super) fn asker<M>(request: &Request<M>) -> Result<Asker, Status> {
     Ok(Asker {
         principal,
         visit: caller.visit.clone(),
+        stream: request.extensions().get::<StreamEnd>().cloned().unwrap_or_default(),
         account: caller.account.get().cloned(),
         turn: request.extensions().get::<Turn>().cloned(),
         _under_way: caller.visit.begin(),
@@ -154,7 +158,7 @@ macro_rules! forward {
         let bytes = $request.get_ref().encoded_len();
         match $front.call(&asker, CallRequest::$kind($request.into_inner()), bytes).await? {
             CallAnswer::$kind(response) => {
-                $front.burden.answer(&$front.account_of(&asker), &asker.visit, response)
+                $front.burden.answer(&$front.account_of(&asker), &asker.stream, response)
             }
             other => Err(mismatched(&other)),
         }

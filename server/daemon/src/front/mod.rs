@@ -14,9 +14,12 @@ mod conform;
 pub(crate) mod intake;
 pub(crate) mod leases;
 pub(crate) mod refusal;
+pub(crate) mod serving;
 mod session;
 mod spare;
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,14 +33,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
-use tower::layer::util::{Identity, Stack};
+use tonic::service::Routes;
+use tower::Layer as _;
 use tower::util::MapResponseLayer;
 
 use crate::driver::CoreInput;
 use crate::outbox::Budget;
 use crate::peers::Greeter;
+use crate::socket::Socket;
 use burden::{ADMIN_CALL_LIMITS, Burden, CALL_LIMITS, LEDGER_LIMITS, Places};
 use conform::Conform;
 use intake::Intake;
@@ -78,9 +81,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every answer passes on its way out.
 type Tie = MapResponseLayer<fn(http::Response<Body>) -> http::Response<Body>>;
-
-/// What every call passes: it comes in by the last of these first.
-type Layers = Stack<Tie, Stack<Conform, Stack<Intake, Identity>>>;
 
 /// Whether there is a core to talk to.
 #[derive(Clone, Debug)]
@@ -134,24 +134,19 @@ impl Front {
         }
     }
 
-    /// The services, ready to be served.
-    pub(crate) fn router(self) -> Router<Layers> {
+    /// Serves `connections` until `stop`, and then until their clients have read what they were answered.
+    pub(crate) async fn serve(
+        self,
+        connections: impl tokio_stream::Stream<Item = io::Result<Socket>>,
+        stop: impl Future<Output = ()>,
+    ) {
         let intake = Intake { burden: self.burden.clone() };
         let cell = CellServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Server::builder()
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_max_pending_accept_reset_streams(Some(CANCELLED_MAX))
-            .http2_max_local_error_reset_streams(BROKEN_STREAMS_MAX)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-            .layer(intake)
-            .layer(Conform)
-            .layer(Tie::new(burden::tie as fn(_) -> _))
-            .add_service(cell)
-            .add_service(admin)
+        let services = Routes::new(cell).add_service(admin).prepare();
+        // A call comes in by the first of these first.
+        let service = intake.layer(Conform.layer(Tie::new(burden::tie as fn(_) -> _).layer(services)));
+        serving::serve(service, connections, stop).await;
     }
 
     /// The core's queue, or why there is none: a refusal, so that a caller knows that its call had no effect.

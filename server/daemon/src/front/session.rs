@@ -17,15 +17,16 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::burden::{Burden, memory_bytes, try_frame, watch};
+use super::burden::{Burden, Unread, memory_bytes, try_frame, watch};
 use super::calls::Asker;
 use super::conform::too_long_refusal;
 use super::leases::Leases;
 use super::refusal::{refused, status_of};
+use super::serving::StreamEnd;
 use super::spare::Registered;
 use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
 use crate::driver::CoreInput;
-use crate::guests::{UnderWay, Visit};
+use crate::guests::UnderWay;
 use crate::outbox::{Outbox, OutboxLimits, Popped};
 
 /// A stream must say hello within this time.
@@ -42,7 +43,7 @@ impl Front {
         frames: Streaming<ClientFrame>,
     ) -> Result<Response<SessionFrames>, Status> {
         let account = self.account_of(&asker);
-        let Asker { principal, visit, .. } = asker;
+        let Asker { principal, visit, stream, .. } = asker;
         let core = self.core()?;
         // From the beginning: the core may have more to do than it can, and then this waits for it.
         let under_way = visit.begin();
@@ -67,11 +68,13 @@ impl Front {
             taken,
             _permit: permit,
             _under_way: under_way,
-            visit,
+            stream,
             _spare: spare,
         };
         tokio::spawn(reader.run(self.logger.clone()));
-        Ok(Response::new(SessionFrames { outbox, refused: None, _read: read }))
+        let mut response = Response::new(SessionFrames { outbox, refused: None, _read: read });
+        response.extensions_mut().insert(Unread::frames());
+        Ok(response)
     }
 }
 
@@ -89,7 +92,8 @@ struct Reader {
     account: Account,
     /// Ends when the stream is gone.
     taken: oneshot::Receiver<()>,
-    visit: Visit,
+    /// Ends the stream.
+    stream: StreamEnd,
     /// Held for as long as the stream counts.
     _permit: OwnedSemaphorePermit,
     /// So that the connection is not taken for an idle one.
@@ -122,7 +126,7 @@ impl Reader {
         // Fails only when the core is gone, and then nobody need be told.
         let _ = core.send(CoreInput::Replica(Input::Disconnected { connection })).await;
         // What was sent before is still held for whoever does not read, though nothing more comes.
-        watch(self.visit, self.taken);
+        watch(self.stream, self.taken);
     }
 
     /// Reads until the client closes its side. `Err` says why nothing more is read.
@@ -264,7 +268,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let places = Places { arriving: 2, settled: 1 };
         let door = Door::new(Side::Clients, None, places, Lines::default().logger());
-        tokio::spawn(front.clone().router().serve_with_incoming(connections(listener, door)));
+        tokio::spawn(front.clone().serve(connections(listener, door), std::future::pending()));
 
         let mut client = CellClient::connect(format!("http://{address}")).await.unwrap();
         let _session = tokio::spawn(async move { client.session(tokio_stream::pending()).await });

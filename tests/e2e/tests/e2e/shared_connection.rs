@@ -1,11 +1,14 @@
 //! Streams that share a connection, as those of a gateway's clients do. Whatever one of them does, it costs the others
 //! nothing: each attack here is made by the HTTP/2 frames of one connection, on which a session lives that must stay alive.
 
+use std::collections::BTreeSet;
+
+use holdfast::{Cell, WriteOptions};
 use holdfast_e2e::raw::{self, Frame, Raw};
 use holdfast_e2e::wire::opening;
 use holdfast_proto::client::v1::{
-    ClientFrame, GetContentsRequest, GetStat, KeepAlive, Request, ServerFrame, client_frame::Hello,
-    request::Operation, server_frame,
+    ClientFrame, GetContentsRequest, GetStat, KeepAlive, OpenSession, Request, ServerFrame,
+    client_frame::Hello, request::Operation, server_frame,
 };
 use holdfast_server::dev::{DevCell, DevOptions};
 use prost::Message as _;
@@ -26,6 +29,8 @@ struct Shared {
     keep_alives: u64,
     /// What has come on the neighbour's stream and is no whole message yet.
     heard: Vec<u8>,
+    /// Streams that the replica has ended by an error.
+    ended: BTreeSet<u32>,
 }
 
 impl Shared {
@@ -35,7 +40,7 @@ impl Shared {
         raw.frame(&raw::call(NEIGHBOUR, SESSION)).await;
         raw.frame(&raw::more(NEIGHBOUR, 1 << 20)).await;
         raw.frame(&raw::message(NEIGHBOUR, &hello(NEIGHBOUR), false)).await;
-        let mut shared = Self { raw, keep_alives: 0, heard: Vec::new() };
+        let mut shared = Self { raw, keep_alives: 0, heard: Vec::new(), ended: BTreeSet::new() };
         let first = shared.next().await;
         assert!(matches!(first.hello, Some(server_frame::Hello::Opened(_))), "{first:?}");
         shared
@@ -52,13 +57,21 @@ impl Shared {
                     return frame;
                 }
             }
-            let frame = self.raw.next().await.expect("the connection lives");
-            match frame.kind {
-                raw::GOAWAY => panic!("the connection ends: {}", frame.payload.escape_ascii()),
-                raw::DATA if frame.stream == NEIGHBOUR => self.heard.extend(frame.payload),
-                raw::RST_STREAM => assert_ne!(frame.stream, NEIGHBOUR, "the neighbour's stream ends"),
-                _ => {}
+            self.hear().await;
+        }
+    }
+
+    /// Takes a frame of HTTP/2.
+    async fn hear(&mut self) {
+        let frame = self.raw.next().await.expect("the connection lives");
+        match frame.kind {
+            raw::GOAWAY => panic!("the connection ends: {}", frame.payload.escape_ascii()),
+            raw::DATA if frame.stream == NEIGHBOUR => self.heard.extend(frame.payload),
+            raw::RST_STREAM => {
+                assert_ne!(frame.stream, NEIGHBOUR, "the neighbour's stream ends");
+                self.ended.insert(frame.stream);
             }
+            _ => {}
         }
     }
 
@@ -75,7 +88,8 @@ impl Shared {
 /// Opens a session of the stream's own.
 fn hello(stream: u32) -> ClientFrame {
     let secret = format!("the secret of stream {stream:>10}");
-    ClientFrame { hello: Some(Hello::Open(opening(secret.as_bytes()))), ..ClientFrame::default() }
+    let open = OpenSession { lease_ms: 60_000, ..opening(secret.as_bytes()) };
+    ClientFrame { hello: Some(Hello::Open(open)), ..ClientFrame::default() }
 }
 
 /// Frames of one small request each, of so many bytes at most without what HTTP/2 adds.
@@ -189,5 +203,31 @@ async fn any_number_of_streams_that_break_the_rules_cost_a_neighbour_nothing() {
         }
         shared.neighbour_lives().await;
     }
+    cell.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_that_do_not_read_what_they_were_sent_end_without_their_neighbour() {
+    let (cell, address) = cell().await;
+    let client = Cell::connect([address.clone()]).unwrap();
+    client.set_contents("/large", vec![7; 64 << 10], WriteOptions::new().create()).await.unwrap();
+    let mut shared = Shared::begin(&address).await;
+    // A refusal, since there is no hello; replies of a session, and a refusal, since there is a second hello; a long answer.
+    let (refused, session, answered) = (3, 5, 7);
+    shared.raw.frame(&raw::call(refused, SESSION)).await;
+    shared.raw.frame(&raw::message(refused, &ClientFrame::default(), false)).await;
+    shared.raw.frame(&raw::call(session, SESSION)).await;
+    let hello = raw::message(session, &hello(session), false);
+    shared.raw.frame(&hello).await;
+    shared.raw.send(&small_frames(session, WINDOW / 2)).await;
+    shared.raw.frame(&hello).await;
+    shared.raw.frame(&raw::call(answered, GET_CONTENTS)).await;
+    let request = GetContentsRequest { path: "/large".to_owned() };
+    shared.raw.frame(&raw::message(answered, &request, true)).await;
+    shared.neighbour_lives().await;
+    while !shared.ended.is_superset(&BTreeSet::from([refused, session, answered])) {
+        shared.hear().await;
+    }
+    shared.neighbour_lives().await;
     cell.stop().await.unwrap();
 }
