@@ -15,7 +15,6 @@ mod misconfigured;
 mod misuse;
 mod operators;
 mod raw_sockets;
-mod shared_connection;
 mod stop;
 mod tls;
 mod torture;
