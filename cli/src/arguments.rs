@@ -2,10 +2,12 @@
 //!
 //! Each subcommand's own arguments stand beside what it does, in `commands/`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::commands::{
     acl, cat, check_sequencer, handles, lock, ls, member, mkdir, put, rm, session, settings, stat, status,
@@ -15,7 +17,7 @@ use crate::{failure, units};
 
 /// Reads, writes and locks the nodes of a Holdfast cell, and looks after its replicas.
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version, after_help = failure::HELP, max_term_width = 110)]
+#[command(name = "holdfast", version, after_help = failure::HELP, max_term_width = 110, arg_required_else_help = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -32,7 +34,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, env = "HOLDFAST_ADDRESSES", value_name = "ADDRESSES")]
     pub(crate) addresses: Option<String>,
     /// The cell that is meant. Any other that answers at the addresses refuses.
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, env = "HOLDFAST_CELL", value_name = "NAME")]
     pub(crate) cell: Option<String>,
     /// Print one JSON document instead of text; a failure is a JSON object on standard error.
     #[arg(long, global = true)]
@@ -62,16 +64,56 @@ pub(crate) struct TlsFiles {
     pub(crate) server_name: Option<String>,
 }
 
+/// No shell lets a variable have such a name.
+const NO_VARIABLE: &str = "a variable, which is empty";
+
+impl Arguments {
+    /// What the command line and the environment say. A variable that is set to nothing counts as not set.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, or what was asked for instead: help, or the version.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let variables = command.get_arguments().filter_map(|argument| {
+            std::env::var_os(argument.get_env()?).filter(|value| value.is_empty())?;
+            Some(argument.get_id().clone())
+        });
+        for id in variables.collect::<Vec<_>>() {
+            command = command.mut_arg(id, |argument| argument.env(NO_VARIABLE));
+        }
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
+}
+
+/// What somebody who knows other programs may have meant.
+pub(crate) fn hint(error: &clap::Error, arguments: &[OsString]) -> Option<&'static str> {
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    let is_unknown = error.kind() == ErrorKind::UnknownArgument;
+    if is_unknown && has("lock") && !has("--") {
+        return Some("put '--' before the command: holdfast lock /path -- COMMAND");
+    }
+    if is_unknown && has("ls") {
+        return Some(
+            "'holdfast ls' lists sizes, generations and locks without an option; 'holdfast stat' tells all of one node",
+        );
+    }
+    None
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Status(status::Status),
     Ls(ls::Ls),
     Stat(stat::Stat),
+    #[command(visible_alias = "get")]
     Cat(cat::Cat),
     Watch(watch::Watch),
+    #[command(visible_alias = "set")]
     Put(put::Put),
     Mkdir(mkdir::Mkdir),
+    #[command(visible_aliases = ["del", "delete"])]
     Rm(rm::Rm),
     #[command(subcommand)]
     Acl(acl::Acl),
@@ -87,19 +129,20 @@ pub(crate) enum Command {
     /// Becomes the command that `lock` runs.
     #[command(name = lock::GUARDED, hide = true)]
     ExecGuarded(lock::Guarded),
+    /// Stops the command that `lock` runs, if `lock` cannot.
+    #[command(name = lock::GUARD, hide = true)]
+    GuardCommand(lock::GuardCommand),
 }
 
 impl Command {
     /// Whether the exit status may be that of a command that the user gave.
     pub(crate) fn is_around_a_command(&self) -> bool {
-        matches!(self, Self::Lock(_) | Self::ExecGuarded(_))
+        matches!(self, Self::Lock(_) | Self::ExecGuarded(_) | Self::GuardCommand(_))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use holdfast::{Cell, ConnectError, Error, RefusalCode, Session, SessionBuilder, Tls, TlsError, Uses};
 use tokio::time::timeout;
 
@@ -52,11 +52,18 @@ impl Client {
         }
         let cell = builder.connect().map_err(|error| match error {
             ConnectError::Tls(error @ TlsError::ServerName(_)) => {
-                anyhow::Error::new(error).context("--server-name or HOLDFAST_SERVER_NAME")
+                Failure::error(Kind::Usage, format!("--server-name or HOLDFAST_SERVER_NAME: {error}"))
             }
             // It says which file, and what it should be.
             ConnectError::Tls(error) => anyhow::Error::new(error),
-            error => anyhow::Error::new(error).context("--addresses or HOLDFAST_ADDRESSES"),
+            error => {
+                let between = if addresses.contains(char::is_whitespace) {
+                    " (put commas between addresses)"
+                } else {
+                    ""
+                };
+                Failure::error(Kind::Usage, format!("--addresses or HOLDFAST_ADDRESSES: {error}{between}"))
+            }
         })?;
         Ok(Self {
             cell,
@@ -162,19 +169,27 @@ pub(crate) async fn close(session: Session) {
     let _ = timeout(CLOSE_MAX, session.close()).await;
 }
 
+fn usage<T>(message: &str) -> Result<T> {
+    Err(Failure::error(Kind::Usage, message))
+}
+
 /// What the TLS options say; `None` for plain text.
 fn tls(files: &TlsFiles) -> Result<Option<Tls>> {
     let identity = match (&files.cert, &files.key) {
         (Some(cert), Some(key)) => Some((cert, key)),
-        (Some(_), None) => bail!("--cert (HOLDFAST_CERT) is given without its key: add --key (HOLDFAST_KEY)"),
+        (Some(_), None) => {
+            return usage("--cert (HOLDFAST_CERT) is given without its key: add --key (HOLDFAST_KEY)");
+        }
         (None, Some(_)) => {
-            bail!("--key (HOLDFAST_KEY) is given without its certificate: add --cert (HOLDFAST_CERT)")
+            return usage(
+                "--key (HOLDFAST_KEY) is given without its certificate: add --cert (HOLDFAST_CERT)",
+            );
         }
         (None, None) => None,
     };
     let Some(ca) = &files.ca else {
         if identity.is_some() || files.server_name.is_some() {
-            bail!("TLS options are given without the CA to trust: add --ca (HOLDFAST_CA)");
+            return usage("TLS options are given without the CA to trust: add --ca (HOLDFAST_CA)");
         }
         return Ok(None);
     };

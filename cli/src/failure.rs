@@ -33,6 +33,8 @@ Exit status:
 pub(crate) enum Kind {
     /// Any other reason.
     Failed,
+    /// What the command line says is no such thing.
+    Usage,
     /// No such node.
     NotFound,
     /// The node is not as the request would have it.
@@ -60,6 +62,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",
+            Self::Usage => "usage",
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
             Self::Unreachable => "unreachable",
@@ -77,6 +80,8 @@ impl Kind {
     pub(crate) fn exit_status(self, around_a_command: bool) -> u8 {
         let own = match self {
             Self::Failed => 1,
+            // As clap's own, around a command, too.
+            Self::Usage => return 2,
             Self::NotFound => 3,
             Self::Conflict => 4,
             Self::Unreachable => 5,

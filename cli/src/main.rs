@@ -19,14 +19,13 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 
 use crate::arguments::{Arguments, Command};
 use crate::client::Client;
 use crate::failure::Kind;
 
 fn main() -> ExitCode {
-    let Arguments { common, command } = match Arguments::try_parse() {
+    let Arguments { common, command } = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
@@ -35,6 +34,7 @@ fn main() -> ExitCode {
     let status = match command {
         // Before there is a runtime: the command is to inherit nothing of ours.
         Command::ExecGuarded(guarded) => guarded.run(),
+        Command::GuardCommand(guard) => guard.run(),
         command => run(&common, command),
     };
     status.map_or_else(
@@ -56,6 +56,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let message = error.render().to_string();
     // If standard error cannot be written, there is nobody to tell.
     let _ = write!(std::io::stderr(), "{}", holdfast_types::escaped_lines(&message));
+    if let Some(hint) = arguments::hint(error, &std::env::args_os().collect::<Vec<_>>()) {
+        let _ = writeln!(std::io::stderr(), "\n  hint: {hint}");
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 

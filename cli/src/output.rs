@@ -60,7 +60,7 @@ impl Output {
     }
 }
 
-/// Writes a file's contents: as they are for programs, escaped for a terminal.
+/// Writes a file's contents: as they are for programs; for a terminal escaped, and with an end to the last line.
 ///
 /// # Errors
 ///
@@ -71,7 +71,11 @@ pub(crate) fn contents(bytes: &[u8]) -> Result<()> {
 
 /// Bytes as a terminal may have them.
 fn for_terminal(bytes: &[u8]) -> String {
-    escaped_lines(&String::from_utf8_lossy(bytes)).into_owned()
+    let mut text = escaped_lines(&String::from_utf8_lossy(bytes)).into_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
 }
 
 /// Says something beside the output, in a line on standard error. If that cannot be written, there is nobody to tell.
@@ -162,6 +166,8 @@ mod tests {
 
     #[test]
     fn contents_for_a_terminal_keep_their_lines_and_lose_what_it_would_obey() {
+        assert_eq!(for_terminal(b"no end"), "no end\n");
+        assert_eq!(for_terminal(b""), "");
         assert_eq!(for_terminal(b"a\tb\n\x1b]0;x\x07\xff\n"), "a\tb\n<U+001B>]0;x<U+0007>\u{fffd}\n");
     }
 

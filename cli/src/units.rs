@@ -5,6 +5,21 @@
 
 use std::time::Duration;
 
+/// What a span is.
+const SPAN: &str = "a span of time is a number of seconds, such as 10 or 1.5, or has a unit behind it (ms, s, m or h): 250ms, 2m";
+
+/// Parses an id.
+///
+/// # Errors
+///
+/// A sentence for clap to print after the flag's name.
+pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("an id is a number from 1 on".to_owned()),
+        Ok(id) => Ok(id),
+    }
+}
+
 /// Parses a span: `10` and `10s` are ten seconds, `1.5` is one and a half, and `250ms`, `2m` and `1h` say it
 /// themselves.
 ///
@@ -12,6 +27,9 @@ use std::time::Duration;
 ///
 /// A sentence for clap to print after the flag's name.
 pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
+    if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return Err(SPAN.to_owned());
+    }
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let seconds_per_unit = match unit {
@@ -21,8 +39,7 @@ pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("{unit:?} is no unit of time: write ms, s, m or h, or nothing for seconds")),
     };
-    let number: f64 =
-        number.parse().map_err(|_| "write a number of seconds, such as 10 or 1.5, or 250ms".to_owned())?;
+    let number: f64 = number.parse().map_err(|_| SPAN.to_owned())?;
     // A span beyond a century would overflow arithmetic with clocks, and nobody means it.
     let seconds = number * seconds_per_unit;
     if seconds > 100.0 * 365.0 * 86_400.0 {
@@ -109,7 +126,10 @@ mod tests {
     fn what_is_no_span_is_refused_with_what_would_be_right() {
         for text in ["", "s", "-1", "1.2.3", "10 s", "ten", "1e9", "99999999h", "inf", "nan"] {
             let error = parse_span(text).unwrap_err();
-            assert!(error.contains("write") || error.contains("century"), "{text}: {error}");
+            assert!(
+                ["write", "a span of time is", "century"].iter().any(|said| error.contains(said)),
+                "{text}: {error}"
+            );
         }
     }
 

@@ -3,10 +3,11 @@
 use anyhow::Result;
 use clap::Args;
 use holdfast::SequencerCheck;
+use holdfast_types::Sequencer;
 use serde::Serialize;
 
 use crate::client::Client;
-use crate::failure::Kind;
+use crate::failure::{Failure, Kind};
 
 /// Tell whether a sequencer is valid: whether the lock is held, now, as it says.
 ///
@@ -27,6 +28,9 @@ struct Document {
 
 impl CheckSequencer {
     pub(crate) async fn run(&self, client: &Client) -> Result<u8> {
+        if let Err(error) = self.sequencer.parse::<Sequencer>() {
+            return Err(Failure::error(Kind::Usage, error.to_string()));
+        }
         let document = match client.cell.check_sequencer(&self.sequencer).await? {
             SequencerCheck::Valid => Document { valid: true, reason: None },
             SequencerCheck::Invalid(reason) => Document { valid: false, reason: Some(reason) },

@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use clap::Args;
-use holdfast::HandleInfo;
+use holdfast::{HandleInfo, RefusalCode};
 use serde::Serialize;
 
 use super::watch::kind_name;
 use crate::client::Client;
 use crate::name::Name;
-use crate::output;
+use crate::{output, units};
 
 /// List open handles, by session.
 ///
@@ -22,7 +22,7 @@ pub(crate) struct Handles {
     /// Only handles on this node.
     path: Option<Name>,
     /// Only those of this session.
-    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "ID", value_parser = units::parse_id)]
     session: Option<u64>,
 }
 
@@ -57,6 +57,13 @@ impl Handles {
         client.check_cell().await?;
         let path = self.path.as_ref().map(|path| client.path(path));
         let handles = client.cell.list_handles(self.session, path.as_deref()).await?;
+        if let (true, Some(path)) = (handles.is_empty(), &path) {
+            // Nobody has opened it; but perhaps because it does not exist. Who may not read it is not told.
+            match client.cell.stat(path).await {
+                Err(error) if error.refusal() == Some(RefusalCode::NotFound) => return Err(error.into()),
+                _ => {}
+            }
+        }
         let document = Document { handles: handles.into_iter().map(HandleDocument::from).collect() };
         client.output.print(&document, text)
     }

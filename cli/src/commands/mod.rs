@@ -47,5 +47,6 @@ pub(crate) async fn run(client: &Client, command: Command) -> Result<u8> {
         Command::Usage(usage) => usage.run(client).await.map(|()| 0),
         Command::Settings(settings) => settings.run(client).await.map(|()| 0),
         Command::ExecGuarded(guarded) => guarded.run(),
+        Command::GuardCommand(guard) => guard.run(),
     }
 }

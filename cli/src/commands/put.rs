@@ -35,7 +35,7 @@ pub(crate) struct Put {
     /// The contents, byte for byte; '-', or nothing, for standard input.
     #[arg(conflicts_with = "file", allow_hyphen_values = true)]
     contents: Option<OsString>,
-    /// Take the contents from this file.
+    /// Take the contents from this file; '-' for standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Write only if this is the file's content generation. 0: only if there is no such file.
@@ -81,12 +81,12 @@ impl Put {
 
     fn contents(&self) -> Result<Vec<u8>> {
         match (&self.file, &self.contents) {
-            (Some(path), _) => {
+            (Some(path), _) if path != Path::new("-") => {
                 let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
                 read(file, path)
             }
             (None, Some(contents)) if contents != "-" => Ok(contents.clone().into_vec()),
-            (None, _) => read(std::io::stdin().lock(), Path::new("standard input")),
+            _ => read(std::io::stdin().lock(), Path::new("standard input")),
         }
     }
 }

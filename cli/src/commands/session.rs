@@ -33,7 +33,7 @@ Examples:
   holdfast session kill 4711")]
 pub(crate) struct Kill {
     /// The session's id, as 'session ls' and 'stat' show it.
-    #[arg(value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_name = "ID", value_parser = units::parse_id)]
     id: u64,
     /// How long to wait for the end. After that the exit status is 6: the session is ending, and not over yet.
     #[arg(long, value_name = "SPAN", default_value = "75", value_parser = units::parse_span)]

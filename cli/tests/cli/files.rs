@@ -107,3 +107,13 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn commands_go_by_the_names_that_others_give_them_too() {
+    let cell = TestCell::start();
+    cell.run_with_input(&["set", "/f", "--file", "-"], b"one").assert_done();
+    assert_eq!(cell.run(&["get", "/f"]).text(), "one");
+    cell.run(&["del", "/f"]).assert_done();
+    cell.run(&["handles", "/f"]).assert_failed(3, "no node /f");
+    cell.run(&["delete", "/f"]).assert_failed(3, "/f");
+}

@@ -99,7 +99,7 @@ impl TestCell {
 /// The program, without a cell.
 pub(crate) fn holdfast<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    for variable in ["ADDRESSES", "CA", "CERT", "KEY", "SERVER_NAME"] {
+    for variable in ["ADDRESSES", "CELL", "CA", "CERT", "KEY", "SERVER_NAME"] {
         command.env_remove(format!("HOLDFAST_{variable}"));
     }
     command.args(arguments).stdin(Stdio::null());
@@ -130,6 +130,11 @@ impl Ran {
     /// It did what it was asked to.
     pub(crate) fn assert_done(&self) {
         assert_eq!(self.status, 0, "{}", self.stderr);
+    }
+
+    /// It ended with this status.
+    pub(crate) fn assert_ended(&self, status: i32) {
+        assert_eq!(self.status, status, "{}", self.stderr);
     }
 
     /// It failed with this status, and said this.

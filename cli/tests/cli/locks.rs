@@ -45,9 +45,20 @@ fn a_command_that_cannot_run_and_one_that_is_killed_are_told_as_a_shell_does() {
 #[test]
 fn a_signal_reaches_the_command_and_what_it_started() {
     let cell = TestCell::start();
-    for (signal, status) in [(Signal::SIGTERM, 21), (Signal::SIGINT, 22), (Signal::SIGHUP, 23)] {
+    let signals = [
+        (Signal::SIGTERM, 21),
+        (Signal::SIGINT, 22),
+        (Signal::SIGHUP, 23),
+        (Signal::SIGQUIT, 24),
+        (Signal::SIGUSR1, 25),
+        (Signal::SIGUSR2, 26),
+        (Signal::SIGALRM, 27),
+        (Signal::SIGXCPU, 28),
+    ];
+    for (signal, status) in signals {
         // The outer shell runs its trap once the inner one has ended, which it does only if the signal reaches it.
-        let traps = "trap 'exit 21' TERM; trap 'exit 22' INT; trap 'exit 23' HUP";
+        let name = signal.as_str().trim_start_matches("SIG");
+        let traps = format!("trap 'exit {status}' {name}");
         let script = format!("{traps}; sh -c '{STAY}'; exit 1");
         let running = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", &script]);
         assert_eq!(running.heard, "running");
@@ -56,17 +67,87 @@ fn a_signal_reaches_the_command_and_what_it_started() {
     }
 }
 
+/// The processes of a group that still run.
+fn group_of(leader: &str) -> Vec<String> {
+    let listed = std::process::Command::new("ps").args(["-eo", "pgid=,stat=,args="]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let members = listed.lines().filter(|line| {
+        let mut fields = line.split_whitespace();
+        fields.next() == Some(leader) && fields.next().is_some_and(|state| !state.starts_with('Z'))
+    });
+    members.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_window_that_changes_its_size_is_told_to_the_command_and_ends_nothing() {
+    let cell = TestCell::start();
+    let script = "trap 'echo resized; exit 5' WINCH; echo running; while :; do sleep 0.02; done";
+    let running = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", script]);
+    running.signal(Signal::SIGWINCH);
+    assert_eq!(running.line(), "resized");
+    assert_eq!(running.end().status, 5);
+}
+
+#[test]
+fn a_command_that_is_stopped_notices_that_it_is_to_end() {
+    let cell = TestCell::start();
+    let running =
+        cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", "echo running; kill -STOP $$; echo on"]);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().status, 143);
+    cell.run(&["lock", "/l", "--try", "--", "true"]).assert_done();
+}
+
+#[test]
+fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
+    let cell = TestCell::start();
+    let holdfast = env!("CARGO_BIN_EXE_holdfast");
+    let mut shell = std::process::Command::new("sh");
+    let script = format!("trap '' HUP; exec {holdfast} lock /l -- sh -c '{STAY}'");
+    shell.args(["-c", &script]).env("HOLDFAST_ADDRESSES", &cell.addresses);
+    let running = crate::harness::Running::start(shell);
+    running.signal(Signal::SIGHUP);
+    let sessions = cell.json(&["stat", "/l"]);
+    assert_eq!(sessions["lock"]["mode"], "exclusive", "it lives on");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().status, 143);
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_missed_before_anybody_waits() {
+    let cell = TestCell::start();
+    let holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", STAY]);
+    cell.run(&["lock", "/l", "--", "no-such-command"]).assert_failed(127, "no-such-command");
+    cell.run(&["lock", "/l", "--", "/etc/passwd"]).assert_failed(126, "/etc/passwd");
+    drop(holder);
+}
+
+#[test]
+fn who_leaves_the_group_behind_is_told_of() {
+    let cell = TestCell::start();
+    // The shell in between ends at once, and what it has started comes to us.
+    let script = "sh -c 'setsid sleep 60 >/dev/null 2>&1 & echo $!'";
+    let ran = cell.run(&["lock", "/l", "--", "sh", "-c", script]);
+    ran.assert_done();
+    let left = ran.text().trim();
+    let told = ran.stderr.contains(&format!("process {left} was started by the command"));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(left.parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert!(told, "{}", ran.stderr);
+}
+
 #[test]
 fn who_does_not_want_to_wait_or_not_so_long_goes_without() {
     let cell = TestCell::start();
     let holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", STAY]);
     cell.run(&["lock", "/l", "--try", "--", "true"]).assert_failed(117, "/l is taken");
     cell.run(&["lock", "/l", "--wait", "200ms", "--", "true"]).assert_failed(117, "200 ms");
+    cell.run(&["lock", "/l", "--wait", "0", "--", "true"]).assert_failed(117, "/l is taken");
     wait_until("who gave up has left the queue", || cell.json(&["stat", "/l"])["lock"]["waiting"] == 0);
     cell.run(&["rm", "/l"]).assert_failed(4, "held");
     holder.signal(Signal::SIGTERM);
     assert_eq!(holder.end().status, 143);
     assert_eq!(cell.run(&["lock", "/l", "--try", "--", "true"]).status, 0);
+    assert_eq!(cell.run(&["lock", "/l", "--wait", "0", "--", "true"]).status, 0);
 }
 
 #[test]
@@ -129,12 +210,27 @@ fn when_the_cell_falls_silent_the_command_is_dead_before_the_lock_delay_is_over(
 }
 
 #[test]
-fn the_command_does_not_outlive_a_holder_that_is_killed() {
+fn a_command_is_stopped_in_time_although_its_holder_stands_still() {
     let cell = TestCell::start();
-    let mut holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", STAY]);
+    let options = ["lock", "/l", "--lease", "500ms", "--lock-delay", "2", "--kill-after", "500ms"];
+    // Neither of the two heeds TERM.
+    let script = "trap '' TERM; echo $$; sh -c 'while :; do sleep 0.05; done'; true";
+    let holder = cell.start_and_hear(&[&options[..], &["--", "sh", "-c", script]].concat());
+    holder.signal(Signal::SIGSTOP);
+    cell.run(&["lock", "/l", "--wait", "15", "--", "true"]).assert_done();
+    let running = group_of(&holder.heard);
+    assert!(running.is_empty(), "beside the next holder: {running:?}");
+    holder.signal(Signal::SIGCONT);
+    holder.end().assert_ended(118);
+}
+
+#[test]
+fn the_command_and_what_it_started_do_not_outlive_a_holder_that_is_killed() {
+    let cell = TestCell::start();
+    let mut holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", &format!("sh -c '{STAY}'; true")]);
     let killed_at = Instant::now();
     holder.signal(Signal::SIGKILL);
-    // Comes back when the command is gone, too, which would stay for a minute.
+    // Comes back when both are gone, which would stay for a minute.
     holder.last_line_at();
     assert!(killed_at.elapsed() < LIMIT);
 }

@@ -59,8 +59,8 @@ fn open_handles_are_listed_by_node_and_by_session() {
     );
     let text = cell.run(&["handles", "/l"]);
     assert!(text.text().contains("/l") && text.text().contains("shared"), "{}", text.text());
-    // Neither a node nor a session has to exist.
-    assert_eq!(cell.json(&["handles", "/none"])["handles"], serde_json::json!([]));
+    cell.run(&["handles", "/none"]).assert_failed(3, "no node /none");
+    assert_eq!(cell.json(&["handles", "/acl"])["handles"], serde_json::json!([]), "nobody has it open");
 }
 
 #[test]

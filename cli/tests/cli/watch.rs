@@ -17,6 +17,7 @@ fn a_directory_tells_of_its_children_its_lists_and_its_end() {
     let child = watch.json_line();
     assert_eq!((&child["event"], &child["child"]), (&"child".into(), &"old".into()));
     // Each line is waited for before the next change: otherwise two may come as one.
+    assert_eq!(initial["generation"], initial["children_generation"]);
     let mut generation = initial["children_generation"].as_u64().unwrap();
     for (event, change) in [
         ("added", &["put", "/d/new", "1"][..]),

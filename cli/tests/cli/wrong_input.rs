@@ -33,13 +33,44 @@ fn a_wrong_command_line_is_a_usage_error_and_asks_no_cell() {
         (&["acl", "set", "/a", "--read", "/acl/team"], "without the directory"),
         (&["acl", "show", ".."], "without the directory"),
         (&["put", "/a", "x", "--acl-read", "team", "--if-generation", "0"], "cannot be used with"),
-        (&["session", "kill", "me"], "invalid digit"),
-        (&["session", "kill", "0"], "0 is not in"),
+        (&["session", "kill", "me"], "an id is a number from 1 on"),
+        (&["session", "kill", "0"], "an id is a number from 1 on"),
+        (&["handles", "--session", "x"], "an id is a number from 1 on"),
+        (&["--timeout", "abc", "ls"], "a span of time is a number of seconds"),
+        (&["--timeout", "5x", "ls"], "no unit of time"),
+        (&["lock", "/l", "true"], "put '--' before the command"),
+        (&["ls", "-l"], "without an option"),
+        (&["check-sequencer", "nonsense"], "a sequencer reads"),
+        (&[], "Usage: holdfast"),
         (&["handles", "a"], "does not begin with '/'"),
         (&["settings", "speed=9"], "there are contents_bytes_max"),
         (&["member", "promote", "0"], "0 is not in"),
     ] {
         run(arguments).assert_failed(2, said);
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let cell = TestCell::start();
+    for variable in ["CA", "CERT", "KEY", "SERVER_NAME", "CELL"] {
+        let output = cell.holdfast(&["ls"]).env(format!("HOLDFAST_{variable}"), "").output().unwrap();
+        Ran::of(output).assert_done();
+    }
+    let nowhere = holdfast(&["--timeout", "300ms", "ls"]).env("HOLDFAST_ADDRESSES", "").output().unwrap();
+    // At the default addresses, where a cell may or may not be.
+    assert_ne!(Ran::of(nowhere).status, 2);
+    let named = |name: &str| Ran::of(cell.holdfast(&["ls"]).env("HOLDFAST_CELL", name).output().unwrap());
+    named("dev").assert_done();
+    named("prod").assert_failed(1, "\"dev\"");
+}
+
+#[test]
+fn who_reads_no_more_ends_the_output_quietly() {
+    for arguments in ["--help", "lock --help", "--version", "nonsense"] {
+        let script = format!("{} {arguments} 2>&1 | true", env!("CARGO_BIN_EXE_holdfast"));
+        let ran = Ran::of(std::process::Command::new("sh").args(["-c", &script]).output().unwrap());
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{arguments}");
     }
 }
 
@@ -52,8 +83,10 @@ fn a_path_that_is_not_utf_8_says_so() {
 
 #[test]
 fn a_malformed_address_is_told_apart_from_one_where_nobody_is() {
-    run(&["--addresses", "db1", "ls"]).assert_failed(1, "no port");
-    run(&["--addresses", "", "ls"]).assert_failed(1, "no address");
+    run(&["--addresses", "db1", "ls"]).assert_failed(2, "no port");
+    run(&["--addresses", "", "ls"]).assert_failed(2, "no address");
+    run(&["--addresses", "a:1 b:2", "ls"]).assert_failed(2, "put commas between addresses");
+    run(&["--ca", "ca.pem", "--cert", "c.pem", "ls"]).assert_failed(2, "without its key");
     // Nothing can listen at port 1 without being root, and nothing does.
     run(&["--addresses", "127.0.0.1:1", "--timeout", "300ms", "ls"]).assert_failed(5, "127.0.0.1:1");
     run(&["--addresses", "127.0.0.1:1", "--timeout", "300ms", "status"]).assert_failed(5, "127.0.0.1:1");
@@ -92,7 +125,6 @@ fn what_the_cell_refuses_comes_with_its_reason() {
     cell.run(&["put", "/", "x"]).assert_failed(1, "directory");
     cell.run(&["cat", "/"]).assert_failed(1, "directory");
     cell.run(&["put", "/f", "--file", "/no/such/file"]).assert_failed(1, "/no/such/file");
-    cell.run(&["check-sequencer", "nonsense"]).assert_failed(1, "a sequencer reads");
     cell.run(&["settings", "name_bytes_max=5000"]).assert_failed(1, "1024");
     let entries = cell.json(&["ls"])["entries"].clone();
     assert_eq!(entries.as_array().unwrap().len(), 1, "nothing was created by what was refused: {entries}");

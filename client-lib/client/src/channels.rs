@@ -187,6 +187,13 @@ async fn close_unused(channels: Weak<Mutex<Replicas>>, address: String, heard: H
     }
 }
 
+/// What a replica may send on a stream before any of it is read.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// And on a connection: as much as HTTP/2 knows, so that a session that is slow to read holds up no other. HTTP/2's library
+/// counts 256 bytes for each smaller frame that is not read, also for streams that are over, and closes the connection when
+/// that comes to half of this. Nor is it to count streams that a replica goes on with after they are over.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+
 fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| ConnectError::Malformed { address: address.to_owned(), what: "it makes no URI" })?;
@@ -195,8 +202,9 @@ fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
         .http2_keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_local_error_reset_streams(None))
 }
 
 /// What a status says, with the innermost of its causes, which is the one that says something.
@@ -216,6 +224,8 @@ fn cause(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
 
     #[tokio::test]
     async fn what_is_forgotten_is_the_silent_connection_and_those_that_are_silent_like_it() {
@@ -252,6 +262,69 @@ mod tests {
         assert!(!anew.is(&heard));
         channels.forget_spare(&heard);
         assert!(spare().is(&anew), "it was made anew meanwhile");
+    }
+
+    /// A frame of HTTP/2 (RFC 9113 §4.1).
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    /// Waits until a stream begins.
+    async fn begun(socket: &mut TcpStream, stream: u32) {
+        loop {
+            let mut head = [0; 9];
+            socket.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            socket.read_exact(&mut vec![0; length]).await.unwrap();
+            if head[3] == HEADERS && head[5..] == stream.to_be_bytes() {
+                return;
+            }
+        }
+    }
+
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const ACK: u8 = 1;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    const PREFACE_BYTES: usize = 24;
+    /// A message that is empty.
+    const MESSAGE: &[u8] = &[0; 5];
+
+    #[tokio::test]
+    async fn thousands_of_small_frames_that_a_session_does_not_read_cost_a_neighbour_nothing() {
+        const FRAMES: usize = 40_000;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let replica = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+            // HPACK (RFC 7541): 200 out of the table, and the others spelt out.
+            let headers = b"\x88\x0f\x10\x10application/grpc";
+            let trailers = b"\x00\x0bgrpc-status\x010";
+            socket
+                .write_all(&[frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat())
+                .await
+                .unwrap();
+            begun(&mut socket, 1).await;
+            let first = frame(HEADERS, END_HEADERS, 1, headers);
+            socket.write_all(&[first, frame(DATA, 0, 1, MESSAGE).repeat(FRAMES)].concat()).await.unwrap();
+            begun(&mut socket, 3).await;
+            let [first, message] = [frame(HEADERS, END_HEADERS, 3, headers), frame(DATA, 0, 3, MESSAGE)];
+            let last = frame(HEADERS, END_HEADERS | END_STREAM, 3, trailers);
+            socket.write_all(&[first, message, last].concat()).await.unwrap();
+            socket
+        });
+        let mut client = Channels::default().cell_client(&address).unwrap();
+        let mut unread = client.session(tokio_stream::pending()).await.unwrap().into_inner();
+        // All that was sent before it has arrived with it.
+        client.status(StatusRequest::default()).await.expect("the connection lives");
+        for _ in 0..FRAMES {
+            assert!(unread.message().await.unwrap().is_some());
+        }
+        drop(replica.await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]

@@ -214,11 +214,6 @@ impl Visit {
         UnderWay(self.clone())
     }
 
-    /// Ends the connection.
-    pub(crate) fn send_away(&self) {
-        self.guests.book().send_away(self.number);
-    }
-
     fn change(&self, change: impl FnOnce(usize) -> usize) {
         let mut book = self.guests.book();
         let turn = book.next();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use holdfast_proto::peer::v1::Identity;
 use holdfast_replica::{Input, Replica};
 use holdfast_types::{Duration, Principal, ReplicaId, Term};
-use slog::{Logger, error, info, warn};
+use slog::{Logger, info, warn};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -255,18 +255,13 @@ impl Life {
         let from_peers = connections(peer, door);
         tokio::spawn(async move { peers.serve_with_incoming(from_peers).await });
         let (phase, phases) = watch::channel(Phase::Starting("it is starting".to_owned()));
-        let front = Front::new(phases, Arc::new(Greeter(Arc::clone(book))), logger.clone()).router();
+        let front = Front::new(phases, Arc::new(Greeter(Arc::clone(book))), logger.clone());
         let places = client_places(self.config.client_connections_max);
         let door = Door::new(Side::Clients, tls.cloned(), places, logger.clone());
         let from_clients = connections(client, door);
         let (end, ended) = oneshot::channel();
-        let logger = logger.clone();
-        let clients = tokio::spawn(async move {
-            let ended = async { ended.await.unwrap_or_default() };
-            if let Err(error) = front.serve_with_incoming_shutdown(from_clients, ended).await {
-                error!(logger, "the front has failed: {error}");
-            }
-        });
+        let ended = async { ended.await.unwrap_or_default() };
+        let clients = tokio::spawn(front.serve(from_clients, ended));
         Ok(Fronts { phase, end, clients })
     }
 

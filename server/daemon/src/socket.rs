@@ -21,7 +21,9 @@ use holdfast_types::ledger::Account;
 
 use crate::accept::Door;
 use crate::front::SPARES_PER_CONNECTION_MAX;
-use crate::front::intake::{ADMIN_CALLS_PER_CONNECTION_MAX, CALLS_PER_CONNECTION_MAX};
+use crate::front::intake::{
+    ADMIN_CALLS_PER_CONNECTION_MAX, CALLS_PER_CONNECTION_MAX, WAITING_PER_CONNECTION_MAX,
+};
 use crate::guests::{Seat, Visit};
 use crate::tls::Presented;
 
@@ -54,6 +56,8 @@ pub(crate) struct Caller {
     pub(crate) calls: Arc<Semaphore>,
     /// Those of administrators.
     pub(crate) admin_calls: Arc<Semaphore>,
+    /// Its connection's places for session streams that wait for room.
+    pub(crate) waiting: Arc<Semaphore>,
     /// What is held for its connection, once something is.
     pub(crate) account: Arc<OnceLock<Account>>,
 }
@@ -113,6 +117,7 @@ impl Connected for Socket {
             past_streams: turns(SPARES_PER_CONNECTION_MAX),
             calls: turns(CALLS_PER_CONNECTION_MAX),
             admin_calls: turns(ADMIN_CALLS_PER_CONNECTION_MAX),
+            waiting: turns(WAITING_PER_CONNECTION_MAX),
             account: Arc::default(),
         }
     }

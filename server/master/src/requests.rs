@@ -9,13 +9,12 @@ use std::mem::discriminant;
 use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome, request::Operation};
 use holdfast_proto::log::v1::{SessionRequest, command::Kind};
 use holdfast_state::{Recorded, State};
-use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, HandleId, NodePath, RequestNumber, Revision, SessionId, planted};
 use prost::Message as _;
 
 use crate::held::{Change, HeldId};
 use crate::misuse::misuse;
-use crate::sessions::{End, InFlight, InFlightChange, Waiting};
+use crate::sessions::{End, InFlight, InFlightChange};
 use crate::unreaped::Unsent;
 use crate::{Master, Waiter, refusal};
 
@@ -26,7 +25,6 @@ impl Master {
         session: SessionId,
         connection: ConnectionId,
         frame: client::ClientFrame,
-        charge: Charge,
     ) {
         let Some(entry) = self.sessions.get(session) else { return };
         // Frames of any attachment but the newest are discarded.
@@ -57,7 +55,7 @@ impl Master {
         if let Some(client::KeepAlive { number }) = frame.keep_alive {
             self.handle_keep_alive(state, session, connection, number);
         }
-        self.queue_requests(state, session, connection, frame.requests, charge);
+        self.queue_requests(state, session, connection, frame.requests);
         if frame.close.is_some() {
             self.queue_close(session);
         }
@@ -97,8 +95,7 @@ impl Master {
     /// It is the request's turn.
     pub(crate) fn handle_request(&mut self, state: &State, session: SessionId, request: client::Request) {
         let number = request.number;
-        // What is not under way any more counts for nothing from here on.
-        let charge = self.sessions.entry(session).waiting.remove(&number).and_then(|waiting| waiting.charge);
+        self.sessions.entry(session).waiting.remove(&number);
         let Some(replicated) = state.session(session) else {
             let gone = refusal(RefusalCode::UnknownSession, format!("session {} has ended", session.0));
             return self.refuse_request(state, session, number, gone);
@@ -111,7 +108,7 @@ impl Master {
             Recorded::Outcome(Outcome { result: Some(outcome::Result::Written(_)), .. })
                 if planted!(RetryDecidedAgain) =>
             {
-                self.handle_change(state, session, request, charge);
+                self.handle_change(state, session, request);
             }
             Recorded::Outcome(outcome) => {
                 let outcome = outcome.clone();
@@ -121,22 +118,16 @@ impl Master {
                 let message = format!("request {number} was acknowledged: its outcome is no longer kept");
                 self.refuse_request(state, session, number, refusal(RefusalCode::Acknowledged, message));
             }
-            Recorded::New if is_read(&request) => self.handle_read(state, session, request, charge),
-            Recorded::New => self.handle_change(state, session, request, charge),
+            Recorded::New if is_read(&request) => self.handle_read(state, session, request),
+            Recorded::New => self.handle_change(state, session, request),
         }
     }
 
     /// A read waits for a round; and if its handle is only now being opened, for that first.
-    fn handle_read(
-        &mut self,
-        state: &State,
-        session: SessionId,
-        request: client::Request,
-        charge: Option<Charge>,
-    ) {
+    fn handle_read(&mut self, state: &State, session: SessionId, request: client::Request) {
         let Some(operation) = &request.operation else { return };
         let entry = self.sessions.entry(session);
-        entry.waiting.insert(request.number, Waiting { kind: discriminant(operation), charge });
+        entry.waiting.insert(request.number, discriminant(operation));
         let handle = read_handle(&request).filter(|handle| entry.in_flight.contains_key(&handle.0));
         if let Some(handle) = handle {
             entry.held_reads.entry(handle.0).or_default().push(request);
@@ -148,17 +139,11 @@ impl Master {
     }
 
     /// A change goes into the log. That none is under way under its number was seen to when it was queued.
-    fn handle_change(
-        &mut self,
-        state: &State,
-        session: SessionId,
-        request: client::Request,
-        charge: Option<Charge>,
-    ) {
+    fn handle_change(&mut self, state: &State, session: SessionId, request: client::Request) {
         let number = request.number;
         let Some(operation) = &request.operation else { return };
-        let (kind, change) = (discriminant(operation), in_flight(state, session, operation));
-        let in_flight = InFlight { kind, change, _charge: charge };
+        let in_flight =
+            InFlight { kind: discriminant(operation), change: in_flight(state, session, operation) };
         self.sessions.entry(session).in_flight.insert(number, in_flight);
         let request = SessionRequest { session: session.0, request: Some(request), acknowledged: None };
         self.plan(state, Change::of_master(Kind::Request(request)));

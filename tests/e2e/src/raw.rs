@@ -15,16 +15,21 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const DATA: u8 = 0;
 /// See [`DATA`].
 pub const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
+/// See [`DATA`].
+pub const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+/// See [`DATA`].
+pub const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 
 /// The flag of the last frame of a stream.
 pub const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const INITIAL_WINDOW_SIZE: u16 = 4;
+/// The error of a stream that its client wants no more (RFC 9113 §7).
+const CANCEL: u32 = 8;
 
 /// A frame of HTTP/2.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +102,18 @@ pub fn message(stream: u32, message: &impl Message, last: bool) -> Frame {
     payload.extend(u32::try_from(body.len()).expect("it is short").to_be_bytes());
     payload.extend(body);
     Frame { kind: DATA, flags: if last { END_STREAM } else { 0 }, stream, payload }
+}
+
+/// Cancels a stream.
+#[must_use]
+pub fn reset(stream: u32) -> Frame {
+    Frame { kind: RST_STREAM, flags: 0, stream, payload: CANCEL.to_be_bytes().to_vec() }
+}
+
+/// Lets the replica send so many bytes more on a stream, or on the connection if it is 0.
+#[must_use]
+pub fn more(stream: u32, bytes: u32) -> Frame {
+    Frame { kind: WINDOW_UPDATE, flags: 0, stream, payload: bytes.to_be_bytes().to_vec() }
 }
 
 /// A connection.

@@ -4,7 +4,7 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, NodeKind, Refusal, RefusalCode, outcome};
-use holdfast_replica::{CallAnswer, CallId, CallRequest};
+use holdfast_replica::{CallAnswer, CallId, CallRequest, Input as ReplicaInput};
 use holdfast_session::{Input, Token};
 use holdfast_types::Revision;
 
@@ -81,10 +81,9 @@ impl World {
         if self.servers[replica].replica.is_none() {
             return self.named_elsewhere(id, None);
         }
-        match self.hand_in_call(replica, id, principal(client.index), request) {
-            Ok(()) => Ok(()),
-            Err(refusal) => self.named_told(id, (Err(refusal), String::new())),
-        }
+        self.checkers.unary.asked(id, replica, &request);
+        self.hand_in(replica, ReplicaInput::Call { call: id, principal: principal(client.index), request });
+        Ok(())
     }
 
     /// A replica answers. Returns whether it was a call by name.

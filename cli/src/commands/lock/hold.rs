@@ -2,20 +2,22 @@
 //!
 //! That a command is stopped in time rests on this: nobody is given a lost lock before our lease's end, by our own
 //! clock, plus the lock-delay. So if the session is in jeopardy, and that moment is only `--kill-after` and a little
-//! away, the command is stopped, although the session may yet prove to be alive.
+//! away, the command is stopped, although the session may yet prove to be alive. If this process cannot do that, because
+//! it is stopped itself, its guard does (`guard.rs`).
 
+use std::cell::RefCell;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use holdfast::{EventKind, HandleEvents};
-use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
 use super::Lock;
 use super::child::Child;
+use super::guard::Guard;
+use super::since_boot;
 use crate::client::Client;
 use crate::signals::{self, Signals};
 use crate::{output, units};
@@ -24,7 +26,9 @@ use crate::{output, units};
 const RESERVE: Duration = Duration::from_millis(500);
 /// A deadline is looked at again after so long at most: the machine may have slept, which stops timers but not
 /// leases.
-const RECHECK: Duration = Duration::from_secs(1);
+const RECHECK: Duration = Duration::from_millis(500);
+/// And after so long at least.
+const RECHECK_MIN: Duration = Duration::from_millis(5);
 
 /// What ended a hold.
 pub(super) enum Ended {
@@ -96,12 +100,12 @@ impl Lock {
         tokio::select! {
             // Who has lost the lock cannot let go of it.
             biased;
-            reason = self.must_stop(lock, Duration::ZERO) => Ok(Ended::Lost(reason)),
+            reason = self.must_stop(lock, Duration::ZERO, |_| ()) => Ok(Ended::Lost(reason)),
             () = asked.wait() => {
                 self.tell(client, "asked", None)?;
                 Ok(Ended::Done(0))
             }
-            signal = signals.next() => Ok(Ended::Done(signals::status_of(signal))),
+            signal = signals.end() => Ok(Ended::Done(signals::status_of(signal))),
         }
     }
 
@@ -113,8 +117,11 @@ impl Lock {
         asked: &mut Asked,
         signals: &mut Signals,
     ) -> Result<Ended> {
-        let mut child = Child::start(&self.command, &lock.sequencer().to_string(), client.output)?;
-        let mut stop_reason = pin!(self.must_stop(lock, self.kill_after));
+        let sequencer = lock.sequencer().to_string();
+        let guard = RefCell::new(Guard::start(self.kill_after)?);
+        let mut child = Child::start(&self.command, &sequencer, &mut guard.borrow_mut(), client.output)?;
+        let certain = |until| guard.borrow_mut().until(until);
+        let mut stop_reason = pin!(self.must_stop(lock, self.kill_after, certain));
         loop {
             tokio::select! {
                 // A command that ends while we sleep past the lease's end may have run without the lock.
@@ -123,11 +130,16 @@ impl Lock {
                     child.stop(self.kill_after).await?;
                     return Ok(Ended::Lost(format!("{reason}; the command was stopped")));
                 }
-                ended = child.wait() => return Ok(Ended::Done(ended?)),
+                ended = child.wait() => {
+                    let status = ended?;
+                    guard.borrow_mut().dismiss();
+                    child.let_go();
+                    return Ok(Ended::Done(status));
+                }
                 () = asked.wait() => {
                     self.tell(client, "asked", None)?;
                     // Never KILL: the lock is still ours, and the command may have things to finish.
-                    child.forward(Signal::SIGTERM);
+                    child.ask();
                 }
                 signal = signals.next() => child.forward(signal),
             }
@@ -135,8 +147,13 @@ impl Lock {
     }
 
     /// Waits until the lock is lost, or until there is just time enough left for a stop that takes `patience` before
-    /// somebody else can be given it. Tells why.
-    async fn must_stop(&self, lock: &holdfast::Lock, patience: Duration) -> String {
+    /// somebody else can be given it. Tells why; and `certain`, whenever it looks, until when there is time.
+    async fn must_stop(
+        &self,
+        lock: &holdfast::Lock,
+        patience: Duration,
+        certain: impl Fn(Duration),
+    ) -> String {
         // By so much the lock outlives the lease for our purpose.
         let margin = self.lock_delay.saturating_sub(patience + RESERVE);
         let doubtful = async {
@@ -150,7 +167,9 @@ impl Lock {
                 if deadline <= now {
                     return;
                 }
-                sleep(RECHECK.min(deadline - now)).await;
+                certain(deadline);
+                // At the half, so that whoever watches us hears of a later deadline in good time.
+                sleep(RECHECK.min((deadline - now) / 2).max(RECHECK_MIN)).await;
             }
         };
         tokio::select! {
@@ -197,10 +216,4 @@ impl Lock {
         }
         Ok(())
     }
-}
-
-/// The clock of leases: it runs on while the machine sleeps, which [`Instant`] does not.
-fn since_boot() -> Duration {
-    // Linux has had it since 2.6.39. Without it no lease would have been granted to us.
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }

@@ -1,11 +1,15 @@
 //! `holdfast lock`: runs a command while holding a lock, or just holds it.
 //!
-//! The order of a run: open a session, open the node, wait for the lock, hold it (`hold.rs`), release. Here is how the
-//! lock is got. The promise: **a command is stopped before anybody else can be given the lock**, as long as the
-//! lock-delay is not shorter than `--kill-after`; `hold.rs` says what it rests on.
+//! The order of a run: look for the command, open a session, open the node, wait for the lock, hold it (`hold.rs`),
+//! release. Here is how the lock is got. The promise: **a command is stopped before anybody else can be given the lock**,
+//! as long as the lock-delay is not shorter than `--kill-after`; `hold.rs` says what it rests on. It holds for the command
+//! and its process group, also if this process is killed or stopped; processes that have left that group are told of.
 
 mod child;
+mod guard;
 mod hold;
+mod offspring;
+mod terminal;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
@@ -14,7 +18,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use holdfast::{EventKind, Handle, Mode, OpenOptions, Session};
+use holdfast::{Error, EventKind, Handle, Mode, OpenOptions, Session};
+use nix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
 
 use crate::client::{self, Client, WRITE_ONLY};
@@ -23,17 +28,21 @@ use crate::name::Name;
 use crate::signals::{self, Signals};
 use crate::{output, units};
 pub(crate) use child::{GUARDED, Guarded};
+pub(crate) use guard::{GUARD, GuardCommand};
 use hold::{Asked, Ended};
 
 /// How long somebody who looks on may wonder before being told that the lock is taken.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Who has waited in vain asks whether there is a master at all, for so long at most.
+const ASK_MAX: Duration = Duration::from_secs(1);
 
 /// Run a command while holding a lock.
 ///
 /// Waits for the lock, first come, first served, and runs COMMAND with the lock's sequencer in its environment
 /// as HOLDFAST_SEQUENCER: hand it to the servers that COMMAND gives orders to. If the lock is lost, or no longer
 /// certain, COMMAND is stopped before anybody else is given the lock (unless --lock-delay is shorter than
-/// --kill-after). SIGTERM, SIGINT and SIGHUP are passed on to COMMAND.
+/// --kill-after), even if this program is killed or stopped. That goes for COMMAND's process group; processes that
+/// have left it are told of. Signals are passed on to COMMAND; on a terminal, keys work as without 'holdfast lock'.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -74,11 +83,14 @@ pub(crate) struct Lock {
 
 impl Lock {
     pub(crate) async fn run(&self, client: &Client) -> Result<u8> {
+        if let Some(program) = self.command.first() {
+            child::find(program)?;
+        }
         // From here on a signal cannot end us with the lock held.
-        let mut signals = Signals::take()?;
+        let mut signals = Signals::to_pass_on()?;
         let session = tokio::select! {
             opened = client.open_session(client.cell.session().lease(self.lease)) => opened?,
-            signal = signals.next() => return Ok(signals::status_of(signal)),
+            signal = signals.end() => return Ok(signals::status_of(signal)),
         };
         let ran = self.run_in_session(client, &session, &mut signals).await;
         client::close(session).await;
@@ -93,7 +105,7 @@ impl Lock {
         }
         let path = client.path(&self.path);
         let taking = async {
-            let handle = session.open(&path, options).await?;
+            let handle = in_time(client, "opened", session.open(&path, options)).await?;
             let asked = Asked::new(self.hold_until_asked.then(|| handle.events()));
             let lock = self.acquire(client, &handle).await?;
             anyhow::Ok((handle, asked, lock))
@@ -101,7 +113,7 @@ impl Lock {
         // Dropped by a signal, it withdraws from the queue.
         let (_handle, mut asked, lock) = tokio::select! {
             taken = taking => taken?,
-            signal = signals.next() => return Ok(signals::status_of(signal)),
+            signal = signals.end() => return Ok(signals::status_of(signal)),
         };
         match self.hold(client, &lock, &mut asked, signals).await? {
             Ended::Done(status) => {
@@ -116,9 +128,9 @@ impl Lock {
     async fn acquire(&self, client: &Client, handle: &Handle) -> Result<holdfast::Lock> {
         let path = self.path.as_str();
         let mode = if self.shared { Mode::Shared } else { Mode::Exclusive };
-        if self.try_only {
+        if self.try_only || self.wait.is_some_and(|wait| wait.is_zero()) {
             let taken = || Failure::error(Kind::NotObtained, format!("the lock of {path} is taken"));
-            return handle.try_acquire(mode).await?.ok_or_else(taken);
+            return in_time(client, "asked for", handle.try_acquire(mode)).await?.ok_or_else(taken);
         }
         let waiting = async {
             let mut acquiring = pin!(handle.acquire(mode));
@@ -131,15 +143,41 @@ impl Lock {
         let Some(wait) = self.wait else { return Ok(waiting.await?) };
         match timeout(wait, waiting).await {
             Ok(acquired) => Ok(acquired?),
-            Err(_) => {
-                let waited = units::span(wait);
-                Err(Failure::error(
-                    Kind::NotObtained,
-                    format!("the lock of {path} was not to be had in {waited}"),
-                ))
-            }
+            Err(_) => Err(self.in_vain(client, handle, wait).await),
         }
     }
+
+    /// Why the lock was not to be had: somebody else has it, or nobody has answered.
+    async fn in_vain(&self, client: &Client, handle: &Handle, wait: Duration) -> anyhow::Error {
+        let (path, waited) = (self.path.as_str(), units::span(wait));
+        // By name, so that it does not wait for the session.
+        let asked = timeout(ASK_MAX.min(client.timeout), client.cell.stat(handle.path())).await;
+        if matches!(asked, Err(_) | Ok(Err(Error::Unavailable { .. }))) {
+            let message =
+                format!("no master has answered, and the lock of {path} was not to be had in {waited}");
+            return Failure::error(Kind::Unreachable, message);
+        }
+        let message = format!("the lock of {path} was not to be had in {waited}");
+        Failure::error(Kind::NotObtained, message)
+    }
+}
+
+/// Waits for a call of the session, within `--timeout`. `done`: what it would have done to the node.
+async fn in_time<T>(client: &Client, done: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T> {
+    match timeout(client.timeout, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => {
+            let waited = units::span(client.timeout);
+            let message = format!("no master has answered within {waited}: the lock was not {done}");
+            Err(Failure::error(Kind::Unreachable, message))
+        }
+    }
+}
+
+/// The clock of leases: it runs on while the machine sleeps, which [`Instant`](std::time::Instant) does not.
+fn since_boot() -> Duration {
+    // Linux has had it since 2.6.39. Without it no lease would have been granted to us.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Says on a terminal who has the lock, if it is not to be had at once.

@@ -53,6 +53,8 @@ pub(crate) struct Watch {
 struct Initial {
     event: &'static str,
     path: String,
+    /// As in the lines of changes: that of the contents, or of the children.
+    generation: u64,
     #[serde(flatten)]
     stat: MetaDocument,
 }
@@ -78,7 +80,7 @@ struct SessionLine {
 
 impl Watch {
     pub(crate) async fn run(&self, client: &Client) -> Result<u8> {
-        let mut signals = Signals::take()?;
+        let mut signals = Signals::that_stop()?;
         let session = tokio::select! {
             opened = client.open_session(client.cell.session()) => opened?,
             signal = signals.next() => return Ok(signals::status_of(signal)),
@@ -134,7 +136,8 @@ impl Watch {
         let path = self.path.as_str();
         let stat = handle.stat().await?;
         let is_directory = stat.kind == NodeKind::Directory;
-        let initial = Initial { event: "initial", path: path.to_owned(), stat: stat.into() };
+        let generation = if is_directory { stat.children_generation } else { stat.content_generation };
+        let initial = Initial { event: "initial", path: path.to_owned(), generation, stat: stat.into() };
         let mut is_read = client.output.print_line(&initial, |initial| initial.text())?;
         if is_directory {
             for entry in handle.read_dir().await? {
@@ -154,19 +157,11 @@ impl Watch {
 
 impl Initial {
     fn text(&self) -> String {
-        let stat = &self.stat;
-        match stat.kind() {
-            NodeKind::File => {
-                let size = units::size(stat.length);
-                format!("initial   file, {size}  generation {}", stat.content_generation)
-            }
-            NodeKind::Directory => {
-                format!(
-                    "initial   directory, children: {}  generation {}",
-                    stat.children, stat.children_generation
-                )
-            }
-        }
+        let what = match self.stat.kind() {
+            NodeKind::File => format!("file, {}", units::size(self.stat.length)),
+            NodeKind::Directory => format!("directory, children: {}", self.stat.children),
+        };
+        format!("initial   {what}  generation {}", self.generation)
     }
 }
 

@@ -1,21 +1,22 @@
-//! What clients make this replica hold: bytes that wait for the core or in it, calls without an answer, and answers that
-//! nobody has read. All of it is in one ledger, from the socket on; what the core takes up, its charge goes with.
+//! What clients make this replica hold: bytes that wait for the core, calls without an answer, and answers that nobody
+//! has read. All of it is in one ledger, from the socket on.
 //!
 //! A frame that finds no room waits, and with it its stream; a call that finds none is refused, as is a read whose answer
 //! finds none. What is small is counted and never refused: KeepAlives, acknowledgements and what gives back are. An
-//! answer that is not taken in time costs its client the connection: HTTP/2 lets a client ask for much and take nothing,
+//! answer that is not taken in time costs its client the stream: HTTP/2 lets a client ask for much and take nothing,
 //! and nothing else would end that.
 //!
 //! Invariant: a charge lives exactly as long as what it stands for.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use holdfast_proto::client::v1::{Refusal, RefusalCode};
-use holdfast_state::refusal::limit_facts;
+use futures::task::AtomicWaker;
+use holdfast_proto::client::v1::{ClientFrame, NumberRange, RefusalCode, Request, Seen, client_frame::Hello};
 use holdfast_types::ledger::{Account, Charge, Ledger, LedgerFull, LedgerLimits};
 use holdfast_types::{Duration, Principal};
 use prost::Message;
@@ -24,16 +25,15 @@ use tonic::body::Body;
 use tonic::{Response, Status};
 
 use super::overloaded;
-use super::refusal::status_of;
-use crate::guests::Visit;
+use super::refusal::refused;
+use super::serving::StreamEnd;
 use crate::socket::Caller;
 
-/// What clients may make this replica hold. Of the total, sessions may leave a third unread, and the core may keep a half: the
-/// rest is for what comes in, and for answers. A connection's share is what one session may leave unread.
+/// What clients may make this replica hold. A connection's share is what one session may leave unread.
 pub(super) const LEDGER_LIMITS: LedgerLimits = LedgerLimits {
     connection_bytes_max: 64 << 20,
-    principal_bytes_max: 192 << 20,
-    total_bytes_max: 384 << 20,
+    principal_bytes_max: 128 << 20,
+    total_bytes_max: 256 << 20,
 };
 /// What is no longer than this is never refused.
 pub(super) const SMALL_BYTES: usize = 4 << 10;
@@ -150,29 +150,24 @@ impl Burden {
         }
     }
 
-    /// Room for a call of so many bytes, which may have to wait in the core for long.
+    /// Room for a call of so many bytes.
     pub(super) fn call(&self, account: &Account, bytes: usize) -> Result<Charge, Status> {
-        let mut charge = try_frame(account, bytes).map_err(|full| refused_as_full(&full))?;
-        if bytes <= SMALL_BYTES {
-            charge.keep_anyway();
-        } else {
-            charge.keep().map_err(|full| refused_as_full(&full))?;
-        }
-        Ok(charge)
+        try_frame(account, bytes).map_err(|full| refused_as_full(&full))
     }
 
-    /// An answer, to whoever visits. It counts until it is read.
+    /// An answer on a stream. It counts until it is read, and is read in time or ends.
     pub(super) fn answer<M: Message>(
         &self,
         account: &Account,
-        visit: &Visit,
+        stream: &StreamEnd,
         answer: M,
     ) -> Result<Response<M>, Status> {
         let bytes = answer.encoded_len();
         let charge = try_frame(account, bytes).map_err(|full| refused_as_full(&full))?;
         let mut response = Response::new(answer);
-        let visit = (bytes > SMALL_BYTES).then(|| visit.clone());
-        response.extensions_mut().insert(Unread { charge: Arc::new(charge), visit });
+        let watched = (bytes > SMALL_BYTES).then(|| stream.clone());
+        let holds_end = watched.is_some();
+        response.extensions_mut().insert(Unread { charge: Some(Arc::new(charge)), watched, holds_end });
         Ok(response)
     }
 }
@@ -183,71 +178,104 @@ pub(super) fn try_frame(account: &Account, bytes: usize) -> Result<Charge, Ledge
 }
 
 fn refused_as_full(full: &LedgerFull) -> Status {
-    let message = format!("{full}: read what was answered, and try later");
-    let facts = Some(limit_facts(full.limit(), full.maximum() as u64, 0));
-    status_of(&Refusal { code: RefusalCode::Overloaded.into(), message, facts }, "")
+    refused(RefusalCode::Overloaded, format!("{full}: read what was answered, and try later"))
 }
 
-/// Leaves the buffer that these bytes are a part of.
-pub(super) fn copy(bytes: &mut Bytes) {
-    *bytes = Bytes::copy_from_slice(bytes);
+/// What a frame takes when it is decoded: far more than its length where it is a list of things that are empty.
+pub(super) fn memory_bytes(frame: &ClientFrame) -> usize {
+    let ranges = frame.acknowledged.as_ref().map_or(0, |acknowledged| acknowledged.ranges.len());
+    let seen = match &frame.hello {
+        Some(Hello::Attach(attach)) => attach.seen.len(),
+        _ => 0,
+    };
+    frame.encoded_len()
+        + frame.requests.len() * size_of::<Request>()
+        + ranges * size_of::<NumberRange>()
+        + seen * size_of::<Seen>()
 }
 
 /// Goes with an answer to where it is sent: an extension of the response.
 #[derive(Clone, Debug)]
-struct Unread {
-    charge: Arc<Charge>,
-    /// Sent away if it does not read; `None` for what is small.
-    visit: Option<Visit>,
+pub(super) struct Unread {
+    /// What it counts for; `None` if that is counted elsewhere.
+    charge: Option<Arc<Charge>>,
+    /// Its stream, which ends if the answer is not read in time; `None` for what is small.
+    watched: Option<StreamEnd>,
+    /// Its stream is open until its last byte is sent: HTTP/2 takes a stream that has said its last for finished, and
+    /// nothing could end it any more.
+    holds_end: bool,
 }
 
-/// Ties what an answer counts for to its bytes. The outermost layer of the services.
+impl Unread {
+    /// Frames of a session's stream.
+    pub(super) fn frames() -> Self {
+        Self { charge: None, watched: None, holds_end: true }
+    }
+}
+
+/// Ties what an answer counts for to its bytes. The innermost layer of the services.
 pub(super) fn tie(response: tonic::codegen::http::Response<Body>) -> tonic::codegen::http::Response<Body> {
     let (mut parts, body) = response.into_parts();
     let Some(unread) = parts.extensions.remove::<Unread>() else {
         return tonic::codegen::http::Response::from_parts(parts, body);
     };
-    let Unread { charge, visit } = unread;
+    let Unread { charge, watched, holds_end } = unread;
     let (read, taken) = oneshot::channel();
-    if let Some(visit) = visit {
-        watch(visit, taken);
+    if let Some(stream) = watched {
+        watch(stream, taken);
     }
-    let body = Body::new(Counted { body, held: Arc::new(Held { _charge: charge, _read: read }) });
+    let held = Held { _charge: charge, _read: read, chunks: AtomicUsize::new(0), sent: AtomicWaker::new() };
+    let body = Body::new(Counted { body, held: Arc::new(held), holds_end, last: None });
     tonic::codegen::http::Response::from_parts(parts, body)
 }
 
-/// Ends the visit unless `taken` ends in time.
-pub(super) fn watch(visit: Visit, taken: oneshot::Receiver<()>) {
+/// Ends the stream unless `taken` ends in time.
+pub(super) fn watch(stream: StreamEnd, taken: oneshot::Receiver<()>) {
     tokio::spawn(async move {
         // Nothing is ever sent: it ends when the other end is dropped.
         if tokio::time::timeout(UNREAD_MAX, taken).await.is_err() {
-            visit.send_away();
+            stream.end();
         }
     });
 }
 
 /// What an answer counts for.
 struct Held {
-    _charge: Arc<Charge>,
+    _charge: Option<Arc<Charge>>,
     _read: oneshot::Sender<()>,
+    /// So many pieces of it has HTTP/2 and has not sent.
+    chunks: AtomicUsize,
+    /// Told when that is none.
+    sent: AtomicWaker,
 }
 
-/// The bytes of an answer. HTTP/2 takes all of them at once, and holds them until the client does: so it is not this
+/// The bytes of an answer. HTTP/2 takes many of them at once, and holds them until the client does: so it is not this
 /// that counts, but they do.
 struct Counted {
     body: Body,
     held: Arc<Held>,
+    holds_end: bool,
+    /// The trailers, which go when all else is sent.
+    last: Option<http_body::Frame<Bytes>>,
 }
 
 /// Some of the bytes.
 struct Chunk {
     data: Bytes,
-    _held: Arc<Held>,
+    held: Arc<Held>,
 }
 
 impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         &self.data
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if self.held.chunks.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.held.sent.wake();
+        }
     }
 }
 
@@ -259,13 +287,30 @@ impl tonic::codegen::Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let count = |data| Bytes::from_owner(Chunk { data, _held: Arc::clone(&self.held) });
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(count))))
+        let this = &mut *self;
+        if this.last.is_none() {
+            let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(context)).transpose()? else {
+                return Poll::Ready(None);
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    this.held.chunks.fetch_add(1, Ordering::AcqRel);
+                    let chunk = Bytes::from_owner(Chunk { data, held: Arc::clone(&this.held) });
+                    return Poll::Ready(Some(Ok(http_body::Frame::data(chunk))));
+                }
+                Err(trailers) => this.last = Some(trailers),
+            }
+        }
+        // It registers before it looks, so that no sending goes unheard.
+        this.held.sent.register(context.waker());
+        if this.holds_end && this.held.chunks.load(Ordering::Acquire) > 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(this.last.take().map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
@@ -276,7 +321,6 @@ impl tonic::codegen::Body for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guests::{Guests, Places as Seats};
     use futures::FutureExt as _;
     use holdfast_proto::client::v1::{Contents, GetContentsResponse};
     use tonic::codegen::Body as _;
@@ -291,13 +335,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn answers_count_until_they_are_read_and_who_does_not_read_has_to_go() {
-        let guests = Guests::new(Seats { arriving: 2, settled: 2 });
-        let (seat, _) = guests.arrive("127.0.0.1:1".parse().unwrap());
-        seat.settle().unwrap();
+    async fn answers_count_until_they_are_read_and_a_stream_that_does_not_read_has_to_go() {
+        let stream = StreamEnd::default();
         let burden = Burden::new(LIMITS);
         let account = burden.account(&Principal::anonymous());
-        let answer = |answer| burden.answer(&account, &seat.visit(), answer);
+        let answer = |answer| burden.answer(&account, &stream, answer);
         let mut unread = Vec::new();
         for _ in 0..3 {
             let response = answer(large()).unwrap();
@@ -310,13 +352,25 @@ mod tests {
         }
         assert!(answer(large()).is_err(), "a little more than a quarter each");
         assert!(answer(GetContentsResponse::default()).is_ok(), "short ones are not refused");
-        let gone = std::future::poll_fn(|context| seat.poll_sent_away(context));
-        assert!(gone.now_or_never().is_none());
+        assert!(stream.ended().now_or_never().is_none());
         tokio::time::sleep(UNREAD_MAX).await;
-        std::future::poll_fn(|context| seat.poll_sent_away(context)).await;
+        stream.ended().await;
         drop(unread);
         assert_eq!(burden.ledger.held(), 0, "what is gone counts no more");
         assert!(answer(large()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_empty_things_counts_for_what_they_take() {
+        let requests = ClientFrame { requests: vec![Request::default(); 1_000], ..ClientFrame::default() };
+        assert!(requests.encoded_len() < 3_000);
+        assert!(memory_bytes(&requests) >= 1_000 * size_of::<Request>());
+        let attach = holdfast_proto::client::v1::AttachSession {
+            seen: vec![Seen::default(); 1_000],
+            ..Default::default()
+        };
+        let hello = ClientFrame { hello: Some(Hello::Attach(attach)), ..ClientFrame::default() };
+        assert!(memory_bytes(&hello) >= 1_000 * size_of::<Seen>());
     }
 
     #[tokio::test]

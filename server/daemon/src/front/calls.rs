@@ -14,9 +14,10 @@ use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::burden::{Place, copy};
+use super::burden::Place;
 use super::intake::Turn;
 use super::refusal::{refused, status_of};
+use super::serving::StreamEnd;
 use super::session::SessionFrames;
 use super::spare::stream_name;
 use super::{Front, HASHES_MAX, abandoned, overloaded, stopping};
@@ -29,7 +30,7 @@ impl Front {
     pub(super) async fn call(
         &self,
         asker: &Asker,
-        mut request: CallRequest,
+        request: CallRequest,
         bytes: usize,
     ) -> Result<CallAnswer, Status> {
         let core = self.core()?;
@@ -37,9 +38,6 @@ impl Front {
         let charge = self.burden.call(&self.account_of(asker), bytes)?;
         let places = if is_of_administrators(&request) { &self.admin_calls } else { &self.calls };
         let place = places.take(&principal)?;
-        if let CallRequest::SetContents(write) = &mut request {
-            copy(&mut write.contents);
-        }
         let (reply, answered) = oneshot::channel();
         let permit = Some(CallPermit { _place: place, _charge: charge, _turn: asker.turn.clone() });
         // The permit stays with the core until it has answered: a caller that gives up frees nothing there.
@@ -102,6 +100,8 @@ pub(crate) struct CallPermit {
 pub(super) struct Asker {
     pub(super) principal: Principal,
     pub(super) visit: Visit,
+    /// Ends its stream.
+    pub(super) stream: StreamEnd,
     /// What its connection is charged in.
     account: Option<Account>,
     /// Its turn on its connection.
@@ -115,6 +115,7 @@ pub(super) fn asker<M>(request: &Request<M>) -> Result<Asker, Status> {
     Ok(Asker {
         principal,
         visit: caller.visit.clone(),
+        stream: request.extensions().get::<StreamEnd>().cloned().unwrap_or_default(),
         account: caller.account.get().cloned(),
         turn: request.extensions().get::<Turn>().cloned(),
         _under_way: caller.visit.begin(),
@@ -157,7 +158,7 @@ macro_rules! forward {
         let bytes = $request.get_ref().encoded_len();
         match $front.call(&asker, CallRequest::$kind($request.into_inner()), bytes).await? {
             CallAnswer::$kind(response) => {
-                $front.burden.answer(&$front.account_of(&asker), &asker.visit, response)
+                $front.burden.answer(&$front.account_of(&asker), &asker.stream, response)
             }
             other => Err(mismatched(&other)),
         }

@@ -1,6 +1,6 @@
-//! Answers that the gRPC library gives other names than gRPC does: the outermost layer but one of the services.
+//! Answers that the gRPC library gives other names than gRPC does, or none: the outermost layer but one of the services.
 //!
-//! A call whose deadline is over is DEADLINE_EXCEEDED, not CANCELLED, which is what a client does; a message that is too long
+//! A call whose deadline is over is DEADLINE_EXCEEDED; a message that is too long
 //! is refused with LIMIT, like everything else that is too long. Everything else passes untouched. Invariant: what is
 //! renamed here was answered by no handler.
 
@@ -21,9 +21,6 @@ use super::refusal::status_of;
 
 /// The header in which a client says how long it waits.
 const TIMEOUT_KEY: &str = "grpc-timeout";
-/// The library has a timer of its own for the deadline. This much earlier is before it, on timers that tick by the
-/// millisecond.
-const EARLIER: Duration = Duration::from_millis(3);
 
 /// Wraps services.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +58,7 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let Some(waited) = waited else { return answer.await.map(renamed) };
-            match tokio::time::timeout(waited.saturating_sub(EARLIER), answer).await {
+            match tokio::time::timeout(waited, answer).await {
                 Ok(answer) => answer.map(renamed),
                 Err(_) => Ok(deadline_exceeded(waited).into_http()),
             }
@@ -144,7 +141,7 @@ mod tests {
         let response = Conform.layer(never).call(request("250m")).await.unwrap();
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), Code::DeadlineExceeded);
-        assert!(began.elapsed() < Duration::from_millis(250), "before the library's own timer");
+        assert_eq!(began.elapsed(), Duration::from_millis(250));
     }
 
     #[tokio::test]

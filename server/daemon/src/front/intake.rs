@@ -1,16 +1,20 @@
 //! What comes in, before it is decoded: the outermost layer of the services.
 //!
-//! Counts bodies in the ledger as they arrive, so that a message that stops half-way is counted too, and lets it stop for so
-//! long and no longer. Lets only so many unary calls of one connection be under way; more wait for their turn before a
-//! byte of them is taken. Administrators' calls have turns of their own. Never decodes anything. Invariant: a body is
-//! charged for exactly the bytes of it that no decoder has made a message of.
+//! Takes bodies off HTTP/2 as they arrive, so that HTTP/2 holds nothing for long: its library closes a connection on which
+//! too many small frames wait, and with it the streams of whoever shares it. Counts them in the ledger, so that a message
+//! that stops half-way is counted too, and lets it stop for so long and no longer. A session's stream is read a little
+//! ahead; then HTTP/2 may hold a window of it, which is reserved in the ledger. Where the ledger is full, a few streams of
+//! a connection may wait so for room, and one more ends. Lets only so many unary calls of one connection be under way; more
+//! wait for their turn, and are counted while they wait. Administrators' calls have turns of their own. Never decodes
+//! anything. Invariant: a body is charged for exactly the bytes of it that no decoder has made a message of, and for what
+//! HTTP/2 may hold of it while it is not read on.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use holdfast_proto::client::v1::RefusalCode;
 use holdfast_types::Duration;
 use holdfast_types::ledger::{Account, Charge};
@@ -18,9 +22,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::Body as _;
 use tonic::codegen::http::{Request, Response};
 use tower::{Layer, Service};
 
+use super::STREAM_WINDOW_BYTES;
 use super::burden::{Burden, SMALL_BYTES};
 use super::refusal::refused;
 use crate::socket::Caller;
@@ -29,6 +35,11 @@ use crate::socket::Caller;
 pub(crate) const CALLS_PER_CONNECTION_MAX: usize = 64;
 /// The most calls of the service `Admin`, likewise.
 pub(crate) const ADMIN_CALLS_PER_CONNECTION_MAX: usize = 16;
+/// So many session streams of one connection wait for room where the ledger is full, each with a window of bytes that no
+/// charge stands for.
+pub(crate) const WAITING_PER_CONNECTION_MAX: usize = 64;
+/// So much of a session's stream is read ahead.
+const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// A call waits no longer for its turn, and its message is there within as long again.
 const CALL_MAX: Duration = Duration::from_secs(10);
 /// A frame of a session's stream is there within this time. Longer, because much else may be before it on its connection.
@@ -82,7 +93,7 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         // What is ready is this one and not its clone.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
@@ -97,16 +108,22 @@ where
             _ => Some(Arc::clone(&caller.calls)),
         };
         let kind = if path == SESSION_PATH { Kind::Frames } else { Kind::Call };
-        let room = self.burden.room();
+        let till = Till { account, room: self.burden.room(), waiting: Arc::clone(&caller.waiting) };
         Box::pin(async move {
+            let (mut parts, body) = request.into_parts();
+            let body = Counted::new(body, kind, till);
             if let Some(turns) = turns {
-                match turn(turns).await {
-                    Ok(turn) => drop(request.extensions_mut().insert(turn)),
+                let turn = tokio::select! {
+                    biased;
+                    turn = turn(turns) => turn,
+                    refused = body.overfull() => Err(refused),
+                };
+                match turn {
+                    Ok(turn) => drop(parts.extensions.insert(turn)),
                     Err(refused) => return Ok(refused.into_http()),
                 }
             }
-            let request = request.map(|body| Body::new(Counted::new(body, kind, &account, room)));
-            inner.call(request).await
+            inner.call(Request::from_parts(parts, Body::new(body))).await
         })
     }
 }
@@ -131,72 +148,246 @@ enum Kind {
     Frames,
 }
 
-/// A body that is charged for.
-struct Counted {
-    body: Body,
+/// What a body is charged to.
+struct Till {
+    account: Account,
+    /// Told when something was given back.
+    room: Arc<Notify>,
+    /// Its connection's places for streams that wait for room.
+    waiting: Arc<Semaphore>,
+}
+
+/// A body, and what has arrived of it and was not asked for yet.
+struct Inbound {
     kind: Kind,
-    /// For what has arrived and is no whole message, and for messages that are decoded while this is not asked for more.
+    till: Till,
+    /// `None` once it has ended, and when whoever asks is gone.
+    body: Option<Body>,
+    /// What has arrived.
+    ahead: BytesMut,
+    /// What comes after that: the last frame or an error, or nothing more.
+    end: Option<Option<Result<http_body::Frame<Bytes>, Status>>>,
+    /// For `ahead`, for what was asked for and is no whole message, and for messages that are decoded while nothing more
+    /// is asked for.
     charge: Charge,
+    /// Of what was asked for.
     framing: Framing,
     /// What has arrived and finds no room.
     stash: Option<Bytes>,
-    /// When the message that has begun must be whole.
-    deadline: Option<Pin<Box<Sleep>>>,
-    /// Told when something was given back.
-    room: Arc<Notify>,
-    /// Waits for that.
-    waiting: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// For what HTTP/2 may hold of the stream while it is not read on.
+    held_back: Option<HeldBack>,
+    /// Waits for room.
+    told: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whoever asks.
+    reader: Option<Waker>,
+    /// Whoever reads ahead.
+    pump: Option<Waker>,
 }
 
-impl Counted {
-    fn new(body: Body, kind: Kind, account: &Account, room: Arc<Notify>) -> Self {
-        let (charge, framing) = (account.charge_anyway(0), Framing::default());
-        let deadline = (kind == Kind::Call).then(|| Box::pin(tokio::time::sleep(CALL_MAX)));
-        Self { body, kind, charge, framing, stash: None, deadline, room, waiting: None }
-    }
+/// What a stream has while it is not read on.
+enum HeldBack {
+    /// Its window is charged for.
+    Window { _charge: Charge },
+    /// The ledger is full, and it is one of the few that wait for room.
+    Place { _permit: OwnedSemaphorePermit },
+}
 
-    /// Takes what has arrived, if there is room for it.
-    fn take(&mut self, data: Bytes) -> Result<Bytes, Bytes> {
-        if self.charge.bytes() + data.len() <= SMALL_BYTES {
-            self.charge.grow_anyway(data.len());
-        } else if self.charge.grow(data.len()).is_err() {
-            return Err(data);
+impl Inbound {
+    fn new(body: Body, kind: Kind, till: Till) -> Self {
+        Self {
+            kind,
+            body: Some(body),
+            ahead: BytesMut::new(),
+            end: None,
+            charge: till.account.charge_anyway(0),
+            till,
+            framing: Framing::default(),
+            stash: None,
+            held_back: None,
+            told: None,
+            reader: None,
+            pump: None,
         }
-        self.framing.take(&data);
-        Ok(data)
     }
 
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        if self.kind == Kind::Frames && self.framing.partial == 0 && self.stash.is_none() {
-            self.deadline = None;
-            return Poll::Pending;
+    /// Takes what has arrived, and goes on until there is no more, or no room for more.
+    fn read_ahead(&mut self, context: &mut Context<'_>) {
+        while self.end.is_none() {
+            if self.stash.is_some() && !self.has_room_for_stash(context) {
+                return self.hold_back();
+            }
+            if self.kind == Kind::Frames && self.ahead.len() >= AHEAD_BYTES_MAX {
+                return self.hold_back();
+            }
+            self.held_back = None;
+            let Some(body) = &mut self.body else { return };
+            let Poll::Ready(frame) = Pin::new(body).poll_frame(context) else { return };
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.stash = Some(data),
+                Some(Ok(Err(trailers))) => self.finish(Some(Ok(trailers))),
+                Some(Err(status)) => self.finish(Some(Err(status))),
+                None => self.finish(None),
+            }
         }
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(FRAME_MAX)));
-        ready!(deadline.as_mut().poll(context));
-        Poll::Ready(Status::deadline_exceeded("the message did not arrive in time"))
     }
 
-    /// Waits until something is given back, and tries again.
-    fn poll_stash(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
+    /// Charges for what finds no room yet. If there still is none, a stream is woken when something is given back, and a
+    /// call is refused.
+    fn has_room_for_stash(&mut self, context: &mut Context<'_>) -> bool {
+        if self.admit_stash() {
+            return true;
+        }
+        if self.kind == Kind::Call {
+            let message = "this replica has no room for so long a call now: try later";
+            self.finish(Some(Err(refused(RefusalCode::Overloaded, message))));
+            return false;
+        }
         loop {
-            let Some(data) = self.stash.take() else { return Poll::Pending };
-            // It listens before it looks, so that nothing is given back unheard.
-            let mut waiting = self.waiting.take().unwrap_or_else(|| {
-                let room = Arc::clone(&self.room);
-                let mut told = Box::pin(room.notified_owned());
+            // It listens before it looks again, so that nothing is given back unheard.
+            let told = self.told.get_or_insert_with(|| {
+                let mut told = Box::pin(Arc::clone(&self.till.room).notified_owned());
                 told.as_mut().enable();
                 told
             });
-            match self.take(data) {
-                Ok(data) => return Poll::Ready(data),
-                Err(data) => self.stash = Some(data),
+            let is_told = told.as_mut().poll(context).is_ready();
+            if self.admit_stash() {
+                self.told = None;
+                return true;
             }
-            if waiting.as_mut().poll(context).is_pending() {
-                self.waiting = Some(waiting);
-                return Poll::Pending;
+            if !is_told {
+                return false;
+            }
+            self.told = None;
+        }
+    }
+
+    fn admit_stash(&mut self) -> bool {
+        let Some(data) = &self.stash else { return true };
+        if self.charge.bytes() + data.len() <= SMALL_BYTES {
+            self.charge.grow_anyway(data.len());
+        } else if self.charge.grow(data.len()).is_err() {
+            return false;
+        }
+        self.ahead.extend_from_slice(data);
+        self.stash = None;
+        true
+    }
+
+    /// HTTP/2 holds what comes now, as much as a window has: the stream has that reserved, or it ends.
+    fn hold_back(&mut self) {
+        if self.held_back.is_some() || self.end.is_some() {
+            return;
+        }
+        let window = self.till.account.charge(STREAM_WINDOW_BYTES as usize);
+        let held_back = window.map(|charge| HeldBack::Window { _charge: charge }).or_else(|_| {
+            let permit = Arc::clone(&self.till.waiting).try_acquire_owned();
+            permit.map(|permit| HeldBack::Place { _permit: permit })
+        });
+        match held_back {
+            Ok(held_back) => self.held_back = Some(held_back),
+            Err(_) => {
+                let message = "this replica has no room for frames now, and enough of this connection's streams wait \
+                    for some already: try later";
+                self.finish(Some(Err(refused(RefusalCode::Overloaded, message))));
             }
         }
     }
+
+    fn finish(&mut self, end: Option<Result<http_body::Frame<Bytes>, Status>>) {
+        (self.body, self.stash, self.held_back) = (None, None, None);
+        self.end = Some(end);
+    }
+
+    /// Whoever asks for more has made messages of what was whole, and counts those himself.
+    fn give_back_decoded(&mut self) {
+        let decoded = self.charge.bytes().saturating_sub(self.framing.partial + self.ahead.len());
+        drop(self.charge.split(decoded));
+    }
+
+    /// What has arrived, all of it at once.
+    fn take_ahead(&mut self) -> Option<Bytes> {
+        if self.ahead.is_empty() {
+            return None;
+        }
+        let data = self.ahead.split().freeze();
+        self.framing.take(&data);
+        if self.held_back.is_some()
+            && let Some(pump) = self.pump.take()
+        {
+            pump.wake();
+        }
+        Some(data)
+    }
+
+    /// Whether a message has begun that is not whole.
+    fn is_due(&self) -> bool {
+        self.kind == Kind::Call || self.framing.partial > 0 || self.stash.is_some()
+    }
+}
+
+/// A body that is charged for.
+struct Counted {
+    inbound: Arc<Mutex<Inbound>>,
+    kind: Kind,
+    /// When the message that has begun must be whole, and how many were whole when that was set.
+    deadline: Option<(Pin<Box<Sleep>>, u64)>,
+}
+
+impl Counted {
+    fn new(body: Body, kind: Kind, till: Till) -> Self {
+        let inbound = Arc::new(Mutex::new(Inbound::new(body, kind, till)));
+        if kind == Kind::Frames {
+            // Whoever reads the frames may wait for the core between any two of them.
+            tokio::spawn(pump(Arc::clone(&inbound)));
+        }
+        Self { inbound, kind, deadline: None }
+    }
+
+    /// Reads ahead until there is no room for more. For calls that wait for their turn.
+    async fn overfull(&self) -> Status {
+        std::future::poll_fn(|context| {
+            let mut inbound = lock(&self.inbound);
+            inbound.read_ahead(context);
+            match &inbound.end {
+                Some(Some(Err(status))) => Poll::Ready(status.clone()),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut inbound = lock(&self.inbound);
+        inbound.finish(None);
+        if let Some(pump) = inbound.pump.take() {
+            pump.wake();
+        }
+    }
+}
+
+/// Reads a stream's body ahead, for whoever asks for it.
+async fn pump(inbound: Arc<Mutex<Inbound>>) {
+    std::future::poll_fn(|context| {
+        let mut inbound = lock(&inbound);
+        inbound.read_ahead(context);
+        let is_news = !inbound.ahead.is_empty() || inbound.end.is_some() || inbound.stash.is_some();
+        if is_news && let Some(reader) = inbound.reader.take() {
+            reader.wake();
+        }
+        if inbound.end.is_some() {
+            return Poll::Ready(());
+        }
+        inbound.pump = Some(context.waker().clone());
+        Poll::Pending
+    })
+    .await;
+}
+
+fn lock(inbound: &Mutex<Inbound>) -> MutexGuard<'_, Inbound> {
+    // Nothing panics half-way under the lock, so a poisoned body is a sound one.
+    inbound.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl tonic::codegen::Body for Counted {
@@ -207,44 +398,36 @@ impl tonic::codegen::Body for Counted {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        // Whoever asks for more has made messages of what was whole, and counts those himself.
-        let whole = self.charge.bytes().saturating_sub(self.framing.partial);
-        drop(self.charge.split(whole));
-        if self.stash.is_some() {
-            if let Poll::Ready(data) = self.poll_stash(context) {
-                return Poll::Ready(Some(Ok(http_body::Frame::data(data))));
-            }
-            return self.poll_deadline(context).map(|status| Some(Err(status)));
+        let this = &mut *self;
+        let mut inbound = lock(&this.inbound);
+        inbound.give_back_decoded();
+        if this.kind == Kind::Call {
+            inbound.read_ahead(context);
         }
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
-            return self.poll_deadline(context).map(|status| Some(Err(status)));
-        };
-        let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
-        let data = match frame.into_data() {
-            Ok(data) => data,
-            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-        };
-        match (self.take(data), self.kind) {
-            (Ok(data), _) => Poll::Ready(Some(Ok(http_body::Frame::data(data)))),
-            (Err(_), Kind::Call) => {
-                let message = "this replica has no room for so long a call now: try later";
-                Poll::Ready(Some(Err(refused(RefusalCode::Overloaded, message))))
-            }
-            (Err(data), Kind::Frames) => {
-                self.stash = Some(data);
-                // Registers with whatever it waits for.
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
+        if let Some(data) = inbound.take_ahead() {
+            return Poll::Ready(Some(Ok(http_body::Frame::data(data))));
         }
+        if let Some(end) = &mut inbound.end {
+            return Poll::Ready(end.take());
+        }
+        inbound.reader = Some(context.waker().clone());
+        if !inbound.is_due() {
+            this.deadline = None;
+            return Poll::Pending;
+        }
+        let whole = inbound.framing.whole;
+        if this.deadline.as_ref().is_some_and(|(_, before)| *before < whole) {
+            this.deadline = None;
+        }
+        let limit = if this.kind == Kind::Call { CALL_MAX } else { FRAME_MAX };
+        let (deadline, _) = this.deadline.get_or_insert_with(|| (Box::pin(tokio::time::sleep(limit)), whole));
+        ready!(deadline.as_mut().poll(context));
+        Poll::Ready(Some(Err(Status::deadline_exceeded("the message did not arrive in time"))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stash.is_none() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        let inbound = lock(&self.inbound);
+        inbound.ahead.is_empty() && inbound.stash.is_none() && matches!(inbound.end, Some(None))
     }
 }
 
@@ -257,6 +440,8 @@ struct Framing {
     left: usize,
     /// So many bytes have come of the message that is not whole, with its prefix.
     partial: usize,
+    /// So many messages are whole.
+    whole: u64,
 }
 
 impl Framing {
@@ -280,6 +465,7 @@ impl Framing {
             if self.prefix.len() == PREFIX_BYTES && self.left == 0 {
                 self.prefix.clear();
                 self.partial = 0;
+                self.whole += 1;
             }
         }
     }
@@ -292,7 +478,6 @@ mod tests {
     use futures::FutureExt as _;
     use holdfast_types::Principal;
     use holdfast_types::ledger::{Ledger, LedgerLimits};
-    use tonic::codegen::Body as _;
 
     use super::*;
 
@@ -332,10 +517,33 @@ mod tests {
         [&[0][..], &length[..], &vec![7; bytes][..]].concat()
     }
 
+    fn till(ledger: &(Ledger, Arc<Notify>), waiting: &Arc<Semaphore>) -> Till {
+        let account = ledger.0.account(&Principal::anonymous());
+        Till { account, room: Arc::clone(&ledger.1), waiting: Arc::clone(waiting) }
+    }
+
     fn counted(kind: Kind, bytes: &[u8], ledger: &(Ledger, Arc<Notify>)) -> Counted {
         let chunks = bytes.chunks(1_000).map(Bytes::copy_from_slice).collect();
-        let account = ledger.0.account(&Principal::anonymous());
-        Counted::new(Body::new(Chunks(chunks, false)), kind, &account, Arc::clone(&ledger.1))
+        Counted::new(Body::new(Chunks(chunks, false)), kind, till(ledger, &Arc::new(Semaphore::new(1))))
+    }
+
+    /// A body of what is sent.
+    struct Sent(tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>);
+
+    impl tonic::codegen::Body for Sent {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+            self.0.poll_recv(context).map(|chunk| chunk.map(|chunk| Ok(http_body::Frame::data(chunk.into()))))
+        }
+    }
+
+    fn length(frame: Option<Result<http_body::Frame<Bytes>, Status>>) -> usize {
+        frame.unwrap().unwrap().into_data().unwrap().len()
     }
 
     async fn next(body: &mut Counted) -> Option<Result<http_body::Frame<Bytes>, Status>> {
@@ -346,9 +554,7 @@ mod tests {
     async fn a_call_that_stops_half_way_counts_and_ends_in_time() {
         let ledger = ledger();
         let mut body = counted(Kind::Call, &message(9_000)[..8_000], &ledger);
-        for _ in 0..8 {
-            assert!(next(&mut body).await.unwrap().is_ok());
-        }
+        assert_eq!(length(next(&mut body).await), 8_000, "what has arrived comes at once");
         assert_eq!(ledger.0.held(), 8_000);
         let before = tokio::time::Instant::now();
         let status = next(&mut body).await.unwrap().unwrap_err();
@@ -364,11 +570,11 @@ mod tests {
         let mut bodies = Vec::new();
         let refused = loop {
             let mut body = counted(Kind::Call, &message(9_000)[..8_000], &ledger);
-            let mut ends = (0..8).map(|_| next(&mut body).now_or_never().unwrap().unwrap());
-            if let Some(refused) = ends.find_map(Result::err) {
-                break refused;
+            next(&mut body).await.unwrap().unwrap();
+            match next(&mut body).now_or_never() {
+                Some(refused) => break refused.unwrap().unwrap_err(),
+                None => bodies.push(body),
             }
-            bodies.push(body);
         };
         assert!(refused.message().contains("no room"), "{refused}");
         assert!(ledger.0.peak() <= MAX + SMALL_BYTES);
@@ -383,14 +589,12 @@ mod tests {
         let ledger = ledger();
         let others = ledger.0.account(&Principal::anonymous()).charge(MAX).unwrap();
         let mut body = counted(Kind::Frames, &[message(9_000), message(10)].concat(), &ledger);
-        let mut read = 0;
-        while let Some(Some(Ok(frame))) = next(&mut body).now_or_never() {
-            read += frame.into_data().unwrap().len();
-        }
+        let mut read = length(next(&mut body).await);
+        assert!(next(&mut body).now_or_never().is_none());
         assert_eq!(read, 4_000, "so much of a frame is always taken");
         let waits = tokio::spawn(async move {
             while read < 9_020 {
-                read += next(&mut body).await.unwrap().unwrap().into_data().unwrap().len();
+                read += length(next(&mut body).await);
             }
             assert!(next(&mut body).now_or_never().is_none(), "nothing more has come");
             body
@@ -404,6 +608,65 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_stream_is_read_ahead_so_far_and_a_window_more_is_reserved_until_it_is_asked_for() {
+        let limits = LedgerLimits {
+            connection_bytes_max: 4 * AHEAD_BYTES_MAX,
+            principal_bytes_max: usize::MAX,
+            total_bytes_max: usize::MAX,
+        };
+        let ledger = (Ledger::new(limits), Arc::new(Notify::new()));
+        let frames = message(995).repeat(100);
+        let mut body = counted(Kind::Frames, &frames, &ledger);
+        let all_read = async {
+            while ledger.0.held() <= AHEAD_BYTES_MAX + 1_000 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(FRAME_MAX, all_read).await.expect("it is read ahead");
+        assert_eq!(ledger.0.held(), 66_000 + STREAM_WINDOW_BYTES as usize);
+        let mut read = 0;
+        while read < frames.len() {
+            read += length(next(&mut body).await);
+        }
+        assert!(next(&mut body).now_or_never().is_none(), "nothing more has come");
+        assert_eq!(ledger.0.held(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_streams_of_a_connection_wait_where_there_is_no_room_and_one_more_ends() {
+        let ledger = ledger();
+        let others = ledger.0.account(&Principal::anonymous()).charge(MAX).unwrap();
+        let waiting = Arc::new(Semaphore::new(1));
+        let stream = || {
+            let chunks = message(9_000).chunks(1_000).map(Bytes::copy_from_slice).collect();
+            Counted::new(Body::new(Chunks(chunks, false)), Kind::Frames, till(&ledger, &waiting))
+        };
+        let (mut first, mut second) = (stream(), stream());
+        assert_eq!(length(next(&mut first).await), 4_000);
+        assert_eq!(length(next(&mut second).await), 4_000);
+        let ended = next(&mut second).await.unwrap().unwrap_err();
+        assert!(ended.message().contains("enough of this connection's streams"), "{ended}");
+        drop((others, second));
+        ledger.1.notify_waiters();
+        assert_eq!(length(next(&mut first).await), 5_005, "and goes on");
+        assert_eq!(waiting.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_wants_any_more_is_let_go_at_once() {
+        let ledger = ledger();
+        let body = counted(Kind::Frames, &message(9_000), &ledger);
+        let inbound = Arc::downgrade(&body.inbound);
+        tokio::task::yield_now().await;
+        assert_eq!(ledger.0.held(), 9_005);
+        drop(body);
+        while inbound.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ledger.0.held(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_frame_that_stops_half_way_ends_its_stream_and_silence_between_frames_does_not() {
         let ledger = ledger();
         let mut whole = counted(Kind::Frames, &message(100), &ledger);
@@ -413,6 +676,27 @@ mod tests {
         let silence = tokio::time::timeout(FRAME_MAX * 2, next(&mut whole)).await;
         assert!(silence.is_err(), "a client may say nothing");
         assert!(next(&mut half).await.unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_frame_has_a_deadline_of_its_own() {
+        let ledger = ledger();
+        let (sent, chunks) = tokio::sync::mpsc::unbounded_channel();
+        let body = Body::new(Sent(chunks));
+        let mut body = Counted::new(body, Kind::Frames, till(&ledger, &Arc::new(Semaphore::new(1))));
+        let frame = message(10);
+        sent.send(frame[..7].to_vec()).unwrap();
+        for _ in 0..10 {
+            next(&mut body).await.unwrap().unwrap();
+            assert!(
+                tokio::time::timeout(FRAME_MAX / 2, next(&mut body)).await.is_err(),
+                "half of it is missing"
+            );
+            // The end of a frame and the beginning of the next one.
+            sent.send([&frame[7..], &frame[..7]].concat()).unwrap();
+        }
+        next(&mut body).await.unwrap().unwrap();
+        assert!(next(&mut body).await.unwrap().is_err(), "nothing more comes");
     }
 
     #[tokio::test(start_paused = true)]

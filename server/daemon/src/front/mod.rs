@@ -14,9 +14,12 @@ mod conform;
 pub(crate) mod intake;
 pub(crate) mod leases;
 pub(crate) mod refusal;
+pub(crate) mod serving;
 mod session;
 mod spare;
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,14 +33,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
-use tower::layer::util::{Identity, Stack};
+use tonic::service::Routes;
+use tower::Layer as _;
 use tower::util::MapResponseLayer;
 
 use crate::driver::CoreInput;
 use crate::outbox::Budget;
 use crate::peers::Greeter;
+use crate::socket::Socket;
 use burden::{ADMIN_CALL_LIMITS, Burden, CALL_LIMITS, LEDGER_LIMITS, Places};
 use conform::Conform;
 use intake::Intake;
@@ -59,14 +62,18 @@ pub(crate) const SPARES_PER_CONNECTION_MAX: usize = 128;
 const UNREAD_BYTES_MAX: usize = 128 << 20;
 /// The most streams of one connection, over which a client may spread its sessions.
 const STREAMS_PER_CONNECTION_MAX: u32 = 8_192;
-/// What a connection may send before any of it is taken. HTTP/2's library lets half of it be small frames that nobody has
-/// taken yet, and closes the connection beyond that: so it is many frames of streams that wait for room.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-/// And a stream: a part of that, so that a stream that waits for room leaves room to its neighbours.
-const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// A connection may cancel so many calls before any of them is looked at. Callers that share a connection do so together
-/// when whatever they wait for is slow.
-const CANCELLED_MAX: usize = 1_024;
+/// What a stream may send before any of it is taken. What HTTP/2 holds of a stream is no more than that.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// And a connection: as much as HTTP/2 knows. What it holds is bounded by the streams' windows and counted in the ledger
+/// ([`intake`]), so that no stream's bytes take room from its neighbours. HTTP/2's library counts 256 bytes for each
+/// smaller frame that waits, and closes the connection when that comes to half of this.
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// A connection may cancel as many calls before any of them is looked at as it may have streams. Callers that share a
+/// connection do so together when whatever they wait for is slow.
+const CANCELLED_MAX: usize = STREAMS_PER_CONNECTION_MAX as usize;
+/// HTTP/2's library would close a connection after so many streams of it that broke a rule, however long it lives: those
+/// that go on for a moment after the replica has ended them count among these. Each costs what any other frame does.
+const BROKEN_STREAMS_MAX: Option<usize> = None;
 /// Generous, so that it takes minutes of bad luck to lose a live connection that loses every fifth packet, and
 /// a dead client still goes within the minute.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
@@ -74,9 +81,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every answer passes on its way out.
 type Tie = MapResponseLayer<fn(http::Response<Body>) -> http::Response<Body>>;
-
-/// What every call passes: it comes in by the last of these first.
-type Layers = Stack<Tie, Stack<Conform, Stack<Intake, Identity>>>;
 
 /// Whether there is a core to talk to.
 #[derive(Clone, Debug)]
@@ -130,24 +134,19 @@ impl Front {
         }
     }
 
-    /// The services, ready to be served.
-    pub(crate) fn router(self) -> Router<Layers> {
+    /// Serves `connections` until `stop`, and then until their clients have read what they were answered.
+    pub(crate) async fn serve(
+        self,
+        connections: impl tokio_stream::Stream<Item = io::Result<Socket>>,
+        stop: impl Future<Output = ()>,
+    ) {
         let intake = Intake { burden: self.burden.clone() };
         let cell = CellServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Server::builder()
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_max_pending_accept_reset_streams(Some(CANCELLED_MAX))
-            .http2_max_local_error_reset_streams(Some(CANCELLED_MAX))
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-            .layer(intake)
-            .layer(Conform)
-            .layer(Tie::new(burden::tie as fn(_) -> _))
-            .add_service(cell)
-            .add_service(admin)
+        let services = Routes::new(cell).add_service(admin).prepare();
+        // A call comes in by the first of these first.
+        let service = intake.layer(Conform.layer(Tie::new(burden::tie as fn(_) -> _).layer(services)));
+        serving::serve(service, connections, stop).await;
     }
 
     /// The core's queue, or why there is none: a refusal, so that a caller knows that its call had no effect.

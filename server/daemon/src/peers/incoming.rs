@@ -30,6 +30,9 @@ use crate::tls::Presented;
 
 /// A stream must say who sends within this time.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a replica may send by one connection before any of it is taken. HTTP/2's library closes a connection on which frames
+/// of less than 256 bytes wait that lack half of this to be so long: that is more than the messages in a stream's window do.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// So many snapshots are taken at a time; one is the rule, two if the master changes during one.
 const SNAPSHOTS_MAX: usize = 2;
 
@@ -50,6 +53,7 @@ impl PeerService {
     /// The service, ready to be served.
     pub(crate) fn router(self) -> Router {
         Server::builder()
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(PeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX))

@@ -15,6 +15,7 @@ mod misconfigured;
 mod misuse;
 mod operators;
 mod raw_sockets;
+mod shared_connection;
 mod stop;
 mod tls;
 mod torture;

@@ -5,7 +5,7 @@
 //! answer.
 
 use holdfast_proto::client::v1::{ChangeSettingsRequest, KillSessionRequest, Settings};
-use holdfast_replica::{CallAnswer, CallId, CallRequest, Replica};
+use holdfast_replica::{CallAnswer, CallId, CallRequest, Input, Replica};
 
 use crate::client::principal;
 use crate::member::{Step, id_of};
@@ -67,7 +67,8 @@ pub(crate) fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
 fn ask(world: &mut World, replica: usize, request: CallRequest) -> CallId {
     world.last_call += 1;
     let call = CallId(world.last_call);
-    world.hand_in_call(replica, call, principal(0), request).expect("what is small is not refused");
+    world.checkers.unary.asked(call, replica, &request);
+    world.hand_in(replica, Input::Call { call, principal: principal(0), request });
     call
 }
 
