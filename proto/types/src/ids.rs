@@ -52,6 +52,11 @@ id!(
     ConnectionId,
     "c"
 );
+id!(
+    /// One connection of a client at one replica, by which streams and calls come; for as long as the replica runs.
+    SocketId,
+    "socket "
+);
 
 impl Revision {
     /// The one after this.

@@ -18,7 +18,7 @@ mod time;
 
 pub use escaped::{escaped, escaped_json, escaped_lines};
 pub use fence::{Admitted, Fence, FenceError, FenceTextError};
-pub use ids::{ConnectionId, HandleId, ReplicaId, RequestNumber, Revision, SessionId, Term};
+pub use ids::{ConnectionId, HandleId, ReplicaId, RequestNumber, Revision, SessionId, SocketId, Term};
 pub use path::{CELL_LOCAL, NameLimits, NodePath, PathError, check_cell_name};
 #[cfg(holdfast_planted)]
 pub use planted::plant_everywhere;

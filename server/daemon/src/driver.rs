@@ -18,7 +18,7 @@ use holdfast_replica::{
 };
 use holdfast_state::State;
 use holdfast_types::ledger::Charge;
-use holdfast_types::{ConnectionId, Duration, Principal, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, SocketId, Time};
 use prost::Message;
 use slog::{Logger, info, warn};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -77,6 +77,8 @@ pub(crate) enum CoreInput {
 pub(crate) struct Call {
     /// Who the caller has proved to be.
     pub(crate) principal: Principal,
+    /// The connection that it came by.
+    pub(crate) socket: SocketId,
     /// What is asked.
     pub(crate) request: CallRequest,
     /// To the caller, who may have left.
@@ -295,11 +297,11 @@ impl Driver {
                 self.connections.insert(connection, Line { outbox, leases });
                 Ok(())
             }
-            CoreInput::Call(Call { principal, request, reply, permit }) => {
+            CoreInput::Call(Call { principal, socket, request, reply, permit }) => {
                 let call = CallId(self.next_call);
                 self.next_call += 1;
                 self.calls.insert(call, PendingCall { reply, _permit: permit });
-                self.replica.handle(now, Input::Call { call, principal, request })
+                self.replica.handle(now, Input::Call { call, principal, socket, request })
             }
             CoreInput::Status { with_state, reply } => {
                 let state = with_state.then(|| self.replica.state().clone());

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
+use holdfast_types::SocketId;
 use tokio::sync::Notify;
 
 /// How many places there are.
@@ -212,6 +213,11 @@ impl Visit {
     pub(crate) fn begin(&self) -> UnderWay {
         self.change(|requests| requests + 1);
         UnderWay(self.clone())
+    }
+
+    /// Names the connection to the core.
+    pub(crate) fn socket(&self) -> SocketId {
+        SocketId(self.number)
     }
 
     fn change(&self, change: impl FnOnce(usize) -> usize) {

@@ -15,7 +15,7 @@ use std::thread;
 
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
 use holdfast_replica::{CallAnswer, CallRequest};
-use holdfast_types::{Principal, ReplicaId, SessionId};
+use holdfast_types::{Principal, ReplicaId, SessionId, SocketId};
 use slog::Logger;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -237,7 +237,9 @@ impl Server {
                 Refusal { code: RefusalCode::NotMaster.into(), message, ..Default::default() }
             };
             let (reply, answered) = oneshot::channel();
-            let call = Call { principal: Principal::anonymous(), request, reply, permit: None };
+            // No connection has this number.
+            let (principal, socket) = (Principal::anonymous(), SocketId::default());
+            let call = Call { principal, socket, request, reply, permit: None };
             core.send(CoreInput::Call(call)).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?.answer
         }

@@ -14,6 +14,7 @@ use holdfast_types::{Principal, SessionId};
 use crate::held::Change;
 use crate::interface::{CallAnswer, CallId, CallRequest, Output};
 use crate::lists::List;
+use crate::work::Caller;
 use crate::{Master, Waiter, refusal};
 
 /// Calls whose command is proposed, by its tag.
@@ -52,13 +53,7 @@ fn administers(kind: &Kind) -> bool {
 }
 
 impl Master {
-    pub(crate) fn handle_call(
-        &mut self,
-        state: &State,
-        call: CallId,
-        principal: Principal,
-        request: CallRequest,
-    ) {
+    pub(crate) fn handle_call(&mut self, state: &State, call: CallId, caller: Caller, request: CallRequest) {
         let mut force = false;
         let kind = match request {
             CallRequest::SetContents(write) => Kind::SetContents(write),
@@ -72,8 +67,9 @@ impl Master {
                 let message = "membership is changed by the replica, not by the master";
                 return self.answer(call, Err(refusal(RefusalCode::Protocol, message)));
             }
-            request => return self.rounds.wait(Waiter::Call { call, principal, request }),
+            request => return self.rounds.wait(Waiter::Call { call, caller, request }),
         };
+        let principal = caller.principal();
         let administers = administers(&kind) && state.may_administer(&principal).is_ok();
         let mut change = Change { call: Some(call), administers, ..Change::of_master(kind) };
         change.command.principal = principal.as_str().to_owned();

@@ -3,7 +3,7 @@
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::Effect;
-use holdfast_types::{ConnectionId, Principal, ReplicaId, SessionId, Time};
+use holdfast_types::{ConnectionId, Principal, ReplicaId, SessionId, SocketId, Time};
 use prost::Message as _;
 
 use crate::lists::List;
@@ -39,6 +39,8 @@ pub enum Input {
         call: CallId,
         /// Who the caller has proved to be.
         principal: Principal,
+        /// The connection that it came by: where everybody is `anonymous`, shares go by that.
+        socket: SocketId,
         /// What is asked. Membership changes never come here: the replica sees to them.
         request: CallRequest,
     },

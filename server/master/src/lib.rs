@@ -74,7 +74,7 @@ use load::PromiseTimer;
 use rounds::Rounds;
 use sessions::{End, Sessions};
 use unreaped::Unreaped;
-use work::{Budget, Party, Room, Untold, Work};
+use work::{Budget, Caller, Party, Room, Untold, Work};
 
 /// How a master is set up.
 #[derive(Clone, Debug)]
@@ -167,7 +167,7 @@ enum Waiter {
     /// A hello for a session that this master does not know.
     Attach { connection: ConnectionId, principal: Principal, attach: client::AttachSession },
     /// A unary call that needs no command.
-    Call { call: CallId, principal: Principal, request: CallRequest },
+    Call { call: CallId, caller: Caller, request: CallRequest },
 }
 
 /// What a master leaves behind when it leaves office.
@@ -244,8 +244,8 @@ impl Master {
                 self.handle_frame(state, connection, principal, frame);
             }
             Input::Disconnected { connection } => self.handle_disconnected(connection),
-            Input::Call { call, principal, request } => {
-                self.queue.push(&Party::Caller(principal), Work::Call(call, request));
+            Input::Call { call, principal, socket, request } => {
+                self.queue.push(&Party::caller(principal, socket), Work::Call(call, request));
             }
             Input::OverrideBootstrap(principal) => self.override_bootstrap(state, &principal),
             Input::Applied(effect) => self.handle_applied(state, effect),
@@ -372,8 +372,8 @@ impl Master {
                 Waiter::Attach { connection, principal, attach } => {
                     self.decide_attach(state, connection, &principal, &attach);
                 }
-                Waiter::Call { call, principal, request } => {
-                    self.queue.push(&Party::Caller(principal), Work::ConfirmedCall(call, request));
+                Waiter::Call { call, caller, request } => {
+                    self.queue.push(&Party::Caller(caller), Work::ConfirmedCall(call, request));
                 }
             }
         }

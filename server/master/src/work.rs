@@ -15,7 +15,7 @@ use holdfast_proto::client::v1::{self as client, HandleEvent, RefusalCode, reque
 use holdfast_state::refusal::limit_facts;
 use holdfast_state::{Recorded, State};
 use holdfast_types::{
-    ConnectionId, FRAME_REQUESTS_MAX, HandleId, Principal, RequestNumber, SessionId, planted,
+    ConnectionId, FRAME_REQUESTS_MAX, HandleId, Principal, RequestNumber, SessionId, SocketId, planted,
 };
 use prost::Message as _;
 
@@ -49,8 +49,35 @@ const HANDLES_AT_ONCE_MAX: usize = 1_024;
 pub(crate) enum Party {
     /// A session.
     Session(SessionId),
-    /// All who make unary calls as this principal.
-    Caller(Principal),
+    /// All who make unary calls as one.
+    Caller(Caller),
+}
+
+/// Those who make unary calls as one principal; by one connection, where that is `anonymous`, which everybody is without TLS.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Caller {
+    /// By this connection.
+    Anonymous(SocketId),
+    /// Wherever they come from.
+    Named(Principal),
+}
+
+impl Party {
+    /// Whoever calls by a connection.
+    pub(crate) fn caller(principal: Principal, socket: SocketId) -> Self {
+        let is_anonymous = principal == Principal::anonymous();
+        Self::Caller(if is_anonymous { Caller::Anonymous(socket) } else { Caller::Named(principal) })
+    }
+}
+
+impl Caller {
+    /// Who they have proved to be.
+    pub(crate) fn principal(&self) -> Principal {
+        match self {
+            Self::Named(principal) => principal.clone(),
+            Self::Anonymous(_) => Principal::anonymous(),
+        }
+    }
 }
 
 /// Something to be done for a party.
@@ -262,14 +289,14 @@ impl Master {
                 self.answer_read(state, session, &request);
                 COST_DONE
             }
-            (Party::Caller(principal), Work::Call(call, request)) => {
+            (Party::Caller(caller), Work::Call(call, request)) => {
                 let (bytes, tag) = (call_bytes(&request), self.last_tag);
-                self.handle_call(state, call, principal, request);
+                self.handle_call(state, call, caller, request);
                 self.fill_room(tag, bytes);
                 COST_TAKEN_UP + COST_DONE + bytes
             }
-            (Party::Caller(principal), Work::ConfirmedCall(call, request)) => {
-                COST_DONE + self.answer_call(state, call, &principal, &request)
+            (Party::Caller(caller), Work::ConfirmedCall(call, request)) => {
+                COST_DONE + self.answer_call(state, call, &caller.principal(), &request)
             }
             (Party::Session(_), Work::Call(..) | Work::ConfirmedCall(..))
             | (Party::Caller(_), Work::Request(_) | Work::Close | Work::Read(_)) => {

@@ -12,7 +12,7 @@ use holdfast_proto::client::v1::{
 };
 use holdfast_proto::log::v1::Command;
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Duration, Principal, Term, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, SocketId, Term, Time};
 
 const CLIENTS: usize = 4;
 const LEASE_MS: u32 = 2_000;
@@ -189,7 +189,7 @@ impl World {
         self.last_call += 1;
         self.calls.insert(self.last_call);
         let (call, principal) = (CallId(self.last_call), Principal::anonymous());
-        self.input(Input::Call { call, principal, request });
+        self.input(Input::Call { call, principal, socket: SocketId(1), request });
     }
 
     fn fail_over(&mut self) {

@@ -6,7 +6,7 @@ use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output};
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, request::Operation};
 use holdfast_proto::log::v1::Command;
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Principal, SessionId, Term, Time};
+use holdfast_types::{ConnectionId, Principal, SessionId, SocketId, Term, Time};
 
 /// A cell in which a client caches `/a` and `/acl/ops`, and acknowledges nothing. Its administrator is `root`.
 struct Cell {
@@ -92,7 +92,7 @@ impl Cell {
     fn call(&mut self, by: &str, request: CallRequest) -> Option<Option<RefusalCode>> {
         self.last_call += 1;
         let principal = Principal::parse(by).expect("a principal");
-        self.input(Input::Call { call: CallId(self.last_call), principal, request });
+        self.input(Input::Call { call: CallId(self.last_call), principal, socket: SocketId(1), request });
         self.answers.get(&self.last_call).copied()
     }
 }

@@ -1,12 +1,12 @@
 //! What one client can make a master do in one turn, and what it is told when things cross each other.
 
-use holdfast_master::{Config, Input, Master, Output};
+use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output};
 use holdfast_proto::client::v1::{
     self as client, RefusalCode, client_frame, request::Operation, server_frame,
 };
 use holdfast_proto::log::v1::Command;
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Principal, Term, Time};
+use holdfast_types::{ConnectionId, Principal, SocketId, Term, Time};
 use prost::Message as _;
 
 /// A master and the state under it. Time stands still.
@@ -15,6 +15,7 @@ struct Cell {
     master: Master,
     proposed: Vec<Command>,
     frames: Vec<(ConnectionId, client::ServerFrame)>,
+    answered: Vec<CallId>,
 }
 
 impl Cell {
@@ -22,7 +23,7 @@ impl Cell {
         let settings = settings::defaults();
         let state = State::genesis(Genesis { cell: "dev".into(), cell_id: 7, members: Vec::new(), settings });
         let master = Master::new(Time::ZERO, Term(1), Config::default(), &state);
-        Self { state, master, proposed: Vec::new(), frames: Vec::new() }
+        Self { state, master, proposed: Vec::new(), frames: Vec::new(), answered: Vec::new() }
     }
 
     /// Turn by turn until nothing is left to do.
@@ -51,7 +52,8 @@ impl Cell {
                     self.master.handle(Time::ZERO, &self.state, Input::Work { log_bytes: 0 });
                 }
                 Output::Frame { connection, frame } => self.frames.push((connection, frame)),
-                Output::Disconnect { .. } | Output::Answer { .. } | Output::List { .. } => {}
+                Output::Answer { call, .. } => self.answered.push(call),
+                Output::Disconnect { .. } | Output::List { .. } => {}
             }
         }
     }
@@ -160,6 +162,25 @@ fn small_reads_are_worked_off_in_turns_too() {
         (turns, answers) = (turns + 1, answers + said);
     }
     assert!((7..100).contains(&turns), "{turns} turns");
+}
+
+#[test]
+fn calls_of_one_connection_do_not_stand_before_those_of_another_where_everybody_is_anonymous() {
+    let mut cell = cell_with_large_file();
+    let call = |cell: &mut Cell, call: u64, socket: u64| {
+        let request = CallRequest::GetContents(client::GetContentsRequest { path: "/large".to_owned() });
+        let (principal, socket) = (Principal::anonymous(), SocketId(socket));
+        let call = Input::Call { call: CallId(call), principal, socket, request };
+        cell.master.handle(Time::ZERO, &cell.state, call);
+    };
+    for number in 0..100 {
+        call(&mut cell, number, 1);
+    }
+    call(&mut cell, 100, 2);
+    cell.settle();
+    assert_eq!(cell.answered.len(), 101);
+    let place = cell.answered.iter().position(|call| call.0 == 100);
+    assert!(place.is_some_and(|place| place < 10), "{:?}", cell.answered);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use holdfast_master::{CallAnswer, CallId, CallRequest, List};
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::Member;
 use holdfast_state::State;
-use holdfast_types::{ConnectionId, Principal, ReplicaId, Term, Time};
+use holdfast_types::{ConnectionId, Principal, ReplicaId, SocketId, Term, Time};
 
 use crate::raftpb;
 
@@ -177,6 +177,8 @@ pub enum Input {
         call: CallId,
         /// Who the caller has proved to be.
         principal: Principal,
+        /// The connection that it came by: where everybody is `anonymous`, shares go by that.
+        socket: SocketId,
         /// What is asked.
         request: CallRequest,
     },

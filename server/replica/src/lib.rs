@@ -224,7 +224,9 @@ impl Replica {
             Input::SnapshotWritten { index } => self.handle_snapshot_written(index),
             Input::Frame { connection, principal, frame } => self.handle_frame(connection, principal, frame),
             Input::Disconnected { connection } => self.handle_disconnected(connection),
-            Input::Call { call, principal, request } => self.handle_call(call, principal, request)?,
+            Input::Call { call, principal, socket, request } => {
+                self.handle_call(call, principal, socket, request)?;
+            }
             Input::HandOver => self.hand_over(),
             Input::Unheard { since } => {
                 if let Some(master) = &mut self.master {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_master::{CallId, CallRequest, Master};
 use holdfast_proto::client::v1::{self as client, RefusalCode, server_frame};
-use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, SocketId, Term, Time};
 use prost::Message as _;
 use raft::StateRole;
 use slog::info;
@@ -45,6 +45,7 @@ struct ParkedCall {
     since: Time,
     call: CallId,
     principal: Principal,
+    socket: SocketId,
     request: CallRequest,
 }
 
@@ -90,13 +91,14 @@ impl Replica {
         &mut self,
         call: CallId,
         principal: Principal,
+        socket: SocketId,
         request: CallRequest,
     ) -> Result<(), Fault> {
         if self.master.is_none() {
             if self.parked.calls.len() >= PARKED_CALLS_MAX {
                 self.answer_refused(call, overloaded());
             } else {
-                let parked = ParkedCall { since: self.now, call, principal, request };
+                let parked = ParkedCall { since: self.now, call, principal, socket, request };
                 self.parked.calls.push_back(parked);
             }
             return Ok(());
@@ -113,7 +115,7 @@ impl Replica {
             CallRequest::RemoveMember(id) => self.remove_member(call, id),
             request => {
                 if let Some(master) = &mut self.master {
-                    let input = holdfast_master::Input::Call { call, principal, request };
+                    let input = holdfast_master::Input::Call { call, principal, socket, request };
                     master.handle(self.now, &self.state, input);
                 }
                 Ok(())
@@ -138,11 +140,11 @@ impl Replica {
                 self.handle_frame(connection, principal.clone(), frame);
             }
         }
-        for ParkedCall { call, principal, request, .. } in calls {
+        for ParkedCall { call, principal, socket, request, .. } in calls {
             if elsewhere {
                 self.answer_refused(call, self.not_master());
             } else {
-                self.handle_call(call, principal, request)?;
+                self.handle_call(call, principal, socket, request)?;
             }
         }
         Ok(true)

@@ -8,7 +8,7 @@ use holdfast_proto::client::v1::ClientFrame;
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{Boot, CallId, CallRequest, Config, Fault, Input, Output, Replica, StateAt};
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, SocketId, Term, Time};
 use slog::{Discard, Logger, o};
 
 /// One input leads to no more outputs than this: there is one session for each of a few streams.
@@ -114,7 +114,7 @@ impl Office {
         self.last_call += 1;
         let call = CallId(self.last_call);
         self.open_calls.insert(call);
-        self.input(Input::Call { call, principal: Principal::anonymous(), request })?;
+        self.input(Input::Call { call, principal: Principal::anonymous(), socket: SocketId(1), request })?;
         Ok(call)
     }
 

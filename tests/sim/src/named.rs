@@ -6,7 +6,7 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, NodeKind, Refusal, RefusalCode, outcome};
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Input as ReplicaInput};
 use holdfast_session::{Input, Token};
-use holdfast_types::Revision;
+use holdfast_types::{Revision, SocketId};
 
 use crate::checker::answers::{self, Read};
 use crate::checker::is_valid;
@@ -82,7 +82,8 @@ impl World {
             return self.named_elsewhere(id, None);
         }
         self.checkers.unary.asked(id, replica, &request);
-        self.hand_in(replica, ReplicaInput::Call { call: id, principal: principal(client.index), request });
+        let (principal, socket) = (principal(client.index), SocketId(client.index as u64));
+        self.hand_in(replica, ReplicaInput::Call { call: id, principal, socket, request });
         Ok(())
     }
 

@@ -41,7 +41,8 @@ impl Front {
         let (reply, answered) = oneshot::channel();
         let permit = Some(CallPermit { _place: place, _charge: charge, _turn: asker.turn.clone() });
         // The permit stays with the core until it has answered: a caller that gives up frees nothing there.
-        let call = CoreInput::Call(Call { principal, request, reply, permit });
+        let socket = asker.visit.socket();
+        let call = CoreInput::Call(Call { principal, socket, request, reply, permit });
         core.send(call).await.map_err(|_| stopping())?;
         let reply = answered.await.map_err(|_| abandoned())?;
         reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))

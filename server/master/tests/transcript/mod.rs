@@ -12,7 +12,7 @@ use holdfast_master::{CallId, Config, Input, Master, Output, RoundId};
 use holdfast_proto::client::v1::{self as client, client_frame};
 use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::{Genesis, State};
-use holdfast_types::{ConnectionId, Principal, Term, Time};
+use holdfast_types::{ConnectionId, Principal, SocketId, Term, Time};
 
 use parse::{number, parse_acknowledged, parse_attach, parse_call, parse_open, parse_request};
 use show::{show_command, show_frame, show_refusal};
@@ -177,7 +177,7 @@ impl Runner {
         let argument = line.next_pos().unwrap_or_default();
         let request = parse_call(kind, argument)?;
         let principal = principal(line)?;
-        self.input(Input::Call { call, principal, request });
+        self.input(Input::Call { call, principal, socket: SocketId(1), request });
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use holdfast_replica::{
     Boot, CallAnswer, CallId, CallRequest, Config, Input, Output, Replica, StateAt, raftpb,
 };
 use holdfast_state::{Genesis, State, settings};
-use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, SocketId, Term, Time};
 use slog::{Discard, Logger, o};
 
 /// What survives a crash.
@@ -255,7 +255,7 @@ impl Cell {
     }
 
     pub(crate) fn call_as(&mut self, principal: Principal, id: ReplicaId, call: u64, request: CallRequest) {
-        self.input(id, Input::Call { call: CallId(call), principal, request });
+        self.input(id, Input::Call { call: CallId(call), principal, socket: SocketId(1), request });
         self.settle();
     }
 

@@ -6,6 +6,7 @@
 
 use holdfast_proto::client::v1::{ChangeSettingsRequest, KillSessionRequest, Settings};
 use holdfast_replica::{CallAnswer, CallId, CallRequest, Input, Replica};
+use holdfast_types::SocketId;
 
 use crate::client::principal;
 use crate::member::{Step, id_of};
@@ -68,7 +69,7 @@ fn ask(world: &mut World, replica: usize, request: CallRequest) -> CallId {
     world.last_call += 1;
     let call = CallId(world.last_call);
     world.checkers.unary.asked(call, replica, &request);
-    world.hand_in(replica, Input::Call { call, principal: principal(0), request });
+    world.hand_in(replica, Input::Call { call, principal: principal(0), socket: SocketId(0), request });
     call
 }
 
