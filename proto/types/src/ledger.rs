@@ -3,17 +3,23 @@
 //! An [`Account`] is opened for each connection, and belongs to a principal; a [`Charge`] stands for bytes that are held, goes
 //! wherever they go, and gives them back when it is dropped. So no stage can forget to count, and none has a limit of
 //! its own that another stage goes around. What may be refused asks ([`Account::charge`]); what must not be, because it
-//! gives back or keeps alive, is counted all the same ([`Account::charge_anyway`]). Never waits, and knows no clock.
-//! Invariant: what is held in all is the sum of the charges that live.
+//! gives back or keeps alive, is counted all the same ([`Account::charge_anyway`]).
+//!
+//! The core *keeps* what it has taken up and cannot be done with yet ([`Charge::keep`]): it may have to wait for others for
+//! long. Only half of each limit can be kept, so that the door is never closed by what waits behind it, and a KeepAlive gets in.
+//! Never waits, and knows no clock. Invariant: what is held, and what is kept, is the sum of the charges that live.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use crate::Principal;
+use crate::{Principal, planted};
 
-/// How many bytes may be held before more are refused.
+/// One in so many of the bytes that may be held may be kept.
+const KEPT_ONE_IN: usize = 2;
+
+/// How many bytes may be held before more are refused. Half of each limit may be kept by the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerLimits {
     /// For one connection.
@@ -22,6 +28,15 @@ pub struct LedgerLimits {
     pub principal_bytes_max: usize,
     /// In all.
     pub total_bytes_max: usize,
+}
+
+impl LedgerLimits {
+    /// Nothing is ever refused.
+    pub const NONE: Self = Self {
+        connection_bytes_max: usize::MAX,
+        principal_bytes_max: usize::MAX,
+        total_bytes_max: usize::MAX,
+    };
 }
 
 /// What has no room for more.
@@ -33,6 +48,25 @@ pub enum LedgerFull {
     Principal(usize),
     /// All connections together do.
     Total(usize),
+}
+
+impl LedgerFull {
+    /// The limit's name, for programs.
+    #[must_use]
+    pub fn limit(&self) -> &'static str {
+        match self {
+            Self::Connection(_) => "ledger_connection_bytes_max",
+            Self::Principal(_) => "ledger_principal_bytes_max",
+            Self::Total(_) => "ledger_total_bytes_max",
+        }
+    }
+
+    /// How many bytes it allows.
+    #[must_use]
+    pub fn maximum(&self) -> usize {
+        let (Self::Connection(max) | Self::Principal(max) | Self::Total(max)) = self;
+        *max
+    }
 }
 
 impl fmt::Display for LedgerFull {
@@ -55,15 +89,51 @@ pub struct Ledger(Arc<Book>);
 
 struct Book {
     limits: LedgerLimits,
-    /// What is held in all.
-    total: AtomicUsize,
+    /// What is held and kept in all.
+    total: Counter,
     /// The most that was held in all at any time.
     peak: AtomicUsize,
     /// What each principal's connections hold. Entries of principals without connections are dropped when another one opens
     /// an account.
-    principals: Mutex<BTreeMap<Principal, Weak<AtomicUsize>>>,
+    principals: Mutex<BTreeMap<Principal, Weak<Counter>>>,
     /// Called after bytes were given back.
-    released: Mutex<Option<Hook>>,
+    released: OnceLock<Hook>,
+}
+
+/// What is held by somebody, and how much of it is kept.
+#[derive(Debug, Default)]
+struct Counter {
+    held: AtomicUsize,
+    /// Never more than `held`.
+    kept: AtomicUsize,
+}
+
+/// Which of a counter's two numbers, with what may be in it of so many bytes.
+#[derive(Clone, Copy, Debug)]
+enum Column {
+    Held,
+    Kept,
+}
+
+impl Column {
+    fn of(self, counter: &Counter) -> &AtomicUsize {
+        match self {
+            Self::Held => &counter.held,
+            Self::Kept => &counter.kept,
+        }
+    }
+
+    fn max(self, full: LedgerFull) -> LedgerFull {
+        let part = |max| match self {
+            Self::Held => max,
+            Self::Kept => max / KEPT_ONE_IN,
+        };
+        match full {
+            LedgerFull::Connection(max) => LedgerFull::Connection(part(max)),
+            LedgerFull::Principal(max) => LedgerFull::Principal(part(max)),
+            LedgerFull::Total(max) => LedgerFull::Total(part(max)),
+        }
+    }
 }
 
 impl Ledger {
@@ -72,33 +142,34 @@ impl Ledger {
     pub fn new(limits: LedgerLimits) -> Self {
         Self(Arc::new(Book {
             limits,
-            total: AtomicUsize::new(0),
+            total: Counter::default(),
             peak: AtomicUsize::new(0),
             principals: Mutex::default(),
-            released: Mutex::default(),
+            released: OnceLock::new(),
         }))
     }
 
-    /// Has `hook` called whenever bytes are given back, so that a caller that waits for room can look again.
+    /// Has `hook` called whenever bytes are given back, so that a caller that waits for room can look again. Only the first
+    /// hook counts.
     pub fn on_release(&self, hook: impl Fn() + Send + Sync + 'static) {
-        *lock(&self.0.released) = Some(Box::new(hook));
+        let _ = self.0.released.set(Box::new(hook));
     }
 
     /// An account for a connection of `principal`.
     #[must_use]
     pub fn account(&self, principal: &Principal) -> Account {
         let shared = (*principal != Principal::anonymous()).then(|| self.shared(principal));
-        let connection = AtomicUsize::new(0);
+        let connection = Counter::default();
         Account(Arc::new(Line { book: Arc::clone(&self.0), connection, principal: shared }))
     }
 
-    fn shared(&self, principal: &Principal) -> Arc<AtomicUsize> {
+    fn shared(&self, principal: &Principal) -> Arc<Counter> {
         let mut principals = lock(&self.0.principals);
         if let Some(shared) = principals.get(principal).and_then(Weak::upgrade) {
             return shared;
         }
         principals.retain(|_, shared| shared.strong_count() > 0);
-        let shared = Arc::new(AtomicUsize::new(0));
+        let shared = Arc::new(Counter::default());
         principals.insert(principal.clone(), Arc::downgrade(&shared));
         shared
     }
@@ -106,7 +177,13 @@ impl Ledger {
     /// What is held in all.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.0.total.load(Ordering::Relaxed)
+        self.0.total.held.load(Ordering::Relaxed)
+    }
+
+    /// How much of that the core keeps.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.0.total.kept.load(Ordering::Relaxed)
     }
 
     /// The most that was held in all at any time.
@@ -134,14 +211,14 @@ pub struct Account(Arc<Line>);
 
 struct Line {
     book: Arc<Book>,
-    connection: AtomicUsize,
+    connection: Counter,
     /// Shared by all accounts of the principal; `None` for `anonymous`.
-    principal: Option<Arc<AtomicUsize>>,
+    principal: Option<Arc<Counter>>,
 }
 
 impl Line {
     /// The counters that a charge is in, with their limits: the narrowest first.
-    fn counters(&self) -> impl DoubleEndedIterator<Item = (&AtomicUsize, LedgerFull)> {
+    fn counters(&self) -> impl DoubleEndedIterator<Item = (&Counter, LedgerFull)> {
         let limits = &self.book.limits;
         let principal = self.principal.as_deref();
         let principal = principal.map(|held| (held, LedgerFull::Principal(limits.principal_bytes_max)));
@@ -151,13 +228,13 @@ impl Line {
             .chain([(&self.book.total, LedgerFull::Total(limits.total_bytes_max))])
     }
 
-    fn take(&self, bytes: usize) -> Result<(), LedgerFull> {
-        for (place, (held, full)) in self.counters().enumerate() {
-            let (LedgerFull::Connection(max) | LedgerFull::Principal(max) | LedgerFull::Total(max)) = full;
-            let more = |held: usize| held.checked_add(bytes).filter(|held| *held <= max);
-            if held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-                for (held, _) in self.counters().take(place) {
-                    held.fetch_sub(bytes, Ordering::Relaxed);
+    fn take(&self, column: Column, bytes: usize) -> Result<(), LedgerFull> {
+        for (place, (counter, full)) in self.counters().enumerate() {
+            let full = column.max(full);
+            let more = |sum: usize| sum.checked_add(bytes).filter(|sum| *sum <= full.maximum());
+            if column.of(counter).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+                for (counter, _) in self.counters().take(place) {
+                    column.of(counter).fetch_sub(bytes, Ordering::Relaxed);
                 }
                 return Err(full);
             }
@@ -166,26 +243,30 @@ impl Line {
         Ok(())
     }
 
-    fn take_anyway(&self, bytes: usize) {
-        for (held, _) in self.counters() {
-            held.fetch_add(bytes, Ordering::Relaxed);
+    fn take_anyway(&self, column: Column, bytes: usize) {
+        for (counter, _) in self.counters() {
+            column.of(counter).fetch_add(bytes, Ordering::Relaxed);
         }
         self.note_peak();
     }
 
     fn note_peak(&self) {
-        self.book.peak.fetch_max(self.book.total.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.book.peak.fetch_max(self.book.total.held.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    fn give_back(&self, bytes: usize) {
+    fn give_back(&self, bytes: usize, kept: bool) {
         if bytes == 0 {
             return;
         }
-        for (held, _) in self.counters() {
-            let before = held.fetch_sub(bytes, Ordering::Relaxed);
+        for (counter, _) in self.counters() {
+            if kept {
+                let before = counter.kept.fetch_sub(bytes, Ordering::Relaxed);
+                assert!(before >= bytes, "no more is given back than was kept");
+            }
+            let before = counter.held.fetch_sub(bytes, Ordering::Relaxed);
             assert!(before >= bytes, "no more is given back than was charged");
         }
-        if let Some(hook) = &*lock(&self.book.released) {
+        if let Some(hook) = self.book.released.get() {
             hook();
         }
     }
@@ -198,28 +279,27 @@ impl Account {
     ///
     /// What is full; nothing is charged then.
     pub fn charge(&self, bytes: usize) -> Result<Charge, LedgerFull> {
-        self.0.take(bytes)?;
-        Ok(Charge { line: Arc::clone(&self.0), bytes })
+        self.0.take(Column::Held, bytes)?;
+        Ok(Charge { line: Arc::clone(&self.0), bytes, kept: false })
     }
 
     /// Charges bytes, also beyond the limits: for what must never be refused.
     pub fn charge_anyway(&self, bytes: usize) -> Charge {
-        self.0.take_anyway(bytes);
-        Charge { line: Arc::clone(&self.0), bytes }
+        self.0.take_anyway(Column::Held, bytes);
+        Charge { line: Arc::clone(&self.0), bytes, kept: false }
     }
 
     /// What is held for the connection.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.0.connection.load(Ordering::Relaxed)
+        self.0.connection.held.load(Ordering::Relaxed)
     }
 
     /// What the connection may still charge at once.
     #[must_use]
     pub fn room(&self) -> usize {
-        let room = |(held, full): (&AtomicUsize, LedgerFull)| {
-            let (LedgerFull::Connection(max) | LedgerFull::Principal(max) | LedgerFull::Total(max)) = full;
-            max.saturating_sub(held.load(Ordering::Relaxed))
+        let room = |(counter, full): (&Counter, LedgerFull)| {
+            full.maximum().saturating_sub(counter.held.load(Ordering::Relaxed))
         };
         self.0.counters().map(room).min().unwrap_or(0)
     }
@@ -236,6 +316,8 @@ impl fmt::Debug for Account {
 pub struct Charge {
     line: Arc<Line>,
     bytes: usize,
+    /// The core keeps them.
+    kept: bool,
 }
 
 impl Charge {
@@ -249,23 +331,45 @@ impl Charge {
     pub fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Self { line: Arc::clone(&self.line), bytes }
+        Self { line: Arc::clone(&self.line), bytes, kept: self.kept }
     }
 
-    /// Charges more, if there is room.
+    /// From now on the core keeps the bytes, if there is room for that.
+    ///
+    /// # Errors
+    ///
+    /// What is full; the charge is what it was then.
+    pub fn keep(&mut self) -> Result<(), LedgerFull> {
+        if !self.kept {
+            self.line.take(Column::Kept, self.bytes)?;
+            self.kept = true;
+        }
+        Ok(())
+    }
+
+    /// From now on the core keeps the bytes, also beyond the limits.
+    pub fn keep_anyway(&mut self) {
+        if !std::mem::replace(&mut self.kept, true) {
+            self.line.take_anyway(Column::Kept, self.bytes);
+        }
+    }
+
+    /// Charges more for what is not kept, if there is room.
     ///
     /// # Errors
     ///
     /// What is full; the charge is what it was then.
     pub fn grow(&mut self, bytes: usize) -> Result<(), LedgerFull> {
-        self.line.take(bytes)?;
+        assert!(!self.kept, "what is kept is all there");
+        self.line.take(Column::Held, bytes)?;
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Charges more, also beyond the limits.
+    /// Charges more for what is not kept, also beyond the limits.
     pub fn grow_anyway(&mut self, bytes: usize) {
-        self.line.take_anyway(bytes);
+        assert!(!self.kept, "what is kept is all there");
+        self.line.take_anyway(Column::Held, bytes);
         self.bytes += bytes;
     }
 }
@@ -278,7 +382,9 @@ impl fmt::Debug for Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.line.give_back(self.bytes);
+        if !(self.kept && planted!(LedgerLeaks)) {
+            self.line.give_back(self.bytes, self.kept);
+        }
     }
 }
 
@@ -341,6 +447,93 @@ mod tests {
         assert_eq!((ledger.held(), ledger.room(), account.room()), (40, 0, 0));
         drop(beyond);
         assert_eq!(ledger.held(), 0);
+    }
+
+    #[test]
+    fn the_core_keeps_half_at_the_most_and_the_door_stays_open() {
+        let ledger = Ledger::new(LIMITS);
+        let account = ledger.account(&alice());
+        let mut kept = account.charge(10).unwrap();
+        assert_eq!(kept.keep(), Err(LedgerFull::Connection(5)));
+        assert_eq!(ledger.kept(), 0, "what is refused is not counted");
+        let mut rest = kept.split(5);
+        kept.keep().unwrap();
+        assert_eq!(rest.keep(), Err(LedgerFull::Connection(5)));
+        drop(rest);
+        let mut passing = account.charge(5).unwrap();
+        assert_eq!(passing.keep(), Err(LedgerFull::Connection(5)));
+        let mut second = ledger.account(&alice()).charge(5).unwrap();
+        assert_eq!(second.keep(), Err(LedgerFull::Principal(7)));
+        second.keep_anyway();
+        assert_eq!((ledger.held(), ledger.kept()), (15, 10));
+        let part = kept.split(2);
+        drop((kept, second, passing));
+        assert_eq!((ledger.held(), ledger.kept()), (2, 2), "a part of what is kept is kept");
+        drop(part);
+        assert_eq!((ledger.held(), ledger.kept()), (0, 0));
+    }
+
+    /// A charge of an account, and whether it was charged and kept although that might have been refused.
+    struct Living {
+        of: usize,
+        held: bool,
+        kept: bool,
+        charge: Charge,
+    }
+
+    /// By pseudo-random steps: what may be refused never goes beyond a limit, whatever else is counted, and nothing is left.
+    #[test]
+    fn whatever_comes_and_goes_no_limit_is_passed_by_what_may_be_refused_and_all_comes_back() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut chance = |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from((seed >> 33) % below).unwrap()
+        };
+        let ledger = Ledger::new(LIMITS);
+        let strangers = [ledger.account(&Principal::anonymous()), ledger.account(&Principal::anonymous())];
+        let accounts = [&ledger.account(&alice()), &ledger.account(&alice()), &strangers[0], &strangers[1]];
+        let mut living: Vec<Living> = Vec::new();
+        for _ in 0..20_000 {
+            let (of, bytes) = (chance(4), chance(8));
+            match chance(5) {
+                0 => {
+                    if let Ok(charge) = accounts[of].charge(bytes) {
+                        living.push(Living { of, held: true, kept: false, charge });
+                    }
+                }
+                1 if chance(4) == 0 => {
+                    let charge = accounts[of].charge_anyway(bytes);
+                    living.push(Living { of, held: false, kept: false, charge });
+                }
+                2 if !living.is_empty() => {
+                    let next = chance(living.len() as u64);
+                    let next = &mut living[next];
+                    next.kept |= !next.charge.kept && next.charge.keep().is_ok();
+                }
+                3 if !living.is_empty() => {
+                    let next = chance(living.len() as u64);
+                    let next = &mut living[next];
+                    let part = Living { charge: next.charge.split(bytes), ..*next };
+                    living.push(part);
+                }
+                _ if !living.is_empty() => drop(living.swap_remove(chance(living.len() as u64))),
+                _ => {}
+            }
+            let sum = |counts: &dyn Fn(&Living) -> bool| -> usize {
+                living.iter().filter(|charge| counts(charge)).map(|living| living.charge.bytes).sum()
+            };
+            assert_eq!((ledger.held(), ledger.kept()), (sum(&|_| true), sum(&|living| living.charge.kept)));
+            for (of, account) in accounts.iter().enumerate() {
+                assert_eq!(account.held(), sum(&|living| living.of == of));
+                assert!(sum(&|living| living.of == of && living.held) <= 10);
+                assert!(sum(&|living| living.of == of && living.kept) <= 5);
+            }
+            assert!(sum(&|living| living.of < 2 && living.held) <= 15, "those of alice");
+            assert!(sum(&|living| living.of < 2 && living.kept) <= 7);
+            assert!(sum(&|living| living.held) <= 30 && sum(&|living| living.kept) <= 15);
+        }
+        living.clear();
+        assert_eq!((ledger.held(), ledger.kept()), (0, 0));
     }
 
     #[test]

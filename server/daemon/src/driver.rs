@@ -17,7 +17,7 @@ use holdfast_replica::{
     CallAnswer, CallId, CallRequest, Fault, Input, List, Output, Persist, Replica, StateAt,
 };
 use holdfast_state::State;
-use holdfast_types::ledger::Charge;
+use holdfast_types::ledger::{Account, Charge};
 use holdfast_types::{ConnectionId, Duration, Principal, SocketId, Time};
 use prost::Message;
 use slog::{Logger, info, warn};
@@ -49,16 +49,12 @@ const IDLE: Duration = Duration::from_secs(3_600);
 pub(crate) enum CoreInput {
     /// For the replica itself.
     Replica(Input),
-    /// A frame of a client's stream, which counts in the ledger until it is here.
-    Frame(Input, Charge),
-    /// A client's stream begins; its frames go to `outbox`.
+    /// A client's stream begins.
     Connected {
         /// The stream.
         connection: ConnectionId,
-        /// To its client.
-        outbox: Arc<Outbox<ServerFrame>>,
-        /// Told of everything that is said on it.
-        leases: Leases,
+        /// The way to its client.
+        line: Line,
     },
     /// A unary call.
     Call(Call),
@@ -111,10 +107,32 @@ pub(crate) enum Ended {
     Removed,
 }
 
+/// A frame on its way to a client.
+pub(crate) struct Outgoing {
+    /// The frame.
+    pub(crate) frame: ServerFrame,
+    /// What it counts for in the ledger of bytes, until it is sent.
+    pub(crate) charge: Charge,
+}
+
 /// The way to a client.
-struct Line {
-    outbox: Arc<Outbox<ServerFrame>>,
-    leases: Leases,
+pub(crate) struct Line {
+    /// What is on its way.
+    pub(crate) outbox: Arc<Outbox<Outgoing>>,
+    /// What is in the outbox counts here: its connection's.
+    pub(crate) account: Account,
+    /// Told of everything that is said on the stream.
+    pub(crate) leases: Leases,
+}
+
+impl Line {
+    /// Queues a frame. The core cannot wait, so the ledger counts it and refuses nothing: what is beyond the outbox's own share
+    /// costs the client its stream.
+    pub(crate) fn send(&self, frame: ServerFrame) -> Result<(), PushError> {
+        let bytes = frame.encoded_len();
+        let charge = self.account.charge_anyway(bytes);
+        self.outbox.push(Outgoing { frame, charge }, bytes)
+    }
 }
 
 impl Drop for Line {
@@ -231,8 +249,8 @@ impl Driver {
     pub(crate) fn dismiss_clients(&mut self) {
         for input in self.inputs.close() {
             // A call that is dropped is answered by the front.
-            if let CoreInput::Connected { outbox, .. } = input {
-                outbox.finish();
+            if let CoreInput::Connected { line, .. } = input {
+                line.outbox.finish();
             }
         }
         self.calls.clear();
@@ -292,9 +310,8 @@ impl Driver {
                 }
                 self.replica.handle(now, input)
             }
-            CoreInput::Frame(frame, _waited) => self.replica.handle(now, frame),
-            CoreInput::Connected { connection, outbox, leases } => {
-                self.connections.insert(connection, Line { outbox, leases });
+            CoreInput::Connected { connection, line } => {
+                self.connections.insert(connection, line);
                 Ok(())
             }
             CoreInput::Call(Call { principal, socket, request, reply, permit }) => {
@@ -398,16 +415,15 @@ impl Driver {
 
     /// Queues a frame. A client that lets them pile up loses its stream; its session goes on.
     fn send_frame(&mut self, connection: ConnectionId, frame: ServerFrame) {
-        let Some(Line { outbox, leases }) = self.connections.get(&connection) else { return };
+        let Some(line) = self.connections.get(&connection) else { return };
         // Its own client may wait elsewhere for what it says.
-        leases.tell(&frame);
-        let bytes = frame.encoded_len();
-        match outbox.push(frame, bytes) {
+        line.leases.tell(&frame);
+        match line.send(frame) {
             // A stream that is gone: its reader is about to say so.
             Ok(()) | Err(PushError::Closed) => {}
             Err(PushError::Full) => {
                 warn!(self.logger, "cut a client off that does not read"; "connection" => %connection);
-                outbox.cut();
+                line.outbox.cut();
             }
         }
     }

@@ -97,7 +97,7 @@ impl Inputs {
 
 fn requests_of(input: &CoreInput) -> usize {
     match input {
-        CoreInput::Frame(Input::Frame { frame, .. }, _) => frame.requests.len(),
+        CoreInput::Replica(Input::Frame { frame, .. }) => frame.requests.len(),
         _ => 0,
     }
 }
@@ -140,9 +140,6 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: LedgerLimits =
-        LedgerLimits { connection_bytes_max: 1, principal_bytes_max: 1, total_bytes_max: 1 };
-
     fn at(millis: u64) -> Time {
         Time::from_millis(millis)
     }
@@ -150,8 +147,8 @@ mod tests {
     fn frame(requests: usize) -> CoreInput {
         let frame = ClientFrame { requests: vec![Request::default(); requests], ..ClientFrame::default() };
         let (connection, principal) = (ConnectionId(1), Principal::anonymous());
-        let charge = Ledger::new(LIMITS).account(&principal).charge_anyway(0);
-        CoreInput::Frame(Input::Frame { connection, principal, frame }, charge)
+        let charge = Ledger::new(LedgerLimits::NONE).account(&principal).charge_anyway(0);
+        CoreInput::Replica(Input::Frame { connection, principal, frame, charge })
     }
 
     fn message() -> CoreInput {

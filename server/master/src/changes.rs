@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use holdfast_proto::client::v1::{Invalidation, RefusalCode};
+use holdfast_proto::client::v1::{Invalidation, Refusal, RefusalCode};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::{Opens, State, Touched, TouchedNodes};
 use holdfast_types::{NodePath, Revision, SessionId, planted};
@@ -47,7 +47,7 @@ impl Master {
         let id = self.held.next_id();
         let waits = self.held.join(id, &change);
         let held = Held { change, touched: None, waits };
-        let ready = if waits > 0 { self.hold(state, id, held) } else { self.advance(state, id, held) };
+        let ready = if waits > 0 { self.hold(id, held) } else { self.advance(state, id, held) };
         self.release(state, ready);
     }
 
@@ -84,7 +84,7 @@ impl Master {
                 Plan::Nothing => 0,
             };
             if held.waits > 0 {
-                return self.hold(state, id, held);
+                return self.hold(id, held);
             }
         }
         let session = held.change.session();
@@ -93,9 +93,9 @@ impl Master {
     }
 
     /// Holds a change, if there is room. Gives the changes that wait for one thing less then.
-    fn hold(&mut self, state: &State, id: HeldId, held: Held) -> Vec<HeldId> {
-        if let Err(message) = self.held.check_room(&held.change) {
-            return self.refuse_held(state, id, held, message);
+    fn hold(&mut self, id: HeldId, held: Held) -> Vec<HeldId> {
+        if let Err(no_room) = self.held.check_room(&held.change) {
+            return self.refuse_held(id, held, no_room.refusal());
         }
         self.held.insert(self.now, id, held);
         Vec::new()
@@ -106,27 +106,21 @@ impl Master {
         while let Some((id, held)) = self.held.take_overdue(self.now) {
             let message = "clients have not dropped what they cache for so long that the call is not held any longer: \
                            nothing was changed; try again";
-            let ready = self.refuse_held(state, id, held, message);
+            let ready = self.refuse_held(id, held, refusal(RefusalCode::Overloaded, message));
             self.release(state, ready);
         }
     }
 
-    /// A change is not held, or not any longer. Gives the changes that waited for it. What clients are asked to drop for
-    /// it, they drop for nothing.
-    fn refuse_held(&mut self, state: &State, id: HeldId, held: Held, message: &'static str) -> Vec<HeldId> {
+    /// A call is not held, or not any longer. Gives the changes that waited for it. What clients are asked to drop for it,
+    /// they drop for nothing.
+    fn refuse_held(&mut self, id: HeldId, held: Held, refusal: Refusal) -> Vec<HeldId> {
         if let Some(touched) = &held.touched {
             self.bars.lower(touched);
         }
-        let refusal = refusal(RefusalCode::Overloaded, message);
-        let mut waiting = self.held.leave(held.change.session(), id);
         if let Some(call) = held.change.call {
             self.answer(call, Err(refusal));
-        } else if let Some(session) = held.change.session() {
-            let number = held.change.number();
-            waiting.extend(self.no_longer_in_flight(session, number).1);
-            self.refuse_request(state, session, number, refusal);
         }
-        waiting
+        self.held.leave(held.change.session(), id)
     }
 
     /// Bars what the change touches, and has every copy of it dropped.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_proto::client::v1 as client;
+use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, SessionId};
 
 use crate::interface::Output;
@@ -21,8 +22,8 @@ const TURN_BYTES_MAX: usize = 64 << 20;
 pub(crate) enum Stage {
     /// Its session is being opened, or looked for. Frames that follow the hello wait here.
     Hello {
-        /// The frames, in order; the first is the rest of the hello's own.
-        frames: Vec<client::ClientFrame>,
+        /// The frames, in order, with what they count for; the first is the rest of the hello's own.
+        frames: Vec<(client::ClientFrame, Charge)>,
     },
     /// It is the newest attachment of a session.
     Attached(SessionId),
@@ -57,8 +58,8 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// Takes up a stream whose hello has just come.
-    pub(crate) fn add(&mut self, connection: ConnectionId, rest: client::ClientFrame) {
-        let stage = Stage::Hello { frames: vec![rest] };
+    pub(crate) fn add(&mut self, connection: ConnectionId) {
+        let stage = Stage::Hello { frames: Vec::new() };
         let frame = client::ServerFrame::default();
         let entry = Connection { stage, frame, bytes: 0, dirty: false, turn: self.turn, turn_bytes: 0 };
         self.connections.insert(connection, entry);
@@ -81,7 +82,7 @@ impl Connections {
         &mut self,
         connection: ConnectionId,
         session: SessionId,
-    ) -> Vec<client::ClientFrame> {
+    ) -> Vec<(client::ClientFrame, Charge)> {
         let Some(entry) = self.connections.get_mut(&connection) else { return Vec::new() };
         match std::mem::replace(&mut entry.stage, Stage::Attached(session)) {
             Stage::Hello { frames } => frames,

@@ -15,7 +15,7 @@ use crate::held::Change;
 use crate::interface::{CallAnswer, CallId};
 use crate::sessions::End;
 use crate::work::Party;
-use crate::{Master, lateness, refusal};
+use crate::{Master, lateness, limited, refusal};
 
 /// A session without a handle that has asked for nothing for so long is idle.
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -129,7 +129,8 @@ impl Master {
         if self.kills.count >= KILLS_MAX {
             let message =
                 format!("session {} is to end, and too many calls wait for ends: ask again", session.0);
-            return self.answer(call, Err(refusal(RefusalCode::Overloaded, message)));
+            let (code, limit) = (RefusalCode::Overloaded, "kills_max");
+            return self.answer(call, Err(limited(code, limit, KILLS_MAX, KILLS_MAX + 1, message)));
         }
         self.kills.count += 1;
         self.kills.calls.entry(session).or_default().push(call);

@@ -13,14 +13,9 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::log::v1::{Command, SessionRequest, command::Kind};
 use holdfast_state::TouchedNodes;
 use holdfast_types::{SessionId, Time, planted};
-use prost::Message as _;
 
 use crate::held_calls::{HeldCalls, NoRoom};
 use crate::interface::CallId;
-
-/// So many bytes of changes are held for sessions and callers. What would have to be held beyond that is refused; what
-/// need not be held is not concerned.
-const BYTES_MAX: usize = 256 << 20;
 
 /// A held change; in the order in which they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,16 +36,6 @@ impl Change {
     /// A decision of the master's own.
     pub(crate) fn of_master(kind: Kind) -> Self {
         Self { command: Command { kind: Some(kind), ..Command::default() }, call: None, administers: false }
-    }
-
-    /// About how large it is.
-    fn bytes(&self) -> usize {
-        size_of::<Self>() + self.command.encoded_len()
-    }
-
-    /// Whether whoever asks for it can ask again: it gives nothing back, and is no decision of the master's own.
-    pub(crate) fn can_be_refused(&self) -> bool {
-        self.call.is_some() || self.number() > 0 && !self.gives_back()
     }
 
     /// The session that asks for it, if one does.
@@ -221,8 +206,6 @@ pub(crate) struct HeldChanges {
     last: u64,
     /// Those that wait.
     held: BTreeMap<HeldId, Held>,
-    /// How large they are in all.
-    bytes: usize,
     /// Those of unary calls.
     calls: HeldCalls,
     /// Those of sessions, in their order.
@@ -271,7 +254,6 @@ impl HeldChanges {
 
     /// Holds a change that has joined.
     pub(crate) fn insert(&mut self, now: Time, id: HeldId, held: Held) {
-        self.bytes += held.change.bytes();
         if held.change.call.is_some() {
             self.calls.add(now, id, &held.change.command.principal, held.change.administers);
         }
@@ -293,7 +275,6 @@ impl HeldChanges {
     /// Takes a change out, whatever it waits for; it keeps its place until it leaves.
     fn take(&mut self, id: HeldId) -> Option<Held> {
         let held = self.held.remove(&id)?;
-        self.bytes -= held.change.bytes();
         if held.change.call.is_some() {
             self.calls.remove(&held.change.command.principal, held.change.administers);
         }
@@ -322,23 +303,12 @@ impl HeldChanges {
     }
 
     /// Why a change cannot be held, if it cannot.
-    pub(crate) fn check_room(&self, change: &Change) -> Result<(), &'static str> {
-        if !change.can_be_refused() {
+    pub(crate) fn check_room(&self, change: &Change) -> Result<(), NoRoom> {
+        // The bytes of all are in the ledger, and a session's requests are counted there.
+        if change.call.is_none() {
             return Ok(());
         }
-        if change.call.is_some() {
-            let room = self.calls.check_room(&change.command.principal, change.administers);
-            room.map_err(|no_room| match no_room {
-                NoRoom::Principal => {
-                    "too many calls of this principal wait for clients to drop what they cache: try again later"
-                }
-                NoRoom::All => "too many calls wait for clients to drop what they cache: try again later",
-            })?;
-        }
-        if self.bytes >= BYTES_MAX && !change.administers {
-            return Err("too many changes wait for clients to drop what they cache: try again later");
-        }
-        Ok(())
+        self.calls.check_room(&change.command.principal, change.administers)
     }
 
     /// The calls that are held.
@@ -466,7 +436,7 @@ mod tests {
         assert_eq!(proposed.len(), 1 + CLOSES);
         assert!(proposed.is_sorted(), "in their order");
         assert!(held.steps <= 5 * (1 + CLOSES), "{} steps", held.steps);
-        assert!(held.lines.is_empty() && held.held.is_empty() && held.bytes == 0);
+        assert!(held.lines.is_empty() && held.held.is_empty());
     }
 
     /// By pseudo-random sequences of changes: none that gives back is proposed before an earlier one of its session, none

@@ -7,9 +7,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use holdfast_proto::client::v1 as client;
 use holdfast_types::{Duration, Time};
 
 use crate::held::HeldId;
+use crate::limited;
 
 /// After so long a held call is refused: later than a client may be late and a new master waits for those who do not come
 /// back, so that most are not; and earlier than callers give up, who would not know what came of it.
@@ -28,6 +30,22 @@ pub(crate) enum NoRoom {
     Principal,
     /// As many are held as may be.
     All,
+    /// So are those that administer the cell.
+    Administration,
+}
+
+impl NoRoom {
+    pub(crate) fn refusal(self) -> client::Refusal {
+        let (whose, limit, max) = match self {
+            Self::Principal => (" of this principal", "held_calls_of_principal_max", PRINCIPAL_CALLS_MAX),
+            Self::All => ("", "held_calls_max", CALLS_MAX),
+            Self::Administration => (" of administrators", "held_admin_calls_max", ADMINISTRATION_CALLS_MAX),
+        };
+        let message = format!(
+            "too many calls{whose} wait for clients to drop what they cache, {max} is the most: try again later"
+        );
+        limited(client::RefusalCode::Overloaded, limit, max, max + 1, message)
+    }
 }
 
 /// The held calls, as far as they are counted.
@@ -48,7 +66,7 @@ impl HeldCalls {
     pub(crate) fn check_room(&self, principal: &str, administers: bool) -> Result<(), NoRoom> {
         if administers {
             let has_room = self.administration < ADMINISTRATION_CALLS_MAX;
-            return if has_room { Ok(()) } else { Err(NoRoom::All) };
+            return if has_room { Ok(()) } else { Err(NoRoom::Administration) };
         }
         if self.by_principal.get(principal).is_some_and(|count| *count >= PRINCIPAL_CALLS_MAX) {
             return Err(NoRoom::Principal);

@@ -7,10 +7,11 @@
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, server_frame};
 use holdfast_proto::log::v1::{OpenSession, command::Kind};
 use holdfast_state::State;
+use holdfast_types::ledger::Charge;
 use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, FRAME_REQUESTS_MAX, Principal, SessionId, planted};
 
 use crate::connections::Stage;
-use crate::{Master, Waiter, load, refusal};
+use crate::{Master, Waiter, frame_bytes, ledger_full, limited, load, refusal};
 
 /// The lease length of a session that asks for none.
 const LEASE_MS_DEFAULT: u32 = 12_000;
@@ -31,6 +32,8 @@ pub(crate) struct Opening {
     pub(crate) attachment: u64,
     /// Who opens it. That it is not another's, if it was found, the state has seen to.
     pub(crate) principal: Principal,
+    /// What the hello counts for.
+    pub(crate) _charge: Charge,
 }
 
 impl Master {
@@ -40,21 +43,31 @@ impl Master {
         connection: ConnectionId,
         principal: Principal,
         mut frame: client::ClientFrame,
+        mut charge: Charge,
     ) {
         let (hello, requests) = (frame.hello.take(), frame.requests.len());
         if requests > FRAME_REQUESTS_MAX && (hello.is_some() || self.connections.contains(connection)) {
             let message = format!("a frame has {requests} requests, and {FRAME_REQUESTS_MAX} is the most");
             if hello.is_some() && !self.connections.contains(connection) {
                 // Or there would be no stream to refuse.
-                self.connections.add(connection, client::ClientFrame::default());
+                self.connections.add(connection);
             }
-            self.refuse_stream(connection, refusal(RefusalCode::Limit, message));
+            let (code, limit) = (RefusalCode::Limit, "frame_requests_max");
+            self.refuse_stream(connection, limited(code, limit, FRAME_REQUESTS_MAX, requests, message));
             return;
         }
         match (self.connections.stage(connection), hello) {
             (None, Some(hello)) => {
-                self.connections.add(connection, frame);
-                self.handle_hello(state, connection, principal, hello);
+                self.connections.add(connection);
+                // The hello may wait for longer than its stream lives.
+                let rest = charge.split(frame_bytes(&frame));
+                match charge.keep() {
+                    Ok(()) => {
+                        self.wait_for_hello(connection, frame, rest);
+                        self.handle_hello(state, connection, principal, hello, charge);
+                    }
+                    Err(full) => self.refuse_stream(connection, ledger_full(&full)),
+                }
             }
             // What follows on a stream that was ended concerns nobody. That a stream begins with a hello is seen
             // to by the front.
@@ -66,15 +79,26 @@ impl Master {
                     "only the first frame of a stream may open or attach a session",
                 ),
             ),
-            (Some(Stage::Hello { frames }), None) if frames.len() < FRAMES_WAITING_MAX => frames.push(frame),
+            (Some(Stage::Hello { frames }), None) if frames.len() < FRAMES_WAITING_MAX => {
+                self.wait_for_hello(connection, frame, charge);
+            }
             (Some(Stage::Hello { .. }), None) => self.refuse_stream(
                 connection,
                 refusal(RefusalCode::Protocol, "too many frames before the hello was answered"),
             ),
             (Some(Stage::Attached(session)), None) => {
                 let session = *session;
-                self.handle_session_frame(state, session, connection, frame);
+                self.handle_session_frame(state, session, connection, frame, charge);
             }
+        }
+    }
+
+    /// Keeps a frame, or the rest of the hello's own, until the hello is answered. Or refuses the stream, if there is no room.
+    fn wait_for_hello(&mut self, connection: ConnectionId, frame: client::ClientFrame, mut charge: Charge) {
+        if let Err(full) = charge.keep() {
+            self.refuse_stream(connection, ledger_full(&full));
+        } else if let Some(Stage::Hello { frames }) = self.connections.stage(connection) {
+            frames.push((frame, charge));
         }
     }
 
@@ -91,6 +115,7 @@ impl Master {
         connection: ConnectionId,
         principal: Principal,
         hello: client_frame::Hello,
+        charge: Charge,
     ) {
         let cell = match &hello {
             client_frame::Hello::Open(open) => &open.cell,
@@ -122,14 +147,16 @@ impl Master {
             return;
         }
         match hello {
-            client_frame::Hello::Open(open) => self.handle_open_session(connection, principal, open),
+            client_frame::Hello::Open(open) => {
+                self.handle_open_session(connection, principal, open, charge);
+            }
             client_frame::Hello::Attach(attach) => {
                 if state.session(SessionId(attach.session)).is_some() {
                     self.decide_attach(state, connection, &principal, &attach);
                 } else {
                     // A master that was deposed and does not know it yet may not have heard of a session that
                     // is alive and well. Only a confirmed one may say that there is none.
-                    self.rounds.wait(Waiter::Attach { connection, principal, attach });
+                    self.rounds.wait(Waiter::Attach { connection, principal, attach, _charge: charge });
                 }
             }
         }
@@ -140,6 +167,7 @@ impl Master {
         connection: ConnectionId,
         principal: Principal,
         open: client::OpenSession,
+        charge: Charge,
     ) {
         let lease_ms = if open.lease_ms == 0 { LEASE_MS_DEFAULT } else { open.lease_ms };
         let command = OpenSession {
@@ -149,7 +177,8 @@ impl Master {
             principal: principal.as_str().to_owned(),
         };
         let tag = self.propose(Kind::OpenSession(command));
-        self.openings.insert(tag, Opening { connection, attachment: open.attachment, principal });
+        let attachment = open.attachment;
+        self.openings.insert(tag, Opening { connection, attachment, principal, _charge: charge });
     }
 
     /// The opening was applied. Its commit in this term stands for a round, so the lease begins with it; a
@@ -168,7 +197,7 @@ impl Master {
         if !repeated {
             self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         }
-        let Some(Opening { connection, attachment, principal }) = opening else { return };
+        let Some(Opening { connection, attachment, principal, .. }) = opening else { return };
         // Whoever has no handle caches nothing, and what is under way of it is answered by the newer stream.
         let unused = replicated.handle_count() == 0 && self.sessions.entry(session).under_way() == 0;
         if !self.may_attach(connection, session, attachment, unused) {
@@ -278,8 +307,8 @@ impl Master {
         let answered = self.caches.emptied(session);
         self.handle_answered(state, session, answered);
         self.sessions.entry(session).cache_is_empty();
-        for frame in self.connections.attach(connection, session) {
-            self.handle_session_frame(state, session, connection, frame);
+        for (frame, charge) in self.connections.attach(connection, session) {
+            self.handle_session_frame(state, session, connection, frame, charge);
         }
     }
 

@@ -3,6 +3,7 @@
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::Effect;
+use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, Principal, ReplicaId, SessionId, SocketId, Time};
 use prost::Message as _;
 
@@ -27,6 +28,8 @@ pub enum Input {
         principal: Principal,
         /// The frame.
         frame: client::ClientFrame,
+        /// What it counts for in the ledger of bytes: [`frame_bytes`](crate::frame_bytes).
+        charge: Charge,
     },
     /// A stream is gone. The session is not.
     Disconnected {

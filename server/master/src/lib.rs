@@ -40,6 +40,7 @@ mod lateness;
 mod leases;
 mod lists;
 mod load;
+mod memory;
 mod misuse;
 mod notices;
 mod past_stream;
@@ -54,10 +55,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::{Command, EndLockDelay, LowerLeasePromise, ReapNode, command::Kind};
 use holdfast_state::State;
+use holdfast_state::refusal::limit_facts;
+use holdfast_types::ledger::{Charge, LedgerFull};
 use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, SessionId, Term, Time, planted};
 
 pub use interface::{CallAnswer, CallId, CallRequest, Input, Output, RoundId};
 pub use lists::List;
+pub use memory::frame_bytes;
 pub use past_stream::{Asked, PastStream};
 
 use bars::Bars;
@@ -165,7 +169,13 @@ enum Waiter {
     /// A read of a session.
     Read { session: SessionId, request: client::Request },
     /// A hello for a session that this master does not know.
-    Attach { connection: ConnectionId, principal: Principal, attach: client::AttachSession },
+    Attach {
+        connection: ConnectionId,
+        principal: Principal,
+        attach: client::AttachSession,
+        /// What the hello counts for.
+        _charge: Charge,
+    },
     /// A unary call that needs no command.
     Call { call: CallId, caller: Caller, request: CallRequest },
 }
@@ -240,8 +250,8 @@ impl Master {
     pub fn handle(&mut self, now: Time, state: &State, input: Input) {
         self.notice_gap(now);
         match input {
-            Input::Frame { connection, principal, frame } => {
-                self.handle_frame(state, connection, principal, frame);
+            Input::Frame { connection, principal, frame, charge } => {
+                self.handle_frame(state, connection, principal, frame, charge);
             }
             Input::Disconnected { connection } => self.handle_disconnected(connection),
             Input::Call { call, principal, socket, request } => {
@@ -369,7 +379,7 @@ impl Master {
                 Waiter::Read { session, request } => {
                     self.queue.push(&Party::Session(session), Work::Read(request));
                 }
-                Waiter::Attach { connection, principal, attach } => {
+                Waiter::Attach { connection, principal, attach, _charge } => {
                     self.decide_attach(state, connection, &principal, &attach);
                 }
                 Waiter::Call { call, caller, request } => {
@@ -402,6 +412,23 @@ impl Master {
         }));
         self.last_tag
     }
+}
+
+/// The refusal of what the ledger of bytes has no room for.
+fn ledger_full(full: &LedgerFull) -> client::Refusal {
+    let message = format!("{full}: try again later");
+    limited(client::RefusalCode::Overloaded, full.limit(), full.maximum(), 0, message)
+}
+
+/// A refusal because of a limit; `wanted` is 0 where it is not known.
+fn limited(
+    code: client::RefusalCode,
+    limit: &str,
+    max: usize,
+    wanted: usize,
+    message: String,
+) -> client::Refusal {
+    client::Refusal { facts: Some(limit_facts(limit, max as u64, wanted as u64)), ..refusal(code, message) }
 }
 
 /// A refusal.

@@ -9,12 +9,13 @@ use std::mem::discriminant;
 use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome, request::Operation};
 use holdfast_proto::log::v1::{SessionRequest, command::Kind};
 use holdfast_state::{Recorded, State};
+use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, HandleId, NodePath, RequestNumber, Revision, SessionId, planted};
 use prost::Message as _;
 
 use crate::held::{Change, HeldId};
 use crate::misuse::misuse;
-use crate::sessions::{End, InFlight, InFlightChange};
+use crate::sessions::{End, InFlight, InFlightChange, Waiting};
 use crate::unreaped::Unsent;
 use crate::{Master, Waiter, refusal};
 
@@ -25,6 +26,7 @@ impl Master {
         session: SessionId,
         connection: ConnectionId,
         frame: client::ClientFrame,
+        charge: Charge,
     ) {
         let Some(entry) = self.sessions.get(session) else { return };
         // Frames of any attachment but the newest are discarded.
@@ -55,7 +57,7 @@ impl Master {
         if let Some(client::KeepAlive { number }) = frame.keep_alive {
             self.handle_keep_alive(state, session, connection, number);
         }
-        self.queue_requests(state, session, connection, frame.requests);
+        self.queue_requests(state, session, connection, frame.requests, charge);
         if frame.close.is_some() {
             self.queue_close(session);
         }
@@ -95,7 +97,8 @@ impl Master {
     /// It is the request's turn.
     pub(crate) fn handle_request(&mut self, state: &State, session: SessionId, request: client::Request) {
         let number = request.number;
-        self.sessions.entry(session).waiting.remove(&number);
+        // What is not under way any more counts for nothing from here on.
+        let charge = self.sessions.entry(session).waiting.remove(&number).and_then(|waiting| waiting.charge);
         let Some(replicated) = state.session(session) else {
             let gone = refusal(RefusalCode::UnknownSession, format!("session {} has ended", session.0));
             return self.refuse_request(state, session, number, gone);
@@ -108,7 +111,7 @@ impl Master {
             Recorded::Outcome(Outcome { result: Some(outcome::Result::Written(_)), .. })
                 if planted!(RetryDecidedAgain) =>
             {
-                self.handle_change(state, session, request);
+                self.handle_change(state, session, request, charge);
             }
             Recorded::Outcome(outcome) => {
                 let outcome = outcome.clone();
@@ -118,16 +121,22 @@ impl Master {
                 let message = format!("request {number} was acknowledged: its outcome is no longer kept");
                 self.refuse_request(state, session, number, refusal(RefusalCode::Acknowledged, message));
             }
-            Recorded::New if is_read(&request) => self.handle_read(state, session, request),
-            Recorded::New => self.handle_change(state, session, request),
+            Recorded::New if is_read(&request) => self.handle_read(state, session, request, charge),
+            Recorded::New => self.handle_change(state, session, request, charge),
         }
     }
 
     /// A read waits for a round; and if its handle is only now being opened, for that first.
-    fn handle_read(&mut self, state: &State, session: SessionId, request: client::Request) {
+    fn handle_read(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        request: client::Request,
+        charge: Option<Charge>,
+    ) {
         let Some(operation) = &request.operation else { return };
         let entry = self.sessions.entry(session);
-        entry.waiting.insert(request.number, discriminant(operation));
+        entry.waiting.insert(request.number, Waiting { kind: discriminant(operation), charge });
         let handle = read_handle(&request).filter(|handle| entry.in_flight.contains_key(&handle.0));
         if let Some(handle) = handle {
             entry.held_reads.entry(handle.0).or_default().push(request);
@@ -139,11 +148,17 @@ impl Master {
     }
 
     /// A change goes into the log. That none is under way under its number was seen to when it was queued.
-    fn handle_change(&mut self, state: &State, session: SessionId, request: client::Request) {
+    fn handle_change(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        request: client::Request,
+        charge: Option<Charge>,
+    ) {
         let number = request.number;
         let Some(operation) = &request.operation else { return };
-        let in_flight =
-            InFlight { kind: discriminant(operation), change: in_flight(state, session, operation) };
+        let (kind, change) = (discriminant(operation), in_flight(state, session, operation));
+        let in_flight = InFlight { kind, change, _charge: charge };
         self.sessions.entry(session).in_flight.insert(number, in_flight);
         let request = SessionRequest { session: session.0, request: Some(request), acknowledged: None };
         self.plan(state, Change::of_master(Kind::Request(request)));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_proto::client::v1::{self as client, EndReason};
+use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, NodePath, SessionId, Time};
 
 use crate::acknowledged::Acknowledged;
@@ -30,6 +31,17 @@ pub(crate) struct InFlight {
     pub(crate) kind: OperationKind,
     /// What must be known of it when it is decided.
     pub(crate) change: InFlightChange,
+    /// What its bytes count for, until then: held, or in the log and not applied yet.
+    pub(crate) _charge: Option<Charge>,
+}
+
+/// A request that is queued, or a read that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// What kind of operation it is.
+    pub(crate) kind: OperationKind,
+    /// What its bytes count for. By a fault that is planted they count for nothing.
+    pub(crate) charge: Option<Charge>,
 }
 
 /// What must be known of a change when it is applied.
@@ -74,7 +86,7 @@ pub(crate) struct Session {
     /// Changes that were taken up and are not applied yet, by number.
     pub(crate) in_flight: BTreeMap<u64, InFlight>,
     /// Requests that are queued, and reads that wait for an opening, a round or their turn, by number.
-    pub(crate) waiting: BTreeMap<u64, OperationKind>,
+    pub(crate) waiting: BTreeMap<u64, Waiting>,
     /// Reads that name a handle whose opening is in flight, by that handle.
     pub(crate) held_reads: BTreeMap<u64, Vec<client::Request>>,
     /// Changes that name such a handle, likewise.
@@ -127,7 +139,7 @@ impl Session {
     /// What kind of operation is under way under this number, if one is.
     pub(crate) fn kind_under_way(&self, number: u64) -> Option<OperationKind> {
         let in_flight = self.in_flight.get(&number).map(|in_flight| in_flight.kind);
-        in_flight.or_else(|| self.waiting.get(&number).copied())
+        in_flight.or_else(|| self.waiting.get(&number).map(|waiting| waiting.kind))
     }
 }
 

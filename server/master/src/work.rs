@@ -12,17 +12,19 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::{self as client, HandleEvent, RefusalCode, request::Operation};
-use holdfast_state::refusal::limit_facts;
 use holdfast_state::{Recorded, State};
+use holdfast_types::ledger::Charge;
 use holdfast_types::{
     ConnectionId, FRAME_REQUESTS_MAX, HandleId, Principal, RequestNumber, SessionId, SocketId, planted,
 };
 use prost::Message as _;
 
 use crate::interface::{CallId, CallRequest};
+use crate::memory;
 use crate::misuse::misuse;
 use crate::requests::{gives_back, is_read};
-use crate::{Master, refusal};
+use crate::sessions::Waiting;
+use crate::{Master, ledger_full, limited};
 
 /// What it costs to look at a request, whatever comes of it.
 const COST_TAKEN_UP: u64 = 64;
@@ -199,6 +201,7 @@ impl Master {
         session: SessionId,
         connection: ConnectionId,
         requests: Vec<client::Request>,
+        mut charge: Charge,
     ) {
         let most = state.settings().requests_in_flight_max as usize;
         for request in requests {
@@ -213,23 +216,35 @@ impl Master {
             if entry.kind_under_way(number).is_some() {
                 continue;
             }
-            if under_way >= 2 * most + FRAME_REQUESTS_MAX {
+            let giving_back_most = 2 * most + FRAME_REQUESTS_MAX;
+            if under_way >= giving_back_most {
                 let message = format!(
                     "{under_way} requests of the session wait: send no more before they are answered"
                 );
-                return self.refuse_stream(connection, refusal(RefusalCode::Overloaded, message));
+                let (code, limit) = (RefusalCode::Overloaded, "requests_waiting_max");
+                let full = limited(code, limit, giving_back_most, under_way + 1, message);
+                return self.refuse_stream(connection, full);
             }
             let counts = !(planted!(ReadNotCounted) && is_read(&request));
             // What gives something back, and what is known already, is never refused without a trace (I6).
             if counts && under_way >= most && is_new && !gives_back(&request) {
                 let message = format!("the session has {most} requests in flight, and that is the most");
-                let facts = Some(limit_facts("requests_in_flight_max", most as u64, under_way as u64 + 1));
-                let full = client::Refusal { facts, ..refusal(RefusalCode::Limit, message) };
+                let (code, limit) = (RefusalCode::Limit, "requests_in_flight_max");
+                let full = limited(code, limit, most, under_way + 1, message);
                 self.refuse_request(state, session, number, full);
                 continue;
             }
+            let mut charge = charge.split(memory::request_bytes(&request));
+            if let Err(full) = charge.keep() {
+                if is_new && !gives_back(&request) {
+                    self.refuse_request(state, session, number, ledger_full(&full));
+                    continue;
+                }
+                charge.keep_anyway();
+            }
             if let Some(operation) = request.operation.as_ref().filter(|_| counts) {
-                entry.waiting.insert(number, discriminant(operation));
+                let waiting = Waiting { kind: discriminant(operation), charge: Some(charge) };
+                entry.waiting.insert(number, waiting);
             }
             self.queue.push(&Party::Session(session), Work::Request(request));
         }

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output, RoundId};
+use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output, RoundId, frame_bytes};
 use holdfast_proto::client::v1::{
     self as client, ClientFrame, ServerFrame, client_frame, outcome, request::Operation, server_frame::Hello,
 };
 use holdfast_proto::log::v1::Command;
 use holdfast_state::{Genesis, State, settings};
+use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Duration, Principal, SocketId, Term, Time};
 
 const CLIENTS: usize = 4;
@@ -70,6 +71,8 @@ struct World {
     clients: Vec<Client>,
     calls: BTreeSet<u64>,
     last_call: u64,
+    /// What the frames count in.
+    ledger: Ledger,
 }
 
 impl World {
@@ -95,6 +98,7 @@ impl World {
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             calls: BTreeSet::new(),
             last_call: 0,
+            ledger: Ledger::new(LedgerLimits::NONE),
         };
         let kind = client::NodeKind::Directory.into();
         let (path, if_generation) = (DIRECTORY.to_owned(), Some(0));
@@ -209,7 +213,9 @@ impl World {
 
     fn send(&mut self, index: usize, frame: ClientFrame) {
         if let Some(connection) = self.clients[index].stream {
-            self.input(Input::Frame { connection, principal: Principal::anonymous(), frame });
+            let principal = Principal::anonymous();
+            let charge = self.ledger.account(&principal).charge_anyway(frame_bytes(&frame));
+            self.input(Input::Frame { connection, principal, frame, charge });
         }
     }
 
@@ -464,6 +470,7 @@ fn no_copy_that_may_be_believed_is_stale_and_nothing_waits_for_ever() {
         world.settle();
         assert_eq!(world.calls, BTreeSet::new(), "seed {seed}");
         assert!(world.clients.iter().all(|client| client.asked.is_empty()), "seed {seed}");
+        assert_eq!((world.ledger.held(), world.ledger.kept()), (0, 0), "seed {seed}");
     }
     assert!(kept > 10_000 && changes > 10_000, "something was cached and changed: {kept}, {changes}");
 }

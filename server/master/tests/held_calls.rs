@@ -6,6 +6,7 @@ use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output};
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, request::Operation};
 use holdfast_proto::log::v1::Command;
 use holdfast_state::{Genesis, State, settings};
+use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Principal, SessionId, SocketId, Term, Time};
 
 /// A cell in which a client caches `/a` and `/acl/ops`, and acknowledges nothing. Its administrator is `root`.
@@ -70,7 +71,8 @@ impl Cell {
 
     fn frame(&mut self, frame: client::ClientFrame) {
         let principal = Principal::parse("root").expect("a principal");
-        self.input(Input::Frame { connection: ConnectionId(1), principal, frame });
+        let charge = Ledger::new(LedgerLimits::NONE).account(&principal).charge_anyway(0);
+        self.input(Input::Frame { connection: ConnectionId(1), principal, frame, charge });
     }
 
     fn request(&mut self, number: u64, operation: Operation) {

@@ -6,6 +6,7 @@ use holdfast_master::{CallAnswer, CallId, CallRequest, List};
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::Member;
 use holdfast_state::State;
+use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, Principal, ReplicaId, SocketId, Term, Time};
 
 use crate::raftpb;
@@ -165,6 +166,9 @@ pub enum Input {
         principal: Principal,
         /// The frame.
         frame: client::ClientFrame,
+        /// What it counts for in the ledger of bytes: [`frame_bytes`](crate::frame_bytes). It goes with the frame, or with
+        /// the parts of it that have to wait.
+        charge: Charge,
     },
     /// A client's stream is gone.
     Disconnected {

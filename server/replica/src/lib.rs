@@ -45,7 +45,7 @@ use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time, planted};
 use raft::{RawNode, StateRole};
 use slog::{Logger, debug, warn};
 
-pub use holdfast_master::{Asked, CallAnswer, CallId, CallRequest, List, PastStream};
+pub use holdfast_master::{Asked, CallAnswer, CallId, CallRequest, List, PastStream, frame_bytes};
 pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
 pub use lock_out::OVERRIDE_FOR;
 /// raft's own messages, for whoever stores them. Nobody else need look inside.
@@ -222,7 +222,9 @@ impl Replica {
             }
             Input::SnapshotSent { to, index, ok } => self.handle_snapshot_sent(to, index, ok),
             Input::SnapshotWritten { index } => self.handle_snapshot_written(index),
-            Input::Frame { connection, principal, frame } => self.handle_frame(connection, principal, frame),
+            Input::Frame { connection, principal, frame, charge } => {
+                self.handle_frame(connection, principal, frame, charge);
+            }
             Input::Disconnected { connection } => self.handle_disconnected(connection),
             Input::Call { call, principal, socket, request } => {
                 self.handle_call(call, principal, socket, request)?;

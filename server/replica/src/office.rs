@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use holdfast_master::{CallId, CallRequest, Master};
 use holdfast_proto::client::v1::{self as client, RefusalCode, server_frame};
+use holdfast_state::refusal::limit_facts;
+use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, SocketId, Term, Time};
-use prost::Message as _;
 use raft::StateRole;
 use slog::info;
 
@@ -13,8 +14,6 @@ use crate::{Fault, Output, Replica, propose};
 
 /// How long handing over may take before we give it up.
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
-/// So many bytes of frames are kept for the time when a master is known.
-const PARKED_BYTES_MAX: usize = 64 << 20;
 /// Whoever deposed the leader, or was handed the leadership, gets so long to be elected: the time of a few syncs.
 const DEPOSED_WAIT: Duration = Duration::from_millis(50);
 /// So many calls.
@@ -23,11 +22,11 @@ const PARKED_CALLS_MAX: usize = 4096;
 const PARKED_CALL_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Streams and calls that came while no master was known. They wait, so that a client need not ask again and
-/// again during a fail-over: whoever becomes master serves them, the others say who it is.
+/// again during a fail-over: whoever becomes master serves them, the others say who it is. What the frames count for in the
+/// ledger of bytes waits with them.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
     streams: BTreeMap<ConnectionId, ParkedStream>,
-    frames_bytes: usize,
     /// Oldest first.
     calls: VecDeque<ParkedCall>,
 }
@@ -36,7 +35,7 @@ pub(crate) struct Parked {
 #[derive(Debug)]
 struct ParkedStream {
     principal: Principal,
-    frames: Vec<client::ClientFrame>,
+    frames: Vec<(client::ClientFrame, Charge)>,
 }
 
 /// A call that waits.
@@ -51,9 +50,7 @@ struct ParkedCall {
 
 impl Parked {
     pub(crate) fn disconnected(&mut self, connection: ConnectionId) {
-        if let Some(stream) = self.streams.remove(&connection) {
-            self.frames_bytes -= stream.frames.iter().map(memory_bytes).sum::<usize>();
-        }
+        self.streams.remove(&connection);
     }
 
     fn is_empty(&self) -> bool {
@@ -67,24 +64,26 @@ impl Replica {
         connection: ConnectionId,
         principal: Principal,
         frame: client::ClientFrame,
+        mut charge: Charge,
     ) {
         if let Some(master) = &mut self.master {
-            let input = holdfast_master::Input::Frame { connection, principal, frame };
+            let input = holdfast_master::Input::Frame { connection, principal, frame, charge };
             return master.handle(self.now, &self.state, input);
         }
         // What follows on a stream that was refused concerns nobody.
         if frame.hello.is_none() && !self.parked.streams.contains_key(&connection) {
             return;
         }
-        let bytes = memory_bytes(&frame);
-        if self.parked.frames_bytes + bytes > PARKED_BYTES_MAX {
+        if let Err(full) = charge.keep() {
             self.parked.disconnected(connection);
-            self.refuse_stream(connection, overloaded());
+            let facts = Some(limit_facts(full.limit(), full.maximum() as u64, 0));
+            let message = format!("no master is known, and {full}: try again later");
+            let refusal = client::Refusal { facts, ..refusal(RefusalCode::Overloaded, message) };
+            self.refuse_stream(connection, refusal);
             return;
         }
-        self.parked.frames_bytes += bytes;
         let stream = ParkedStream { principal, frames: Vec::new() };
-        self.parked.streams.entry(connection).or_insert(stream).frames.push(frame);
+        self.parked.streams.entry(connection).or_insert(stream).frames.push((frame, charge));
     }
 
     pub(crate) fn handle_call(
@@ -96,7 +95,7 @@ impl Replica {
     ) -> Result<(), Fault> {
         if self.master.is_none() {
             if self.parked.calls.len() >= PARKED_CALLS_MAX {
-                self.answer_refused(call, overloaded());
+                self.answer_refused(call, too_many_parked());
             } else {
                 let parked = ParkedCall { since: self.now, call, principal, socket, request };
                 self.parked.calls.push_back(parked);
@@ -136,8 +135,8 @@ impl Replica {
                 self.refuse_stream(connection, self.not_master());
                 continue;
             }
-            for frame in frames {
-                self.handle_frame(connection, principal.clone(), frame);
+            for (frame, charge) in frames {
+                self.handle_frame(connection, principal.clone(), frame, charge);
             }
         }
         for ParkedCall { call, principal, socket, request, .. } in calls {
@@ -282,19 +281,13 @@ fn is_membership(request: &CallRequest) -> bool {
     )
 }
 
-/// About what a parked frame takes. Far more than its encoded length where that is small: an empty frame has none.
-fn memory_bytes(frame: &client::ClientFrame) -> usize {
-    let requests = frame.requests.len() * size_of::<client::Request>();
-    let ranges = frame.acknowledged.as_ref().map_or(0, |acknowledged| acknowledged.ranges.len());
-    let ranges = ranges * size_of::<client::NumberRange>();
-    size_of::<client::ClientFrame>() + requests + ranges + frame.encoded_len()
-}
-
 /// A refusal.
 pub(crate) fn refusal(code: RefusalCode, message: impl Into<String>) -> client::Refusal {
     client::Refusal { code: code.into(), message: message.into(), ..Default::default() }
 }
 
-fn overloaded() -> client::Refusal {
-    refusal(RefusalCode::Overloaded, "no master is known, and too many wait for one already: try again later")
+fn too_many_parked() -> client::Refusal {
+    let facts = Some(limit_facts("parked_calls_max", PARKED_CALLS_MAX as u64, PARKED_CALLS_MAX as u64 + 1));
+    let message = "no master is known, and too many wait for one already: try again later";
+    client::Refusal { facts, ..refusal(RefusalCode::Overloaded, message) }
 }

@@ -6,13 +6,20 @@ use std::collections::BTreeSet;
 
 use holdfast_proto::client::v1::ClientFrame;
 use holdfast_proto::log::v1::Member;
-use holdfast_replica::{Boot, CallId, CallRequest, Config, Fault, Input, Output, Replica, StateAt};
+use holdfast_replica::{
+    Boot, CallId, CallRequest, Config, Fault, Input, Output, Replica, StateAt, frame_bytes,
+};
 use holdfast_state::{Genesis, State, settings};
+use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, SocketId, Term, Time};
 use slog::{Discard, Logger, o};
 
 /// One input leads to no more outputs than this: there is one session for each of a few streams.
 const OUTPUTS_MAX: usize = 100_000;
+
+/// So much is kept that inputs now and then go beyond it.
+const LEDGER_LIMITS: LedgerLimits =
+    LedgerLimits { connection_bytes_max: 8 << 10, principal_bytes_max: 16 << 10, total_bytes_max: 16 << 10 };
 
 /// A cell's beginning, of this many replicas.
 pub(crate) fn genesis(replicas: u64) -> StateAt {
@@ -39,6 +46,8 @@ pub struct Office {
     /// The replica.
     pub replica: Replica,
     now: Time,
+    /// What frames count in: little, so that some find no room.
+    ledger: Ledger,
     spoken: BTreeSet<ConnectionId>,
     open_calls: BTreeSet<CallId>,
     last_call: u64,
@@ -74,6 +83,7 @@ impl Office {
         let mut office = Self {
             replica,
             now: Time::ZERO,
+            ledger: Ledger::new(LEDGER_LIMITS),
             spoken: BTreeSet::new(),
             open_calls: BTreeSet::new(),
             last_call: 0,
@@ -102,7 +112,9 @@ impl Office {
     pub fn frame(&mut self, connection: u64, frame: ClientFrame) -> Result<(), Fault> {
         let connection = ConnectionId(connection);
         self.spoken.insert(connection);
-        self.input(Input::Frame { connection, principal: Principal::anonymous(), frame })
+        let principal = Principal::anonymous();
+        let charge = self.ledger.account(&principal).charge_anyway(frame_bytes(&frame));
+        self.input(Input::Frame { connection, principal, frame, charge })
     }
 
     /// A client's call.

@@ -123,6 +123,7 @@ impl Effort {
 #[cfg(test)]
 mod tests {
     use holdfast_proto::client::v1::{ClientFrame, Request};
+    use holdfast_types::ledger::{Ledger, LedgerLimits};
     use holdfast_types::{ConnectionId, Principal};
 
     use super::*;
@@ -132,7 +133,8 @@ mod tests {
         let principal = Principal::parse("a").expect("a name");
         let requests = vec![Request::default(); 99];
         let frame = ClientFrame { requests, ..ClientFrame::default() };
-        let input = Input::Frame { connection: ConnectionId(1), principal, frame };
+        let charge = Ledger::new(LedgerLimits::NONE).account(&principal).charge_anyway(0);
+        let input = Input::Frame { connection: ConnectionId(1), principal, frame, charge };
         let cost = |times| {
             let mut effort = Effort::new(times, 0);
             effort.take_up(&input);

@@ -32,6 +32,7 @@ pub mod event;
 pub mod fault;
 mod genesis;
 mod greed;
+pub mod ledger;
 mod member;
 mod named;
 pub mod network;

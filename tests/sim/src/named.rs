@@ -4,14 +4,13 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, NodeKind, Refusal, RefusalCode, outcome};
-use holdfast_replica::{CallAnswer, CallId, CallRequest, Input as ReplicaInput};
+use holdfast_replica::{CallAnswer, CallId, CallRequest};
 use holdfast_session::{Input, Token};
-use holdfast_types::{Revision, SocketId};
+use holdfast_types::Revision;
 
 use crate::checker::answers::{self, Read};
 use crate::checker::is_valid;
 use crate::checker::register::Op;
-use crate::client::principal;
 use crate::coverage::Situation;
 use crate::event::Event;
 use crate::genesis::replica_at;
@@ -81,10 +80,10 @@ impl World {
         if self.servers[replica].replica.is_none() {
             return self.named_elsewhere(id, None);
         }
-        self.checkers.unary.asked(id, replica, &request);
-        let (principal, socket) = (principal(client.index), SocketId(client.index as u64));
-        self.hand_in(replica, ReplicaInput::Call { call: id, principal, socket, request });
-        Ok(())
+        match self.hand_in_call(replica, id, client.index, request) {
+            Ok(()) => Ok(()),
+            Err(refusal) => self.named_told(id, (Err(refusal), String::new())),
+        }
     }
 
     /// A replica answers. Returns whether it was a call by name.

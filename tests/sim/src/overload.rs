@@ -8,6 +8,7 @@ use holdfast_replica::Replica;
 
 use crate::effort::Slowness;
 use crate::fault::FaultMix;
+use crate::ledger::Room;
 use crate::plan::{NetworkConditions, Plan};
 use crate::rng::Rng;
 use crate::verdict::{Invariant, Violation};
@@ -52,6 +53,8 @@ impl Plan {
         self.lease_ms_max = 100;
         self.keep_alives_per_s = 20_000;
         self.clocks_beyond = false;
+        // Where there is little room, one client's greed is refused to all.
+        self.room = Room::AMPLE;
         self.turn_work = 16 << 10;
         let turn_nanos = rng.between(210, 350) * MILLI;
         (self.slowness, self.lease_ms) = match overload {

@@ -11,6 +11,7 @@ use holdfast_types::Planted;
 use crate::calm::Condition;
 use crate::effort::Slowness;
 use crate::fault::FaultMix;
+use crate::ledger::Room;
 use crate::overload::Overload;
 use crate::rhythm::Rhythm;
 use crate::rng::Rng;
@@ -85,6 +86,8 @@ pub struct Plan {
     pub turn_work: u64,
     /// How many requests a session may have in flight.
     pub requests_in_flight_max: u32,
+    /// How many bytes clients can make a replica hold.
+    pub room: Room,
     /// How slow the replicas' machines are while faults are on.
     pub slowness: Slowness,
     /// How much the socket of a stopped process takes, in bytes.
@@ -189,6 +192,7 @@ impl Plan {
             network: NetworkConditions::draw(&mut rng),
             turn_work: [1 << 20, 1 << 20, 64 << 10, 8 << 10][Rng::fork(seed, "work").index(4)],
             requests_in_flight_max: [4_096, 4_096, 4_096, 64][Rng::fork(seed, "in flight").index(4)],
+            room: Room::draw(&mut Rng::fork(seed, "ledger")),
             overload: None,
             slowness: Slowness::draw(&mut Rng::fork(seed, "slowness")),
             socket_bytes: [4 << 20, 256 << 10, 2 << 10][Rng::fork(seed, "sockets").index(3)],
@@ -223,7 +227,7 @@ impl fmt::Display for Plan {
             f,
             "theme {:?}, {} replicas, {} clients with leases of {} ms (at {} KeepAlives a second up to {} ms) and a grace of {} ms, \
              {}; a fault every {} ms for {} s; \
-             flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled, sockets of {} bytes; {} of a thousand machines up to {} times as slow, each turn {} ms longer, {} work in it at the most, {} requests in flight, syncs up to {} us; \
+             flights up to {} us, of a thousand {} late (up to {} ms), {} lost, {} doubled, sockets of {} bytes; {} of a thousand machines up to {} times as slow, each turn {} ms longer, {} work in it at the most, {} requests in flight, {}, syncs up to {} us; \
              a snapshot every {} bytes, {} bytes of log behind it, {} of a thousand cut off on their way; {}",
             self.theme,
             self.replicas,
@@ -246,6 +250,7 @@ impl fmt::Display for Plan {
             self.slowness.turn_nanos / MILLI,
             self.turn_work,
             self.requests_in_flight_max,
+            self.room,
             self.sync_nanos_max / MICRO,
             self.snapshot_every_bytes,
             self.log_tail_bytes,

@@ -4,11 +4,10 @@
 //! What waits for an answer is kept with the stream, at both of its ends. Nothing of it outlives the stream.
 
 use holdfast_proto::client::v1::{ClientFrame, KeepAlive, LeaseGranted, ServerFrame};
-use holdfast_replica::{Asked, Input as ReplicaInput, PastStream};
+use holdfast_replica::{Asked, PastStream};
 use holdfast_session::{Input as SessionInput, StreamId};
 use holdfast_types::ConnectionId;
 
-use crate::client::principal;
 use crate::coverage::Situation;
 use crate::event::Event;
 use crate::network::{Fate, Process};
@@ -159,8 +158,7 @@ impl World {
                 let keep_alive = Some(KeepAlive { number });
                 let frame = ClientFrame { keep_alive, notices_through, ..ClientFrame::default() };
                 self.sight_arrived(client, &frame);
-                let principal = principal(client);
-                self.hand_in(at.index, ReplicaInput::Frame { connection, principal, frame });
+                self.hand_in_frame(at.index, connection, client, frame);
             }
         }
     }

@@ -10,7 +10,6 @@ use holdfast_session::{Input as SessionInput, StreamId};
 use holdfast_types::ConnectionId;
 use prost::Message;
 
-use crate::client::principal;
 use crate::event::Event;
 use crate::genesis::replica_at;
 use crate::network::Process;
@@ -73,7 +72,8 @@ impl World {
     }
 
     /// A replica closes its end, after what it has sent.
-    pub(crate) fn replica_disconnects(&mut self, connection: ConnectionId) {
+    pub(crate) fn replica_disconnects(&mut self, index: usize, connection: ConnectionId) {
+        self.servers[index].books.disconnected(connection);
         self.leave_stream(connection, Direction::Up);
     }
 
@@ -127,8 +127,7 @@ impl World {
             Item::Frame(bytes) if self.lives(at) => {
                 let frame = ClientFrame::decode(bytes).map_err(|error| fault("a client's frame", error))?;
                 self.sight_arrived(client, &frame);
-                let principal = principal(client);
-                self.hand_in(at.index, ReplicaInput::Frame { connection, principal, frame });
+                self.hand_in_frame(at.index, connection, client, frame);
             }
             // A process that knows nothing of the connection resets it; a host that is down does not.
             Item::Frame(_) => {
@@ -138,6 +137,7 @@ impl World {
             }
             Item::End => {
                 if self.lives(at) {
+                    self.servers[at.index].books.disconnected(connection);
                     self.hand_in(at.index, ReplicaInput::Disconnected { connection });
                 }
                 self.leave_stream(connection, Direction::Up);

@@ -373,6 +373,14 @@ impl World {
                 leftovers.replicas.push(format!("replica {} has applied {applied} of {newest}", index + 1));
             }
         }
+        for (index, server) in self.servers.iter().enumerate() {
+            let bytes = server.bytes_left();
+            if bytes > 0 {
+                leftovers
+                    .bytes
+                    .push(format!("replica {} counts {bytes} bytes of clients as held", index + 1));
+            }
+        }
         leftovers.replicas.extend(self.operator.steps.front().map(|step| format!("{step:?} is not done")));
         leftovers
     }

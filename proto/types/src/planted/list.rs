@@ -132,6 +132,9 @@ faults! {
     ReapedWhileOpen, "reaped-while-open", "own",
     "An ephemeral node is reaped although somebody has opened it again.";
 
+    LedgerLeaks, "ledger-leaks", "issue",
+    "What the core has kept of clients' bytes is not given back to the ledger.";
+
     // ---- Log and replicas.
     ForgottenSync, "forgotten-sync", "issue",
     "The log is written without a sync.";

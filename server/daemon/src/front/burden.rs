@@ -1,5 +1,5 @@
-//! What clients make this replica hold: bytes that wait for the core, calls without an answer, and answers that nobody
-//! has read. All of it is in one ledger, from the socket on.
+//! What clients make this replica hold: bytes that wait for the core or in it, calls without an answer, and answers that
+//! nobody has read. All of it is in one ledger, from the socket on; what the core takes up, its charge goes with.
 //!
 //! A frame that finds no room waits, and with it its stream; a call that finds none is refused, as is a read whose answer
 //! finds none. What is small is counted and never refused: KeepAlives, acknowledgements and what gives back are. An
@@ -16,7 +16,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
-use holdfast_proto::client::v1::{ClientFrame, NumberRange, RefusalCode, Request, Seen, client_frame::Hello};
+use holdfast_proto::client::v1::{Refusal, RefusalCode};
+use holdfast_state::refusal::limit_facts;
 use holdfast_types::ledger::{Account, Charge, Ledger, LedgerFull, LedgerLimits};
 use holdfast_types::{Duration, Principal};
 use prost::Message;
@@ -25,15 +26,16 @@ use tonic::body::Body;
 use tonic::{Response, Status};
 
 use super::overloaded;
-use super::refusal::refused;
+use super::refusal::status_of;
 use super::serving::StreamEnd;
 use crate::socket::Caller;
 
-/// What clients may make this replica hold. A connection's share is what one session may leave unread.
+/// What clients may make this replica hold. Of the total, sessions may leave a third unread, and the core may keep a half: the
+/// rest is for what comes in, and for answers. A connection's share is what one session may leave unread.
 pub(super) const LEDGER_LIMITS: LedgerLimits = LedgerLimits {
     connection_bytes_max: 64 << 20,
-    principal_bytes_max: 128 << 20,
-    total_bytes_max: 256 << 20,
+    principal_bytes_max: 192 << 20,
+    total_bytes_max: 384 << 20,
 };
 /// What is no longer than this is never refused.
 pub(super) const SMALL_BYTES: usize = 4 << 10;
@@ -150,9 +152,15 @@ impl Burden {
         }
     }
 
-    /// Room for a call of so many bytes.
+    /// Room for a call of so many bytes, which may have to wait in the core for long.
     pub(super) fn call(&self, account: &Account, bytes: usize) -> Result<Charge, Status> {
-        try_frame(account, bytes).map_err(|full| refused_as_full(&full))
+        let mut charge = try_frame(account, bytes).map_err(|full| refused_as_full(&full))?;
+        if bytes <= SMALL_BYTES {
+            charge.keep_anyway();
+        } else {
+            charge.keep().map_err(|full| refused_as_full(&full))?;
+        }
+        Ok(charge)
     }
 
     /// An answer on a stream. It counts until it is read, and is read in time or ends.
@@ -178,20 +186,14 @@ pub(super) fn try_frame(account: &Account, bytes: usize) -> Result<Charge, Ledge
 }
 
 fn refused_as_full(full: &LedgerFull) -> Status {
-    refused(RefusalCode::Overloaded, format!("{full}: read what was answered, and try later"))
+    let message = format!("{full}: read what was answered, and try later");
+    let facts = Some(limit_facts(full.limit(), full.maximum() as u64, 0));
+    status_of(&Refusal { code: RefusalCode::Overloaded.into(), message, facts }, "")
 }
 
-/// What a frame takes when it is decoded: far more than its length where it is a list of things that are empty.
-pub(super) fn memory_bytes(frame: &ClientFrame) -> usize {
-    let ranges = frame.acknowledged.as_ref().map_or(0, |acknowledged| acknowledged.ranges.len());
-    let seen = match &frame.hello {
-        Some(Hello::Attach(attach)) => attach.seen.len(),
-        _ => 0,
-    };
-    frame.encoded_len()
-        + frame.requests.len() * size_of::<Request>()
-        + ranges * size_of::<NumberRange>()
-        + seen * size_of::<Seen>()
+/// Leaves the buffer that these bytes are a part of.
+pub(super) fn copy(bytes: &mut Bytes) {
+    *bytes = Bytes::copy_from_slice(bytes);
 }
 
 /// Goes with an answer to where it is sent: an extension of the response.
@@ -358,19 +360,6 @@ mod tests {
         drop(unread);
         assert_eq!(burden.ledger.held(), 0, "what is gone counts no more");
         assert!(answer(large()).is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_frame_of_empty_things_counts_for_what_they_take() {
-        let requests = ClientFrame { requests: vec![Request::default(); 1_000], ..ClientFrame::default() };
-        assert!(requests.encoded_len() < 3_000);
-        assert!(memory_bytes(&requests) >= 1_000 * size_of::<Request>());
-        let attach = holdfast_proto::client::v1::AttachSession {
-            seen: vec![Seen::default(); 1_000],
-            ..Default::default()
-        };
-        let hello = ClientFrame { hello: Some(Hello::Attach(attach)), ..ClientFrame::default() };
-        assert!(memory_bytes(&hello) >= 1_000 * size_of::<Seen>());
     }
 
     #[tokio::test]

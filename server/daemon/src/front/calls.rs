@@ -14,7 +14,7 @@ use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::burden::Place;
+use super::burden::{Place, copy};
 use super::intake::Turn;
 use super::refusal::{refused, status_of};
 use super::serving::StreamEnd;
@@ -30,7 +30,7 @@ impl Front {
     pub(super) async fn call(
         &self,
         asker: &Asker,
-        request: CallRequest,
+        mut request: CallRequest,
         bytes: usize,
     ) -> Result<CallAnswer, Status> {
         let core = self.core()?;
@@ -38,6 +38,9 @@ impl Front {
         let charge = self.burden.call(&self.account_of(asker), bytes)?;
         let places = if is_of_administrators(&request) { &self.admin_calls } else { &self.calls };
         let place = places.take(&principal)?;
+        if let CallRequest::SetContents(write) = &mut request {
+            copy(&mut write.contents);
+        }
         let (reply, answered) = oneshot::channel();
         let permit = Some(CallPermit { _place: place, _charge: charge, _turn: asker.turn.clone() });
         // The permit stays with the core until it has answered: a caller that gives up frees nothing there.

@@ -7,9 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::server_frame::Hello;
-use holdfast_proto::client::v1::{ClientFrame, Refusal, RefusalCode, ServerFrame, StreamRefused};
-use holdfast_replica::Input;
+use holdfast_proto::client::v1::{
+    ClientFrame, Refusal, RefusalCode, ServerFrame, StreamRefused, client_frame,
+};
+use holdfast_replica::{Input, frame_bytes};
 use holdfast_types::ledger::{Account, Charge};
 use holdfast_types::{ConnectionId, Duration, Principal};
 use slog::{Logger, debug};
@@ -17,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::burden::{Burden, Unread, memory_bytes, try_frame, watch};
+use super::burden::{Burden, Unread, copy, try_frame, watch};
 use super::calls::Asker;
 use super::conform::too_long_refusal;
 use super::leases::Leases;
@@ -25,7 +28,7 @@ use super::refusal::{refused, status_of};
 use super::serving::StreamEnd;
 use super::spare::Registered;
 use super::{Front, MESSAGE_BYTES_MAX, STREAMS_MAX, overloaded};
-use crate::driver::CoreInput;
+use crate::driver::{CoreInput, Line, Outgoing};
 use crate::guests::UnderWay;
 use crate::outbox::{Outbox, OutboxLimits, Popped};
 
@@ -53,8 +56,8 @@ impl Front {
         let outbox = Outbox::new(OUTBOX_LIMITS, Arc::clone(&self.unread));
         let (read, taken) = oneshot::channel();
         let leases = Leases::default();
-        let connected =
-            CoreInput::Connected { connection, outbox: Arc::clone(&outbox), leases: leases.clone() };
+        let line = Line { outbox: Arc::clone(&outbox), account: account.clone(), leases: leases.clone() };
+        let connected = CoreInput::Connected { connection, line };
         core.send(connected).await.map_err(|_| super::stopping())?;
         let spare = name.map(|name| self.spares.register(name, connection, principal.clone(), leases));
         let reader = Reader {
@@ -72,7 +75,7 @@ impl Front {
             _spare: spare,
         };
         tokio::spawn(reader.run(self.logger.clone()));
-        let mut response = Response::new(SessionFrames { outbox, refused: None, _read: read });
+        let mut response = Response::new(SessionFrames { outbox, refused: None, sending: None, _read: read });
         response.extensions_mut().insert(Unread::frames());
         Ok(response)
     }
@@ -85,7 +88,7 @@ struct Reader {
     principal: Principal,
     frames: Streaming<ClientFrame>,
     core: mpsc::Sender<CoreInput>,
-    outbox: Arc<Outbox<ServerFrame>>,
+    outbox: Arc<Outbox<Outgoing>>,
     /// What frames that wait for the core count in.
     burden: Burden,
     /// Its connection's account there.
@@ -117,8 +120,9 @@ impl Reader {
                     debug!(logger, "client stream ends: {}", why.message; "connection" => %connection);
                     let refused = StreamRefused { refusal: Some(why), ..StreamRefused::default() };
                     let frame = ServerFrame { hello: Some(Hello::Refused(refused)), ..ServerFrame::default() };
+                    let charge = self.account.charge_anyway(0);
                     // Whoever is gone need not be told why.
-                    let _ = outbox.push(frame, 0);
+                    let _ = outbox.push(Outgoing { frame, charge }, 0);
                 }
             },
         }
@@ -154,7 +158,8 @@ impl Reader {
 impl Reader {
     /// Hands a frame to the core, once there is room for it. `Err` inside says that the core is gone.
     async fn hand_in(&self, mut frame: ClientFrame) -> Result<Result<(), ()>, Refusal> {
-        let bytes = memory_bytes(&frame);
+        leave_buffer(&mut frame);
+        let bytes = frame_bytes(&frame);
         let charge = match try_frame(&self.account, bytes) {
             Ok(charge) => charge,
             Err(_) => {
@@ -173,8 +178,25 @@ impl Reader {
 
     async fn send(&self, frame: ClientFrame, charge: Charge) -> Result<(), ()> {
         let principal = self.principal.clone();
-        let input = Input::Frame { connection: self.connection, principal, frame };
-        self.core.send(CoreInput::Frame(input, charge)).await.map_err(drop)
+        let input = Input::Frame { connection: self.connection, principal, frame, charge };
+        self.core.send(CoreInput::Replica(input)).await.map_err(drop)
+    }
+}
+
+/// Copies what the decoder has left in the buffer that the frame came in. One byte that waits would keep megabytes in memory
+/// which are counted nowhere.
+fn leave_buffer(frame: &mut ClientFrame) {
+    match &mut frame.hello {
+        Some(client_frame::Hello::Open(open)) => copy(&mut open.secret),
+        Some(client_frame::Hello::Attach(attach)) => copy(&mut attach.secret),
+        None => {}
+    }
+    for request in &mut frame.requests {
+        match &mut request.operation {
+            Some(Operation::SetContents(write)) => copy(&mut write.contents),
+            Some(Operation::Open(open)) => copy(&mut open.contents),
+            _ => {}
+        }
     }
 }
 
@@ -204,9 +226,11 @@ fn refusal(code: RefusalCode, message: impl Into<String>) -> Refusal {
 
 /// The frames of one stream, on their way to the client.
 pub(crate) struct SessionFrames {
-    outbox: Arc<Outbox<ServerFrame>>,
+    outbox: Arc<Outbox<Outgoing>>,
     /// The status that the stream ends with, once a frame has refused it.
     refused: Option<Status>,
+    /// What the last frame counts for: it is being sent until the next one is asked for.
+    sending: Option<Charge>,
     /// Tells the reader when this is gone.
     _read: oneshot::Sender<()>,
 }
@@ -215,8 +239,10 @@ impl Stream for SessionFrames {
     type Item = Result<ServerFrame, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.sending = None;
         Poll::Ready(match ready!(self.outbox.poll_pop(context)) {
-            Popped::Item(frame) => {
+            Popped::Item(Outgoing { frame, charge }) => {
+                self.sending = Some(charge);
                 if let Some(Hello::Refused(StreamRefused { refusal: Some(why), master_address })) =
                     &frame.hello
                 {
@@ -242,7 +268,13 @@ impl Drop for SessionFrames {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::{FutureExt as _, StreamExt as _};
     use holdfast_proto::client::v1::cell_client::CellClient;
+    use holdfast_proto::client::v1::client_frame::Hello;
+    use holdfast_proto::client::v1::{self as client};
+    use holdfast_types::ledger::{Ledger, LedgerLimits};
+    use prost::Message as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::watch;
@@ -252,10 +284,80 @@ mod tests {
     use crate::front::Phase;
     use crate::guests::Places;
     use crate::logging::testing::Lines;
+    use crate::outbox::{Budget, PushError};
     use crate::peers::{Greeter, PeerBook};
     use crate::tls::Side;
 
     const LIMIT: Duration = Duration::from_secs(30);
+
+    fn reply(bytes: usize) -> ServerFrame {
+        let contents = client::Contents { contents: vec![7; bytes].into(), ..Default::default() };
+        let result = Some(client::outcome::Result::Contents(Box::new(contents)));
+        let outcome = Some(client::Outcome { revision: 1, result });
+        let replies = vec![client::Reply { number: 1, outcome, cacheable: false }];
+        ServerFrame { replies, ..ServerFrame::default() }
+    }
+
+    #[tokio::test]
+    async fn what_a_client_leaves_unread_is_counted_until_it_is_sent() {
+        const KIB: usize = 1 << 10;
+        let limits = LedgerLimits { connection_bytes_max: KIB, ..LedgerLimits::NONE };
+        let (ledger, budget) = (Ledger::new(limits), Budget::new(64 * KIB));
+        let account = ledger.account(&Principal::anonymous());
+        let outbox = Outbox::new(OUTBOX_LIMITS, budget);
+        let line = Line { outbox: Arc::clone(&outbox), account: account.clone(), leases: Leases::default() };
+        let mut frames = SessionFrames { outbox, refused: None, sending: None, _read: oneshot::channel().0 };
+        for count in 1..=3 {
+            assert_eq!(line.send(reply(4 * KIB)), Ok(()), "the ledger refuses no frame");
+            assert!(ledger.held() >= count * 4 * KIB, "{ledger:?}");
+        }
+        assert!(account.charge(1).is_err(), "the connection has no room at the door");
+        assert_eq!(line.send(reply(64 * KIB)), Err(PushError::Full));
+        assert!(
+            (12 * KIB..13 * KIB).contains(&ledger.held()),
+            "what is not taken does not count: {ledger:?}"
+        );
+        let mut next = || frames.next().now_or_never();
+        assert!(matches!(next(), Some(Some(Ok(_)))));
+        assert!(ledger.held() >= 12 * KIB, "it is being sent");
+        assert!(matches!(next(), Some(Some(Ok(_)))));
+        assert!((8 * KIB..9 * KIB).contains(&ledger.held()), "the first is sent: {ledger:?}");
+        assert!(matches!(next(), Some(Some(Ok(_)))) && next().is_none());
+        assert_eq!(ledger.held(), 0, "all are");
+        line.send(reply(KIB)).unwrap();
+        drop(frames);
+        assert_eq!(ledger.held(), 0, "the client is gone");
+    }
+
+    #[test]
+    fn contents_that_wait_do_not_keep_their_frame_in_memory() {
+        let secret: Bytes = vec![7; 16].into();
+        let hellos = [
+            Hello::Open(client::OpenSession { secret: secret.clone(), ..Default::default() }),
+            Hello::Attach(client::AttachSession { secret, ..Default::default() }),
+        ];
+        let contents: Bytes = vec![7; 100].into();
+        let operations = [
+            Operation::SetContents(client::SetContents { contents: contents.clone(), ..Default::default() }),
+            Operation::Open(Box::new(client::Open { contents, ..Default::default() })),
+        ];
+        let with = |hello, operation| {
+            let requests = Vec::from_iter(operation)
+                .into_iter()
+                .map(|operation| client::Request { number: 1, operation: Some(operation) });
+            ClientFrame { hello, requests: requests.collect(), ..ClientFrame::default() }
+        };
+        let hellos = hellos.map(|hello| with(Some(hello), None));
+        let operations = operations.map(|operation| with(None, Some(operation)));
+        for frame in hellos.into_iter().chain(operations) {
+            let buffer = Bytes::from(frame.encode_to_vec());
+            let mut decoded = ClientFrame::decode(buffer.clone()).unwrap();
+            assert!(!buffer.is_unique(), "the decoder leaves bytes where they are");
+            leave_buffer(&mut decoded);
+            assert!(buffer.is_unique());
+            assert_eq!(decoded, frame);
+        }
+    }
 
     #[tokio::test]
     async fn a_connection_whose_session_waits_for_the_core_makes_room_for_nobody() {

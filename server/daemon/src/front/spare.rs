@@ -142,8 +142,7 @@ impl Front {
         let charge = self.burden.account(&principal).charge_anyway(size_of::<ClientFrame>());
         let handing = async {
             // The stream may end before the core takes this: then it concerns nobody there.
-            let input = Input::Frame { connection, principal, frame };
-            core.send(CoreInput::Frame(input, charge)).await
+            core.send(CoreInput::Replica(Input::Frame { connection, principal, frame, charge })).await
         };
         let lease = tokio::select! {
             // Nobody waits for the core if somebody else has asked meanwhile.
@@ -266,7 +265,7 @@ mod tests {
         let turns = turns();
         let master = async {
             let input = fixture.core.recv().await;
-            let Some(CoreInput::Frame(Input::Frame { connection, frame, .. }, _)) = input else {
+            let Some(CoreInput::Replica(Input::Frame { connection, frame, .. })) = input else {
                 panic!("a frame is handed in")
             };
             assert_eq!((connection, frame.keep_alive), (ConnectionId(1), Some(KeepAlive { number: 1 })));

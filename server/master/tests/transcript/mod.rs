@@ -8,10 +8,11 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use goldenscript::{ArgumentConsumer, Command as Line, Context};
-use holdfast_master::{CallId, Config, Input, Master, Output, RoundId};
+use holdfast_master::{CallId, Config, Input, Master, Output, RoundId, frame_bytes};
 use holdfast_proto::client::v1::{self as client, client_frame};
 use holdfast_proto::log::v1::{Command, Member};
 use holdfast_state::{Genesis, State};
+use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Principal, SocketId, Term, Time};
 
 use parse::{number, parse_acknowledged, parse_attach, parse_call, parse_open, parse_request};
@@ -28,6 +29,8 @@ pub(crate) struct Runner {
     rounds: VecDeque<RoundId>,
     /// What the master is told of the log.
     log_bytes: u64,
+    /// What the frames count in.
+    ledger: Ledger,
 }
 
 impl Runner {
@@ -54,7 +57,8 @@ impl Runner {
         let config = Config::default();
         let master = Master::new(Time::ZERO, Term(1), config.clone(), &state);
         let (proposed, rounds) = (VecDeque::new(), VecDeque::new());
-        Self { now: Time::ZERO, term: 1, config, state, master, proposed, rounds, log_bytes: 0 }
+        let ledger = Ledger::new(LedgerLimits::NONE);
+        Self { now: Time::ZERO, term: 1, config, state, master, proposed, rounds, log_bytes: 0, ledger }
     }
 
     fn input(&mut self, input: Input) {
@@ -167,7 +171,8 @@ impl Runner {
             frame.notices_through = number(value)?;
         }
         let principal = principal(line)?;
-        self.input(Input::Frame { connection, principal, frame });
+        let charge = self.ledger.account(&principal).charge_anyway(frame_bytes(&frame));
+        self.input(Input::Frame { connection, principal, frame, charge });
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, outcome, server_frame};
 use holdfast_replica::{CallAnswer, CallRequest, Config, Input, Output, raftpb};
+use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId};
 
 use table::{Cell, Disk, defaults, eager_snapshots, member, open_frame};
@@ -288,13 +289,19 @@ fn a_learner_that_has_died_is_not_promoted() {
 }
 
 #[test]
-fn empty_frames_that_wait_for_a_master_weigh_something() {
+fn what_waits_for_a_master_is_kept_in_the_ledger_empty_frames_too_and_refused_beyond() {
+    const ROOM: usize = 64 << 10;
     let mut cell = Cell::new(defaults);
+    cell.ledger = Ledger::new(LedgerLimits { total_bytes_max: ROOM, ..LedgerLimits::NONE });
     let (id, connection) = (ReplicaId(1), ConnectionId(1));
     cell.frame(id, connection, open_frame("s"));
-    for _ in 0..1_000_000 {
+    let mut most = 0;
+    for _ in 0..1_000 {
         cell.frame(id, connection, client::ClientFrame::default());
+        most = most.max(cell.ledger.kept());
     }
+    assert!((ROOM / 4..=ROOM / 2).contains(&most), "{most} bytes");
+    assert_eq!((cell.ledger.held(), cell.ledger.kept()), (0, 0), "the stream has ended");
     let refused = std::iter::from_fn(|| cell.next_output(id)).find_map(|output| match output {
         Output::Frame { frame, .. } => frame.hello,
         _ => None,

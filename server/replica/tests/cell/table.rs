@@ -6,9 +6,10 @@ use bytes::Bytes;
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{
-    Boot, CallAnswer, CallId, CallRequest, Config, Input, Output, Replica, StateAt, raftpb,
+    Boot, CallAnswer, CallId, CallRequest, Config, Input, Output, Replica, StateAt, frame_bytes, raftpb,
 };
 use holdfast_state::{Genesis, State, settings};
+use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, SocketId, Term, Time};
 use slog::{Discard, Logger, o};
 
@@ -46,6 +47,8 @@ pub(crate) struct Cell {
     pub(crate) config: fn(Config) -> Config,
     /// How long a disk takes.
     pub(crate) sync: Duration,
+    /// What the frames of all replicas count in.
+    pub(crate) ledger: Ledger,
 }
 
 pub(crate) fn member(id: u64) -> Member {
@@ -68,6 +71,7 @@ impl Cell {
             cut: BTreeSet::new(),
             config,
             sync: Duration::ZERO,
+            ledger: Ledger::new(LedgerLimits::NONE),
         };
         for id in 1..=3 {
             let disk = Disk { state: Some(genesis()), ..Disk::default() };
@@ -261,7 +265,9 @@ impl Cell {
 
     /// A frame of a client's stream; what follows from it is left to be settled.
     pub(crate) fn frame(&mut self, id: ReplicaId, connection: ConnectionId, frame: client::ClientFrame) {
-        self.input(id, Input::Frame { connection, principal: Principal::anonymous(), frame });
+        let principal = Principal::anonymous();
+        let charge = self.ledger.account(&principal).charge_anyway(frame_bytes(&frame));
+        self.input(id, Input::Frame { connection, principal, frame, charge });
     }
 
     pub(crate) fn put(&mut self, id: ReplicaId, call: u64, path: &str, contents: Bytes) {

@@ -1,7 +1,7 @@
 //! I10: once faults have stopped and a majority is up, every call ends, within a bounded time.
 //!
-//! After the healed phase nothing may be left over: no call without its end, no replica that is behind, and no
-//! lock that is held while no application knows of it.
+//! After the healed phase nothing may be left over: no call without its end, no replica that is behind, no lock that is
+//! held while no application knows of it, and no byte of a client that a replica counts as held.
 
 use crate::verdict::{Invariant, Violation};
 
@@ -16,6 +16,8 @@ pub struct Leftovers {
     pub locks: Vec<String>,
     /// Replicas that are behind others, or down.
     pub replicas: Vec<String>,
+    /// Replicas that count bytes of clients as held although everything is answered.
+    pub bytes: Vec<String>,
 }
 
 impl Leftovers {
@@ -34,7 +36,7 @@ impl Leftovers {
         if self.is_empty() {
             return Ok(());
         }
-        let kinds = [&self.calls, &self.sessions, &self.locks, &self.replicas];
+        let kinds = [&self.calls, &self.sessions, &self.locks, &self.replicas, &self.bytes];
         let all: Vec<&str> = kinds.into_iter().flatten().map(String::as_str).collect();
         Err(Violation::new(Invariant::Progress, format!("after healing there is left: {}", all.join("; "))))
     }
@@ -53,6 +55,7 @@ mod tests {
             Leftovers { sessions: left(), ..Leftovers::default() },
             Leftovers { locks: left(), ..Leftovers::default() },
             Leftovers { replicas: left(), ..Leftovers::default() },
+            Leftovers { bytes: left(), ..Leftovers::default() },
         ] {
             assert_eq!(leftovers.check().unwrap_err().invariant, Invariant::Progress);
         }

@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_proto::client::v1::{ClientFrame, RefusalCode, ServerFrame, outcome};
+use holdfast_proto::client::v1::refusal::Facts;
+use holdfast_proto::client::v1::{ClientFrame, Refusal, RefusalCode, ServerFrame, outcome};
 use holdfast_types::SessionId;
 
 use super::{Coverage, Situation};
@@ -67,6 +68,9 @@ impl GreedSights {
                 && matches!(refusal.code(), RefusalCode::Limit | RefusalCode::Overloaded)
             {
                 coverage.reach(Situation::RefusedTooMuch);
+                if is_ledger_full(refusal) {
+                    coverage.reach(Situation::LedgerFull);
+                }
             }
         }
         let Some((keep_alive, requests)) = self.asked.get_mut(&session) else { return };
@@ -87,6 +91,11 @@ impl GreedSights {
         self.unacknowledged.remove(&session);
         self.asked.remove(&session);
     }
+}
+
+/// Whether the ledger of bytes has no room for something.
+pub(super) fn is_ledger_full(refusal: &Refusal) -> bool {
+    matches!(&refusal.facts, Some(Facts::LimitExceeded(limit)) if limit.limit.starts_with("ledger_"))
 }
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{
-    ClientFrame, EndReason, ServerFrame, client_frame, event, outcome, server_frame,
+    ClientFrame, EndReason, ServerFrame, StreamRefused, client_frame, event, outcome, server_frame,
 };
 use holdfast_replica::Replica;
 use holdfast_types::{ConnectionId, HandleId, SessionId};
 use prost::Message;
 
 use super::Situation;
+use super::greed::is_ledger_full;
 use crate::client::Client;
 use crate::disk::Lost;
 use crate::member::Standing;
@@ -29,6 +30,11 @@ impl World {
         let client = stream.client;
         let session = self.clients.get(client.index).filter(|other| other.life == client.life);
         self.sights.sent(session.and_then(|client| client.session_id), term, frame, self.now);
+        if let Some(server_frame::Hello::Refused(StreamRefused { refusal: Some(refusal), .. })) = &frame.hello
+            && is_ledger_full(refusal)
+        {
+            self.sights.reach(Situation::HelloFindsNoRoom);
+        }
         let greets =
             matches!(frame.hello, Some(server_frame::Hello::Opened(_) | server_frame::Hello::Attached(_)));
         if greets && self.is_other_master_attended(index) {

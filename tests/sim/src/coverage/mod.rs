@@ -57,6 +57,8 @@ situations! {
     NoticeOverdue rare "a KeepAlive of a client that has had a notice for longer than it may",
     KeepAliveLifted rare "a KeepAlive that is answered before the requests that came with it",
     RefusedTooMuch rare "a request refused because there is too much of something",
+    LedgerFull rare "a request refused because the ledger of bytes is full",
+    HelloFindsNoRoom rare "a stream refused because the ledger of bytes is full",
     CommittedBySuccessor common "an entry of a deposed master, committed by its successor",
     DroppedProposal rare "a proposal that raft dropped, and that was proposed again",
     PowerFailureWithQueue rare "all replicas go down while sessions wait for locks",

@@ -5,10 +5,8 @@
 //! answer.
 
 use holdfast_proto::client::v1::{ChangeSettingsRequest, KillSessionRequest, Settings};
-use holdfast_replica::{CallAnswer, CallId, CallRequest, Input, Replica};
-use holdfast_types::SocketId;
+use holdfast_replica::{CallAnswer, CallId, CallRequest, Replica};
 
-use crate::client::principal;
 use crate::member::{Step, id_of};
 use crate::verdict::{Invariant, Violation};
 use crate::world::World;
@@ -68,8 +66,7 @@ pub(crate) fn call(world: &mut World, request: CallRequest) -> Option<CallId> {
 fn ask(world: &mut World, replica: usize, request: CallRequest) -> CallId {
     world.last_call += 1;
     let call = CallId(world.last_call);
-    world.checkers.unary.asked(call, replica, &request);
-    world.hand_in(replica, Input::Call { call, principal: principal(0), socket: SocketId(0), request });
+    world.hand_in_call(replica, call, 0, request).expect("what is small is not refused");
     call
 }
 

@@ -25,6 +25,7 @@ use crate::effort::Effort;
 use crate::event::Event;
 use crate::fault::{Ending, Nap};
 use crate::genesis::{GENESIS_INDEX, data_id};
+use crate::ledger::{Books, Room};
 use crate::member::{CELL_ID, Standing, roster};
 use crate::network::Process;
 use crate::rng::Rng;
@@ -83,6 +84,8 @@ pub(crate) struct Server {
     pub(crate) silent: bool,
     clock: Clock,
     inbox: Vec<Input>,
+    /// What its clients make it hold.
+    pub(crate) books: Books,
     /// Raft had dropped a proposal when it ran last.
     pub(crate) dropped: bool,
     /// It was master when it ran last.
@@ -124,10 +127,17 @@ impl Server {
             // Drawn anew at each start.
             clock: Clock::draw(&mut rng),
             inbox: Vec::new(),
+            // Those of a life begin with it.
+            books: Books::new(Room::AMPLE),
             dropped: false,
             was_master: false,
             rng,
         }
+    }
+
+    /// So many bytes of clients are held, and no input is left from which they could be.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.books.left(&self.inbox)
     }
 }
 
@@ -163,6 +173,7 @@ impl World {
         let server = &mut self.servers[index];
         server.clock = Clock::draw_for(&mut server.rng, self.plan.clocks_beyond);
         server.inbox.clear();
+        server.books = Books::new(self.plan.room);
         server.run_at = None;
         server.paused_until = TrueTime::ZERO;
         server.runs_every_nanos = 0;
@@ -216,6 +227,8 @@ impl World {
         }
         server.silent = silent;
         server.was_master = false;
+        server.inbox.clear();
+        server.books = Books::new(Room::AMPLE);
         self.checkers.unary.stopped(index);
         self.drop_sockets(Process::Replica(index));
         self.crash_disk(index, silent);
@@ -318,7 +331,7 @@ impl World {
                     self.send(connection, Direction::Down, Item::Frame(bytes));
                     self.spare_granted(connection, &frame);
                 }
-                Output::Disconnect { connection } => self.replica_disconnects(connection),
+                Output::Disconnect { connection } => self.replica_disconnects(index, connection),
                 Output::Leadership { master, term } => self.trace.say(self.now, || {
                     let master = master.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
                     format!("replica {}: the master is {master}, {term}", index + 1)
@@ -326,11 +339,13 @@ impl World {
                 Output::HandedOver => stopped = Some(Stop::HandedOver),
                 Output::Removed => stopped = Some(Stop::Removed),
                 Output::List { call, list } => {
+                    self.servers[index].books.answered(call);
                     if let Some((answer, _)) = self.named_answered(call, (list.answer(), String::new())) {
                         self.operator_told(call, answer.as_ref().ok(), replica);
                     }
                 }
                 Output::Answer { call, answer, master_address } => {
+                    self.servers[index].books.answered(call);
                     if let Some((answer, _)) = self.named_answered(call, (answer, master_address)) {
                         self.operator_told(call, answer.as_ref().ok(), replica);
                     }
