@@ -1,7 +1,8 @@
-//! The honest client: a few sessions, each of which does one kind of operation at a steady rate.
+//! The honest client: sessions that do one kind of operation each, at a steady rate.
 //!
 //! An operation is due at a fixed time, whether or not the one before it is done, and its latency counts from then. So a
-//! master that stands still for three seconds is seen in three seconds' worth of operations, and not in one.
+//! master that stands still for three seconds is seen in three seconds' worth of operations, and not in one. Each session's
+//! rate is far below what a session can do: otherwise its own line of operations would be measured, and not the cell.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,9 @@ use super::latencies::{Latencies, Operation};
 use super::lost_lock::LostLock;
 
 /// Each session's operations come one after so much time.
-const EVERY: Duration = Duration::from_millis(10);
+const EVERY: Duration = Duration::from_millis(50);
+/// So many sessions do each kind of operation, one after the other in turn.
+const SESSIONS: u32 = 4;
 /// The administrator asks so often.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 /// The administrator waits no longer for an answer.
@@ -76,9 +79,8 @@ struct Notes {
 pub(super) struct Honest {
     /// The administrator's connection.
     cell: Cell,
-    writer: (Session, Handle),
-    locker: (Session, Handle),
-    reader: (Session, Handle),
+    /// The sessions that work, and what they do.
+    workers: Vec<(Operation, Session, Handle)>,
     lost_lock: LostLock,
     notes: Arc<Notes>,
 }
@@ -100,21 +102,29 @@ impl Honest {
             let handle = session.open(&format!("/honest-{name}"), options).await?;
             anyhow::Ok((session, handle))
         };
-        let (writer, locker, reader) = (own("writes").await?, own("locks").await?, own("reads").await?);
+        let mut workers = Vec::new();
+        for number in 0..SESSIONS {
+            for operation in Operation::ALL {
+                let (session, handle) = own(&format!("{operation:?}-{number}")).await?;
+                workers.push((operation, session, handle));
+            }
+        }
         let lost_lock = LostLock::prepare(addresses, own("waits").await?).await?;
         let cell = Cell::builder().addresses([addresses]).timeout(ASK_MAX).connect()?;
-        Ok(Self { cell, writer, locker, reader, lost_lock, notes })
+        Ok(Self { cell, workers, lost_lock, notes })
     }
 
     /// Works while the window is open, and finishes what was due then.
     pub(super) async fn work(self, window: Window) -> Outcome {
-        let Self { cell, writer, locker, reader, lost_lock, notes } = self;
+        let Self { cell, workers, lost_lock, notes } = self;
         let mut tasks = JoinSet::new();
-        let (writes, locks, reads) = (writer.1, locker.1, reader.1);
-        tasks.spawn(at_a_steady_rate(Operation::Write, writes, window, Arc::clone(&notes)));
-        tasks.spawn(at_a_steady_rate(Operation::LockPair, locks, window, Arc::clone(&notes)));
-        tasks.spawn(at_a_steady_rate(Operation::Read, reads, window, Arc::clone(&notes)));
-        let sessions = [writer.0, locker.0, reader.0];
+        let mut sessions = Vec::new();
+        let mut first = window.opens;
+        for (operation, session, handle) in workers {
+            tasks.spawn(at_a_steady_rate(operation, handle, first, window.closes, Arc::clone(&notes)));
+            sessions.push(session);
+            first += EVERY / (SESSIONS * Operation::ALL.len() as u32);
+        }
         let (admin, lost_lock, ()) = tokio::join!(ask(cell, window), lost_lock.run(), async {
             while let Some(done) = tasks.join_next().await {
                 if let Err(error) = done {
@@ -155,9 +165,15 @@ async fn follow(session: Session, notes: Arc<Notes>) {
     }
 }
 
-async fn at_a_steady_rate(operation: Operation, handle: Handle, window: Window, notes: Arc<Notes>) {
-    let mut due = window.opens;
-    while due < window.closes {
+async fn at_a_steady_rate(
+    operation: Operation,
+    handle: Handle,
+    first: Instant,
+    closes: Instant,
+    notes: Arc<Notes>,
+) {
+    let mut due = first;
+    while due < closes {
         sleep_until(due).await;
         let done = timeout(OPERATION_MAX, perform(operation, &handle)).await;
         let done = done.map_err(|_| anyhow::anyhow!("no answer within {OPERATION_MAX:?}"));

@@ -14,6 +14,11 @@ pub(super) enum Operation {
     Read,
 }
 
+impl Operation {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Write, Self::LockPair, Self::Read];
+}
+
 /// A histogram of all operations, and of each kind.
 #[derive(Clone, Debug)]
 pub(super) struct Latencies {
