@@ -93,8 +93,9 @@ pub struct Config {
     /// How many KeepAlives this master can answer. If more would come, leases are lengthened, as far as the cell's
     /// settings allow it. Per second; default 20,000.
     pub keep_alives_per_s: u32,
-    /// How much a turn may cost: bytes of answers and changes, and about 200 more for each. Default 1 MiB, which is a
-    /// few milliseconds of work.
+    /// How much a turn may cost: bytes of answers and changes, and about 200 more for each. Default 256 KiB, which is about
+    /// three milliseconds of work where the answers are long lists, with what it takes to encode and send them. A write of
+    /// others takes some five turns.
     pub turn_work: u64,
 }
 
@@ -105,7 +106,7 @@ impl Default for Config {
             lease_floor_ms: 5_000,
             gap_ms: 200,
             keep_alives_per_s: 20_000,
-            turn_work: 1 << 20,
+            turn_work: 256 << 10,
         }
     }
 }

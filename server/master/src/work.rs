@@ -39,8 +39,9 @@ const LARGE_BYTES: u64 = 4 << 10;
 /// No large change is proposed while so many bytes of changes are on their way through the log: whatever is proposed
 /// next waits for all of them to be written and sent.
 const LOG_BYTES_LARGE_MAX: u64 = 1 << 20;
-/// And none at all while there are so many: raft drops proposals beyond four times as much.
-const LOG_BYTES_MAX: u64 = 16 << 20;
+/// And none at all while there are so many: thousands of small ones are as long a wait as a few large ones. (raft drops
+/// proposals beyond 64 MiB.)
+const LOG_BYTES_MAX: u64 = 2 << 20;
 /// No change is proposed while so many handles have yet to be told of earlier ones.
 const UNTOLD_MAX: usize = 256 << 10;
 /// Of one change so many handles of a session are noted before the turn's budget is looked at again.

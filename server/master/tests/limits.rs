@@ -133,12 +133,12 @@ fn a_turn_makes_answers_up_to_its_budget_and_one_more_and_the_next_turns_the_oth
     while answers < 100 {
         cell.turn();
         let bytes: usize = cell.frames.iter().map(|(_, frame)| frame.encoded_len()).sum();
-        assert!(bytes < (1 << 20) + (257 << 10), "{bytes} bytes in one turn");
+        assert!(bytes < 2 * (257 << 10), "{bytes} bytes in one turn");
         answers += cell.frames.drain(..).map(|(_, frame)| frame.replies.len()).sum::<usize>();
         turns += 1;
-        assert!(turns < 100, "each turn answers some");
+        assert!(turns < 110, "each turn answers some");
     }
-    assert!(turns > 20, "{turns} turns");
+    assert!(turns > 50, "{turns} turns");
 }
 
 #[test]
@@ -160,10 +160,10 @@ fn small_reads_are_worked_off_in_turns_too() {
     while answers < 10 * 3_999 {
         cell.turn();
         let said: usize = cell.frames.drain(..).map(|(_, frame)| frame.replies.len()).sum();
-        assert!(said < 6_000, "{said} answers in one turn");
+        assert!(said < 1_500, "{said} answers in one turn");
         (turns, answers) = (turns + 1, answers + said);
     }
-    assert!((7..100).contains(&turns), "{turns} turns");
+    assert!((27..400).contains(&turns), "{turns} turns");
 }
 
 #[test]

@@ -28,6 +28,7 @@ use tower::{Layer, Service};
 
 use super::STREAM_WINDOW_BYTES;
 use super::burden::{Burden, SMALL_BYTES};
+use super::fields::{FIELDS_MAX, Fields};
 use super::refusal::refused;
 use crate::socket::Caller;
 
@@ -172,6 +173,8 @@ struct Inbound {
     charge: Charge,
     /// Of what was asked for.
     framing: Framing,
+    /// Of what has arrived of a stream.
+    fields: Fields,
     /// What has arrived and finds no room.
     stash: Option<Bytes>,
     /// For what HTTP/2 may hold of the stream while it is not read on.
@@ -202,6 +205,7 @@ impl Inbound {
             charge: till.account.charge_anyway(0),
             till,
             framing: Framing::default(),
+            fields: Fields::default(),
             stash: None,
             held_back: None,
             told: None,
@@ -267,6 +271,11 @@ impl Inbound {
             self.charge.grow_anyway(data.len());
         } else if self.charge.grow(data.len()).is_err() {
             return false;
+        }
+        if self.kind == Kind::Frames && self.fields.take(data).is_err() {
+            let message = format!("a frame has more than {FIELDS_MAX} fields");
+            self.finish(Some(Err(refused(RefusalCode::Limit, message))));
+            return true;
         }
         self.ahead.extend_from_slice(data);
         self.stash = None;
@@ -504,8 +513,12 @@ mod tests {
     }
 
     fn ledger() -> (Ledger, Arc<Notify>) {
+        ledger_of(MAX)
+    }
+
+    fn ledger_of(max: usize) -> (Ledger, Arc<Notify>) {
         let limits =
-            LedgerLimits { connection_bytes_max: MAX, principal_bytes_max: MAX, total_bytes_max: MAX };
+            LedgerLimits { connection_bytes_max: max, principal_bytes_max: max, total_bytes_max: max };
         let (ledger, room) = (Ledger::new(limits), Arc::new(Notify::new()));
         let released = Arc::clone(&room);
         ledger.on_release(move || released.notify_waiters());
@@ -663,6 +676,32 @@ mod tests {
         while inbound.strong_count() > 0 {
             tokio::task::yield_now().await;
         }
+        assert_eq!(ledger.0.held(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_of_too_many_fields_ends_its_stream_before_it_is_whole() {
+        let ledger = ledger_of(1 << 20);
+        // Acknowledged ranges of nothing: two bytes each. The reader takes what is ahead, and never the whole frame.
+        let ranges: usize = 2 * FIELDS_MAX + 8;
+        let frame = [&[0x22, 0x88, 0x80, 0x10][..], &[0x12, 0x00].repeat(ranges / 2)].concat();
+        let length = u32::try_from(frame.len()).unwrap().to_be_bytes();
+        let bytes = [&message(100)[..], &[0], &length, &frame].concat();
+        let mut body = counted(Kind::Frames, &bytes, &ledger);
+        let mut read = 0;
+        let status = loop {
+            match next(&mut body).await.unwrap() {
+                Ok(frame) => read += frame.into_data().unwrap().len(),
+                Err(status) => break status,
+            }
+        };
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+        assert!(
+            status.message().contains("131072 fields")
+                && status.metadata().get("holdfast-refusal").unwrap() == "LIMIT"
+        );
+        assert!(read < bytes.len(), "{read} bytes of {}", bytes.len());
+        drop(body);
         assert_eq!(ledger.0.held(), 0);
     }
 

@@ -11,6 +11,7 @@ mod admin;
 mod burden;
 pub(crate) mod calls;
 mod conform;
+mod fields;
 pub(crate) mod intake;
 pub(crate) mod leases;
 pub(crate) mod refusal;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use holdfast_proto::client::REFUSAL_KEY;
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::server_frame::Hello;
 use holdfast_proto::client::v1::{
@@ -214,8 +215,12 @@ fn lifted(frame: &mut ClientFrame) -> Option<ClientFrame> {
 fn unreadable(status: &Status) -> Refusal {
     match status.code() {
         Code::OutOfRange => too_long_refusal("a frame", MESSAGE_BYTES_MAX),
-        // The intake says so.
-        Code::ResourceExhausted => refusal(RefusalCode::Overloaded, status.message()),
+        // The intake says so, and why.
+        Code::ResourceExhausted => {
+            let is_limit = status.metadata().get(REFUSAL_KEY).is_some_and(|name| name == "LIMIT");
+            let code = if is_limit { RefusalCode::Limit } else { RefusalCode::Overloaded };
+            refusal(code, status.message())
+        }
         _ => refusal(RefusalCode::Protocol, format!("a frame cannot be read: {}", status.message())),
     }
 }
