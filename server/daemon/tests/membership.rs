@@ -8,15 +8,21 @@ use holdfast_proto::client::v1::admin_client::AdminClient;
 use holdfast_proto::client::v1::{
     AddMemberRequest, PromoteMemberRequest, RemoveMemberRequest, Role, StatusRequest, StatusResponse,
 };
-use holdfast_proto::peer::v1::FoundingMember;
+use holdfast_proto::peer::v1::peer_server::{Peer, PeerServer};
+use holdfast_proto::peer::v1::{
+    FoundingMember, HelloRequest, HelloResponse, Identity, MessagesResponse, PeerFrame, SnapshotChunk,
+    SnapshotResponse,
+};
 use holdfast_server::config::Config;
 use holdfast_server::{FoundingError, Listeners, Server, ServerError};
 use holdfast_types::ReplicaId;
 use slog::{Discard, Logger, o};
 use support::{LIMIT, stub};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -69,7 +75,7 @@ async fn cell_of_three(dir: &TempDir) -> Vec<Server> {
 
 async fn status(server: &Server) -> Result<StatusResponse, Status> {
     let address = server.client_address().to_string();
-    stub(&address).await.status(StatusRequest::default()).await.map(tonic::Response::into_inner)
+    stub(&address).await.status(StatusRequest::default()).await.map(Response::into_inner)
 }
 
 /// Why the replica ended by itself.
@@ -279,6 +285,52 @@ async fn an_addition_that_cannot_be_is_refused_with_the_reason() {
         assert!(refused.message().contains(words), "{}", refused.message());
     }
     foreign.stop().await.unwrap();
+    for server in servers {
+        server.stop().await.unwrap();
+    }
+}
+
+/// What a replica of an older release, which waits to join as replica 4, says to a Hello.
+struct OldJoiner;
+
+#[tonic::async_trait]
+impl Peer for OldJoiner {
+    async fn hello(&self, _: Request<HelloRequest>) -> Result<Response<HelloResponse>, Status> {
+        // It knows of no state versions, and so says nothing of them.
+        let me = Identity { cell: "dev".into(), replica: 4, data_id: 44, ..Identity::default() };
+        Ok(Response::new(HelloResponse { identity: Some(me), ..HelloResponse::default() }))
+    }
+
+    async fn messages(&self, _: Request<Streaming<PeerFrame>>) -> Result<Response<MessagesResponse>, Status> {
+        Err(Status::failed_precondition("not before the cell has added it"))
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<SnapshotResponse>, Status> {
+        Err(Status::failed_precondition("not before the cell has added it"))
+    }
+}
+
+#[tokio::test]
+async fn a_replica_of_a_release_that_is_too_old_for_the_cell_is_not_added() {
+    let dir = tempfile::tempdir().unwrap();
+    let servers = cell_of_three(&dir).await;
+    let listener = TcpListener::bind(ANY_PORT).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = tonic::transport::Server::builder()
+        .add_service(PeerServer::new(OldJoiner))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let serving = tokio::spawn(serve);
+    let refused = add(&servers, 4, &address).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let words = "replica 4 is of a release that can apply state versions up to 1, and the cell's is 2";
+    assert!(refused.message().contains(words), "{}", refused.message());
+    for server in &servers {
+        assert_eq!(status(server).await.unwrap().members.len(), 3);
+    }
+    serving.abort();
     for server in servers {
         server.stop().await.unwrap();
     }

@@ -12,8 +12,9 @@ use holdfast_state::State;
 use holdfast_types::{Principal, SessionId};
 
 use crate::held::Change;
-use crate::interface::{CallAnswer, CallId, CallRequest, Output};
+use crate::interface::Output;
 use crate::lists::List;
+use crate::unary::{CallAnswer, CallId, CallRequest};
 use crate::work::Caller;
 use crate::{Master, Waiter, refusal};
 
@@ -145,9 +146,10 @@ impl Master {
             CallRequest::GetSettings => {
                 state.may_administer(principal).map(|()| CallAnswer::Settings(state.settings().clone()))
             }
-            CallRequest::ListUsage(list) => state
-                .may_administer(principal)
-                .map(|()| CallAnswer::ListUsage(state.list_usage(&list.after, list.limit))),
+            CallRequest::ListUsage(list) => match state.may_administer(principal) {
+                Ok(()) => return self.say_list(call, self.list_usage(state, list.clone())),
+                Err(refusal) => Err(refusal),
+            },
             CallRequest::ListSessions(list) => match state.may_administer(principal) {
                 Ok(()) => return self.say_list(call, self.list_sessions(state, *list)),
                 Err(refusal) => Err(refusal),

@@ -12,8 +12,8 @@ use holdfast_state::State;
 use holdfast_types::{Duration, SessionId};
 
 use crate::held::Change;
-use crate::interface::{CallAnswer, CallId};
 use crate::sessions::End;
+use crate::unary::{CallAnswer, CallId};
 use crate::work::Party;
 use crate::{Master, lateness, limited, refusal};
 

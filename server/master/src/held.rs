@@ -15,7 +15,7 @@ use holdfast_state::TouchedNodes;
 use holdfast_types::{SessionId, Time, planted};
 
 use crate::held_calls::{HeldCalls, NoRoom};
-use crate::interface::CallId;
+use crate::unary::CallId;
 
 /// A held change; in the order in which they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

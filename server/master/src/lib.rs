@@ -31,6 +31,7 @@ mod connections;
 mod delays;
 mod endings;
 mod fair_queue;
+mod fingerprint;
 mod held;
 mod held_calls;
 mod hello;
@@ -47,6 +48,7 @@ mod past_stream;
 mod requests;
 mod rounds;
 mod sessions;
+mod unary;
 mod unreaped;
 mod work;
 
@@ -59,10 +61,11 @@ use holdfast_state::refusal::limit_facts;
 use holdfast_types::ledger::{Charge, LedgerFull};
 use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, SessionId, Term, Time, planted};
 
-pub use interface::{CallAnswer, CallId, CallRequest, Input, Output, RoundId};
+pub use interface::{Input, Output, RoundId};
 pub use lists::List;
 pub use memory::frame_bytes;
 pub use past_stream::{Asked, PastStream};
+pub use unary::{CallAnswer, CallId, CallRequest, Joiner};
 
 use bars::Bars;
 use caches::Caches;

@@ -12,7 +12,7 @@ use holdfast_state::State;
 use holdfast_types::SessionId;
 
 use crate::Master;
-use crate::interface::CallAnswer;
+use crate::unary::CallAnswer;
 
 /// The most sessions of a page.
 const PAGE_SESSIONS_MAX: usize = 1000;
@@ -30,6 +30,7 @@ pub struct List {
 #[derive(Debug)]
 enum Listed {
     Handles(client::ListHandlesRequest),
+    Usage(client::ListUsageRequest),
     Sessions {
         request: client::ListSessionsRequest,
         /// Of each session of the page: what is left of its lease in milliseconds, and whether it has a stream.
@@ -46,6 +47,9 @@ impl List {
     pub fn answer(&self) -> Result<CallAnswer, client::Refusal> {
         match &self.of {
             Listed::Handles(request) => self.state.list_handles(request).map(CallAnswer::ListHandles),
+            Listed::Usage(request) => {
+                Ok(CallAnswer::ListUsage(self.state.list_usage(&request.after, request.limit)))
+            }
             Listed::Sessions { request, known } => Ok(self.sessions(request, known)),
         }
     }
@@ -87,5 +91,9 @@ impl Master {
 
     pub(crate) fn list_handles(&self, state: &State, request: client::ListHandlesRequest) -> List {
         List { state: state.clone(), of: Listed::Handles(request) }
+    }
+
+    pub(crate) fn list_usage(&self, state: &State, request: client::ListUsageRequest) -> List {
+        List { state: state.clone(), of: Listed::Usage(request) }
     }
 }

@@ -3,17 +3,13 @@
 //! The master answers each with a refusal, and records and proposes none of them. Nothing here looks at what a request is to
 //! do. Invariant: a request that comes again as it came first, and is not acknowledged, is never refused here.
 
-use std::mem::{Discriminant, discriminant};
-
 use holdfast_proto::client::v1::{self as client, Refusal, RefusalCode, outcome, request::Operation};
 use holdfast_state::Recorded;
 use holdfast_types::planted;
 
+use crate::fingerprint::Fingerprint;
 use crate::refusal;
 use crate::sessions::Session;
-
-/// What kind of operation a request is.
-pub(crate) type OperationKind = Discriminant<Operation>;
 
 /// Why a request cannot be taken up under its number. `recorded` is what the state knows of that.
 pub(crate) fn misuse(entry: &Session, recorded: Recorded<'_>, request: &client::Request) -> Option<Refusal> {
@@ -29,8 +25,8 @@ pub(crate) fn misuse(entry: &Session, recorded: Recorded<'_>, request: &client::
         let message = format!("request {number} has no operation that this cell knows");
         return Some(refusal(RefusalCode::Protocol, message));
     };
-    let is_other = match (entry.kind_under_way(number), recorded) {
-        (Some(kind), _) => kind != discriminant(operation),
+    let is_other = match (entry.fingerprint_under_way(number), recorded) {
+        (Some(fingerprint), _) => fingerprint != Fingerprint::of(operation),
         (None, Recorded::Outcome(client::Outcome { result: Some(result), .. })) => {
             !can_come_of(result, operation)
         }

@@ -4,8 +4,6 @@
 //! `changes`. What a client may keep of an answer is said with the answer. Invariant: an answer that may be kept was noted in `caches` before it is said, and none is
 //! given for a node that a change is about to touch.
 
-use std::mem::discriminant;
-
 use holdfast_proto::client::v1::{self as client, Outcome, RefusalCode, outcome, request::Operation};
 use holdfast_proto::log::v1::{SessionRequest, command::Kind};
 use holdfast_state::{Recorded, State};
@@ -98,7 +96,7 @@ impl Master {
     pub(crate) fn handle_request(&mut self, state: &State, session: SessionId, request: client::Request) {
         let number = request.number;
         // What is not under way any more counts for nothing from here on.
-        let charge = self.sessions.entry(session).waiting.remove(&number).and_then(|waiting| waiting.charge);
+        let queued = self.sessions.entry(session).waiting.remove(&number);
         let Some(replicated) = state.session(session) else {
             let gone = refusal(RefusalCode::UnknownSession, format!("session {} has ended", session.0));
             return self.refuse_request(state, session, number, gone);
@@ -111,7 +109,7 @@ impl Master {
             Recorded::Outcome(Outcome { result: Some(outcome::Result::Written(_)), .. })
                 if planted!(RetryDecidedAgain) =>
             {
-                self.handle_change(state, session, request, charge);
+                self.handle_change(state, session, request, queued);
             }
             Recorded::Outcome(outcome) => {
                 let outcome = outcome.clone();
@@ -121,8 +119,8 @@ impl Master {
                 let message = format!("request {number} was acknowledged: its outcome is no longer kept");
                 self.refuse_request(state, session, number, refusal(RefusalCode::Acknowledged, message));
             }
-            Recorded::New if is_read(&request) => self.handle_read(state, session, request, charge),
-            Recorded::New => self.handle_change(state, session, request, charge),
+            Recorded::New if is_read(&request) => self.handle_read(state, session, request, queued),
+            Recorded::New => self.handle_change(state, session, request, queued),
         }
     }
 
@@ -132,11 +130,12 @@ impl Master {
         state: &State,
         session: SessionId,
         request: client::Request,
-        charge: Option<Charge>,
+        queued: Option<Waiting>,
     ) {
         let Some(operation) = &request.operation else { return };
+        let waiting = queued.unwrap_or_else(|| Waiting::uncharged(operation));
         let entry = self.sessions.entry(session);
-        entry.waiting.insert(request.number, Waiting { kind: discriminant(operation), charge });
+        entry.waiting.insert(request.number, waiting);
         let handle = read_handle(&request).filter(|handle| entry.in_flight.contains_key(&handle.0));
         if let Some(handle) = handle {
             entry.held_reads.entry(handle.0).or_default().push(request);
@@ -153,12 +152,13 @@ impl Master {
         state: &State,
         session: SessionId,
         request: client::Request,
-        charge: Option<Charge>,
+        queued: Option<Waiting>,
     ) {
         let number = request.number;
         let Some(operation) = &request.operation else { return };
-        let (kind, change) = (discriminant(operation), in_flight(state, session, operation));
-        let in_flight = InFlight { kind, change, _charge: charge };
+        let Waiting { fingerprint, charge } = queued.unwrap_or_else(|| Waiting::uncharged(operation));
+        let in_flight =
+            InFlight { fingerprint, change: in_flight(state, session, operation), _charge: charge };
         self.sessions.entry(session).in_flight.insert(number, in_flight);
         let request = SessionRequest { session: session.0, request: Some(request), acknowledged: None };
         self.plan(state, Change::of_master(Kind::Request(request)));

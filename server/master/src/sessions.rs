@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_proto::client::v1::{self as client, EndReason};
+use holdfast_proto::client::v1::{self as client, EndReason, request::Operation};
 use holdfast_types::ledger::Charge;
 use holdfast_types::{ConnectionId, NodePath, SessionId, Time};
 
 use crate::acknowledged::Acknowledged;
+use crate::fingerprint::Fingerprint;
 use crate::held::HeldId;
-use crate::misuse::OperationKind;
 use crate::notices::Notices;
 
 /// Whether the session is to end.
@@ -27,8 +27,8 @@ pub(crate) enum End {
 /// A request that is taken up and not decided yet.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    /// What kind of operation it is: another kind under its number is another request.
-    pub(crate) kind: OperationKind,
+    /// What it asks for: something else under its number is another request.
+    pub(crate) fingerprint: Fingerprint,
     /// What must be known of it when it is decided.
     pub(crate) change: InFlightChange,
     /// What its bytes count for, until then: held, or in the log and not applied yet.
@@ -38,10 +38,17 @@ pub(crate) struct InFlight {
 /// A request that is queued, or a read that waits.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// What kind of operation it is.
-    pub(crate) kind: OperationKind,
+    /// What it asks for.
+    pub(crate) fingerprint: Fingerprint,
     /// What its bytes count for. By a fault that is planted they count for nothing.
     pub(crate) charge: Option<Charge>,
+}
+
+impl Waiting {
+    /// One that counts for nothing.
+    pub(crate) fn uncharged(operation: &Operation) -> Self {
+        Self { fingerprint: Fingerprint::of(operation), charge: None }
+    }
 }
 
 /// What must be known of a change when it is applied.
@@ -136,10 +143,10 @@ impl Session {
         self.waiting.len() + self.in_flight.len()
     }
 
-    /// What kind of operation is under way under this number, if one is.
-    pub(crate) fn kind_under_way(&self, number: u64) -> Option<OperationKind> {
-        let in_flight = self.in_flight.get(&number).map(|in_flight| in_flight.kind);
-        in_flight.or_else(|| self.waiting.get(&number).map(|waiting| waiting.kind))
+    /// What is asked for under this number, if that is under way.
+    pub(crate) fn fingerprint_under_way(&self, number: u64) -> Option<Fingerprint> {
+        let in_flight = self.in_flight.get(&number).map(|in_flight| in_flight.fingerprint);
+        in_flight.or_else(|| self.waiting.get(&number).map(|waiting| waiting.fingerprint))
     }
 }
 

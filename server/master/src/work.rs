@@ -8,7 +8,6 @@
 //! budget at the most, and a session's requests are taken up in their order.
 
 use std::collections::VecDeque;
-use std::mem::discriminant;
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::{self as client, HandleEvent, RefusalCode, request::Operation};
@@ -19,11 +18,12 @@ use holdfast_types::{
 };
 use prost::Message as _;
 
-use crate::interface::{CallId, CallRequest};
+use crate::fingerprint::Fingerprint;
 use crate::memory;
 use crate::misuse::misuse;
 use crate::requests::{gives_back, is_read};
 use crate::sessions::Waiting;
+use crate::unary::{CallId, CallRequest};
 use crate::{Master, ledger_full, limited};
 
 /// What it costs to look at a request, whatever comes of it.
@@ -214,7 +214,7 @@ impl Master {
                 self.refuse_request(state, session, number, refusal);
                 continue;
             }
-            if entry.kind_under_way(number).is_some() {
+            if entry.fingerprint_under_way(number).is_some() {
                 continue;
             }
             let giving_back_most = 2 * most + FRAME_REQUESTS_MAX;
@@ -244,7 +244,7 @@ impl Master {
                 charge.keep_anyway();
             }
             if let Some(operation) = request.operation.as_ref().filter(|_| counts) {
-                let waiting = Waiting { kind: discriminant(operation), charge: Some(charge) };
+                let waiting = Waiting { fingerprint: Fingerprint::of(operation), charge: Some(charge) };
                 entry.waiting.insert(number, waiting);
             }
             self.queue.push(&Party::Session(session), Work::Request(request));

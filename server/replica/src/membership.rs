@@ -3,7 +3,7 @@
 //! raft's configuration change carries the member's record in its context, so the state's table of members and
 //! raft's configuration change in the same applied entry.
 
-use holdfast_master::CallId;
+use holdfast_master::{CallId, Joiner};
 use holdfast_proto::client::v1::{self as client, RefusalCode};
 use holdfast_proto::log::v1::Member;
 use holdfast_types::ReplicaId;
@@ -28,7 +28,8 @@ pub(crate) struct Pending {
 }
 
 impl Replica {
-    pub(crate) fn add_member(&mut self, call: CallId, mut member: Member) -> Result<(), Fault> {
+    pub(crate) fn add_member(&mut self, call: CallId, joiner: Joiner) -> Result<(), Fault> {
+        let Joiner { mut member, state_version } = joiner;
         let id = ReplicaId(member.id);
         if id.0 == 0 {
             return self.refuse_membership(call, "a replica's id must be greater than 0".to_owned());
@@ -46,6 +47,9 @@ impl Replica {
         let taken_by = self.state.members().find(same).map(|other| other.id);
         if let Some(other) = taken_by {
             let message = format!("replica {other} has the address already that {id} was to have");
+            return self.refuse_membership(call, message);
+        }
+        if let Err(message) = self.check_joiner_version(id, state_version) {
             return self.refuse_membership(call, message);
         }
         member.learner = true;
@@ -115,6 +119,11 @@ impl Replica {
         others.max_by_key(|voter| self.matched(*voter)).unwrap_or(raft::INVALID_ID)
     }
 
+    /// Whether a change of the membership is proposed and not applied yet.
+    pub(crate) fn is_changing_members(&self) -> bool {
+        self.raw.raft.has_pending_conf() || self.membership.is_some()
+    }
+
     fn propose_membership(
         &mut self,
         call: CallId,
@@ -122,7 +131,7 @@ impl Replica {
         member: &Member,
     ) -> Result<(), Fault> {
         // raft-rs would turn a second change into an empty entry and say nothing.
-        if self.raw.raft.has_pending_conf() || self.membership.is_some() {
+        if self.is_changing_members() {
             let message = "another change of the membership is under way: try again when it is through";
             return self.refuse_membership(call, message.to_owned());
         }

@@ -109,7 +109,7 @@ impl Replica {
             return Ok(());
         }
         match request {
-            CallRequest::AddMember(member) => self.add_member(call, member),
+            CallRequest::AddMember(joiner) => self.add_member(call, joiner),
             CallRequest::PromoteMember(id) => self.promote_member(call, id),
             CallRequest::RemoveMember(id) => self.remove_member(call, id),
             request => {

@@ -15,8 +15,9 @@ use crate::log::{Position, check_place, conf_state, entry_bytes};
 use crate::raftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use crate::{Fault, Output, Persist, Replica, StateAt};
 
-/// A turn applies so many bytes of the log, or one entry that is larger: a replica that is behind must hear and send
-/// heartbeats meanwhile. What is left is applied in the turns after it.
+/// A turn that has applied so many bytes of the log takes up no more of it: a replica that is behind must hear and send
+/// heartbeats meanwhile. What is taken up at a time has no more bytes than this either, or is one entry that is larger. What is
+/// left is applied in the turns after it.
 pub(crate) const APPLY_BYTES_MAX: u64 = 1 << 20;
 
 /// What a turn has done: all inputs that are handed in together, and all outputs that come of them.

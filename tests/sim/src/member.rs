@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::Identity;
 use holdfast_replica::admission::{Denial, Roster, check_answer};
-use holdfast_replica::{CallId, CallRequest, Replica};
+use holdfast_replica::{CallId, CallRequest, Joiner, Replica};
 use holdfast_types::ReplicaId;
 
 use crate::clock::TrueTime;
@@ -234,13 +234,17 @@ impl World {
 
     fn request(&self, step: Step) -> CallRequest {
         match step {
-            Step::Add(index) => CallRequest::AddMember(Member {
-                id: id_of(index).0,
-                data_id: self.servers[index].roster.me.data_id,
-                peer_address: address(index),
-                client_address: address(index),
-                learner: true,
-            }),
+            Step::Add(index) => {
+                let me = &self.servers[index].roster.me;
+                let member = Member {
+                    id: id_of(index).0,
+                    data_id: me.data_id,
+                    peer_address: address(index),
+                    client_address: address(index),
+                    learner: true,
+                };
+                CallRequest::AddMember(Joiner { member, state_version: me.state_version })
+            }
             Step::Promote(index) => CallRequest::PromoteMember(id_of(index)),
             Step::Remove(index) => CallRequest::RemoveMember(id_of(index)),
         }

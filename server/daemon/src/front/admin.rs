@@ -7,7 +7,7 @@ use holdfast_proto::client::v1 as client;
 use holdfast_proto::client::v1::admin_server::Admin;
 use holdfast_proto::client::v1::{RefusalCode, Settings};
 use holdfast_proto::log::v1::Member;
-use holdfast_replica::{CallAnswer, CallRequest};
+use holdfast_replica::{CallAnswer, CallRequest, Joiner};
 use holdfast_types::ReplicaId;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
@@ -32,8 +32,8 @@ impl Front {
         }
     }
 
-    /// Asks the new replica who it is, and describes it as a member.
-    async fn joiner(&self, request: client::AddMemberRequest) -> Result<Member, Status> {
+    /// Asks the new replica who it is and what it can apply, and describes it as a member.
+    async fn joiner(&self, request: client::AddMemberRequest) -> Result<Joiner, Status> {
         let id = ReplicaId(request.id);
         if id.0 == 0 {
             return Err(refused(RefusalCode::Invalid, "a replica's id is greater than 0"));
@@ -46,15 +46,16 @@ impl Front {
                 return Err(refused(RefusalCode::Invalid, message));
             }
         }
-        let data_id = self.greeter.greet_joiner(id, &request.peer_address).await;
-        let data_id = data_id.map_err(|reason| refused(RefusalCode::Membership, reason))?;
-        Ok(Member {
+        let joiner = self.greeter.greet_joiner(id, &request.peer_address).await;
+        let joiner = joiner.map_err(|reason| refused(RefusalCode::Membership, reason))?;
+        let member = Member {
             id: id.0,
-            data_id,
+            data_id: joiner.data_id,
             peer_address: request.peer_address,
             client_address: request.client_address,
             learner: true,
-        })
+        };
+        Ok(Joiner { member, state_version: joiner.state_version })
     }
 }
 
@@ -87,8 +88,8 @@ impl Admin for Front {
         // Nobody else is to have this replica connect to wherever he likes: so ask first for what needs the same right.
         let probe = client::ListSessionsRequest { after: 0, limit: 1 };
         self.call(&asker, CallRequest::ListSessions(probe), 0).await?;
-        let member = self.joiner(request.into_inner()).await?;
-        self.membership_call(&asker, CallRequest::AddMember(member)).await?;
+        let joiner = self.joiner(request.into_inner()).await?;
+        self.membership_call(&asker, CallRequest::AddMember(joiner)).await?;
         Ok(Response::new(client::AddMemberResponse {}))
     }
 

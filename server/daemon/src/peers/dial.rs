@@ -96,20 +96,25 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 pub(crate) struct Greeter(pub(crate) Arc<PeerBook>);
 
 impl Greeter {
-    /// The data_id of the replica that waits at `address` to join as `id`; or why it cannot.
-    pub(crate) async fn greet_joiner(&self, id: ReplicaId, address: &str) -> Result<u64, String> {
+    /// Who waits at `address` to join as `id`; or why it cannot.
+    pub(crate) async fn greet_joiner(&self, id: ReplicaId, address: &str) -> Result<Identity, String> {
         let (_, answer) = greet(&self.0, id, address, 0).await.map_err(|reason| {
             format!(
                 "{id} does not answer at {address}: {reason}. It must be running before it is added: start it with \
                  `holdfastd run --join`"
             )
         })?;
-        check_joiner(&self.0.me(), id, address, &answer)
+        check_joiner(&self.0.me(), id, address, answer)
     }
 }
 
-fn check_joiner(me: &Identity, id: ReplicaId, address: &str, answer: &HelloResponse) -> Result<u64, String> {
-    let joiner = answer.identity.clone().unwrap_or_default();
+fn check_joiner(
+    me: &Identity,
+    id: ReplicaId,
+    address: &str,
+    answer: HelloResponse,
+) -> Result<Identity, String> {
+    let joiner = answer.identity.unwrap_or_default();
     if !answer.refused.is_empty() {
         return Err(format!("{id} at {address} refuses: {}", answer.refused));
     }
@@ -135,7 +140,7 @@ fn check_joiner(me: &Identity, id: ReplicaId, address: &str, answer: &HelloRespo
             "{id} at {address} is configured to found a cell: to join one, start it with --join"
         ));
     }
-    Ok(joiner.data_id)
+    Ok(joiner)
 }
 
 #[cfg(test)]
@@ -148,7 +153,7 @@ mod tests {
     }
 
     fn check(answer: HelloResponse) -> Result<u64, String> {
-        check_joiner(&identity(9, 1), ReplicaId(4), "host:1", &answer)
+        check_joiner(&identity(9, 1), ReplicaId(4), "host:1", answer).map(|joiner| joiner.data_id)
     }
 
     fn answer(identity: Identity) -> HelloResponse {

@@ -5,6 +5,8 @@
 mod caching;
 mod large_writes;
 mod table;
+mod turns;
+mod versions;
 
 use std::collections::BTreeSet;
 
@@ -14,7 +16,7 @@ use holdfast_replica::{CallAnswer, CallRequest, Config, Input, Output, raftpb};
 use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId};
 
-use table::{Cell, Disk, defaults, eager_snapshots, member, open_frame};
+use table::{Cell, Disk, defaults, eager_snapshots, joiner, open_frame};
 
 #[test]
 fn a_cell_elects_a_master_which_writes_to_all() {
@@ -274,7 +276,7 @@ fn a_stop_hands_over_even_when_raft_has_just_forgotten_whom_it_heard() {
 fn a_learner_that_has_died_is_not_promoted() {
     let mut cell = Cell::new(eager_snapshots);
     let master = cell.elect();
-    cell.call(master, 1, CallRequest::AddMember(member(4)));
+    cell.call(master, 1, CallRequest::AddMember(joiner(4)));
     cell.start(ReplicaId(4), Disk::default());
     cell.pass(Duration::from_secs(3));
     cell.crash(ReplicaId(4));
@@ -320,10 +322,10 @@ fn a_lost_replica_is_replaced_under_a_new_id_while_the_cell_works() {
     let lost = cell.others(master)[0];
     cell.crash(lost);
     let refused = |cell: &Cell, call| cell.answer(master, call) == Some(Err(RefusalCode::Membership));
-    cell.call(master, 100, CallRequest::AddMember(member(lost.0)));
+    cell.call(master, 100, CallRequest::AddMember(joiner(lost.0)));
     assert!(refused(&cell, 100), "an id that is in use");
     let newcomer = ReplicaId(4);
-    cell.call(master, 101, CallRequest::AddMember(member(4)));
+    cell.call(master, 101, CallRequest::AddMember(joiner(4)));
     assert_eq!(cell.answer(master, 101), Some(Ok(CallAnswer::Membership)));
     cell.call(master, 102, CallRequest::PromoteMember(newcomer));
     assert!(refused(&cell, 102), "it has not caught up");
@@ -333,7 +335,7 @@ fn a_lost_replica_is_replaced_under_a_new_id_while_the_cell_works() {
     assert_eq!(cell.answer(master, 103), Some(Ok(CallAnswer::Membership)));
     cell.call(master, 104, CallRequest::RemoveMember(lost));
     assert_eq!(cell.answer(master, 104), Some(Ok(CallAnswer::Membership)));
-    cell.call(master, 105, CallRequest::AddMember(member(lost.0)));
+    cell.call(master, 105, CallRequest::AddMember(joiner(lost.0)));
     assert!(refused(&cell, 105), "a removed id is never used again");
     // The newcomer's vote counts: with one of the first three gone it is needed.
     let other = cell.others(master).into_iter().find(|id| *id != newcomer).expect("one is left");
@@ -482,10 +484,10 @@ fn only_those_who_may_administer_the_cell_change_its_membership() {
     let settings = Some(client::Settings { bootstrap_principal, ..client::Settings::default() });
     let change = client::ChangeSettingsRequest { settings, force: true };
     cell.call(master, 1, CallRequest::ChangeSettings(change));
-    cell.call(master, 2, CallRequest::AddMember(member(4)));
+    cell.call(master, 2, CallRequest::AddMember(joiner(4)));
     assert_eq!(cell.answer(master, 2), Some(Err(RefusalCode::PermissionDenied)));
     let root = Principal::parse("root").expect("a name");
-    cell.call_as(root, master, 3, CallRequest::AddMember(member(4)));
+    cell.call_as(root, master, 3, CallRequest::AddMember(joiner(4)));
     assert_eq!(cell.answer(master, 3), Some(Ok(CallAnswer::Membership)));
 }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame};
 use holdfast_proto::log::v1::Member;
 use holdfast_replica::{
-    Boot, CallAnswer, CallId, CallRequest, Config, Input, Output, Replica, StateAt, frame_bytes, raftpb,
+    Boot, CallAnswer, CallId, CallRequest, Config, Input, Joiner, Output, Replica, StateAt, frame_bytes,
+    raftpb,
 };
-use holdfast_state::{Genesis, State, settings};
+use holdfast_state::{Genesis, Settings, State, VERSION_MAX, settings};
 use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Duration, Principal, ReplicaId, SocketId, Term, Time};
 use slog::{Discard, Logger, o};
@@ -56,15 +57,27 @@ pub(crate) fn member(id: u64) -> Member {
     Member { id, data_id: id, peer_address, client_address, learner: false }
 }
 
-pub(crate) fn genesis() -> StateAt {
+/// One that can apply what this release can.
+pub(crate) fn joiner(id: u64) -> Joiner {
+    Joiner { member: member(id), state_version: VERSION_MAX }
+}
+
+/// What a cell begins with that was founded at this state version.
+pub(crate) fn genesis(version: u32) -> StateAt {
     let members = (1..=3).map(member).collect();
-    let genesis = Genesis { cell: "dev".into(), cell_id: 7, members, settings: settings::defaults() };
-    let state = State::genesis(genesis);
+    let settings = settings::complete_at(version, Settings::default()).expect("defaults are");
+    let genesis = Genesis { cell: "dev".into(), cell_id: 7, members, settings };
+    let state = State::genesis_at(version, genesis);
     StateAt { index: 1, term: Term(1), voters: vec![1, 2, 3], learners: vec![], state }
 }
 
 impl Cell {
     pub(crate) fn new(config: fn(Config) -> Config) -> Self {
+        Self::founded_at(VERSION_MAX, config)
+    }
+
+    /// A cell that was founded at this state version. Its replicas have announced nothing to each other.
+    pub(crate) fn founded_at(version: u32, config: fn(Config) -> Config) -> Self {
         let mut cell = Self {
             now: Time::ZERO,
             hosts: BTreeMap::new(),
@@ -74,7 +87,7 @@ impl Cell {
             ledger: Ledger::new(LedgerLimits::NONE),
         };
         for id in 1..=3 {
-            let disk = Disk { state: Some(genesis()), ..Disk::default() };
+            let disk = Disk { state: Some(genesis(version)), ..Disk::default() };
             cell.start(ReplicaId(id), disk);
         }
         cell
@@ -113,6 +126,13 @@ impl Cell {
             self.input(other, Input::PeerReset { peer: id });
         }
         host.disk
+    }
+
+    /// The replica `id` connects to all others, and says which state versions it can apply.
+    pub(crate) fn announce(&mut self, id: ReplicaId, state_version: u32) {
+        for to in self.others(id) {
+            self.input(to, Input::PeerAnnounced { peer: id, state_version });
+        }
     }
 
     pub(crate) fn input(&mut self, id: ReplicaId, input: Input) {

@@ -11,7 +11,7 @@ use holdfast_proto::client::v1::{
     SetSequencer, Settings, Uses, client_frame::Hello,
 };
 use holdfast_proto::log::v1::Member;
-use holdfast_replica::CallRequest;
+use holdfast_replica::{CallRequest, Joiner};
 use holdfast_types::ReplicaId;
 
 use super::{name, path, sequencer};
@@ -195,7 +195,7 @@ pub fn call(source: &mut Source<'_>) -> CallRequest {
             after_handle: source.number(),
             limit: source.small(),
         }),
-        14 => CallRequest::AddMember(member(source)),
+        14 => CallRequest::AddMember(Joiner { member: member(source), state_version: source.small() }),
         15 if source.one_in(3) => {
             CallRequest::ListUsage(ListUsageRequest { after: source.text(), limit: source.small() })
         }
