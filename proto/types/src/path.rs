@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::characters::quoted;
+
 /// The cell name that means "the client's own cell".
 pub const CELL_LOCAL: &str = "local";
 
@@ -25,23 +27,18 @@ impl Default for NameLimits {
 }
 
 /// Why a text is not the name of a node here.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PathError {
     /// The text does not begin with `/`.
-    #[error("path {0:?} does not begin with '/': write /ls/<cell>/<path>, or /<path> within the cell")]
     NotAbsolute(String),
     /// Two slashes meet, or one ends the path.
-    #[error("path {0:?} has an empty component: write single slashes, and none at the end")]
     EmptyComponent(String),
     /// A component is `.` or `..`.
-    #[error("path {0:?} has the component {1:?}: a name has one path only, without '.' and '..'")]
     DotComponent(String, String),
     /// A control character.
-    #[error("path {0:?} has a control character: names are printable text")]
     ControlCharacter(String),
     /// A component is too long.
-    #[error("a component of the path has {bytes} bytes, and {bytes_max} is the most: {start:?}...")]
     NameTooLong {
         /// Its length.
         bytes: usize,
@@ -51,7 +48,6 @@ pub enum PathError {
         start: String,
     },
     /// The path is too long.
-    #[error("the path has {bytes} bytes, and {bytes_max} is the most")]
     PathTooLong {
         /// Its length.
         bytes: usize,
@@ -59,7 +55,6 @@ pub enum PathError {
         bytes_max: usize,
     },
     /// The name is of another cell.
-    #[error("path {path:?} names the cell {named:?}, and this is the cell {here:?}")]
     ForeignCell {
         /// The text.
         path: String,
@@ -69,9 +64,58 @@ pub enum PathError {
         here: String,
     },
     /// A node at the top would be called `ls`.
-    #[error("the name 'ls' is reserved at the top of a cell: /ls/<cell>/... names a cell")]
     Reserved,
 }
+
+impl PathError {
+    /// The error as a sentence in which texts are quoted by `quote`; `Display` takes [`quoted`].
+    #[must_use]
+    pub fn message(&self, quote: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::NotAbsolute(path) => {
+                let path = quote(path);
+                format!(
+                    "path {path} does not begin with '/': write /ls/<cell>/<path>, or /<path> within the cell"
+                )
+            }
+            Self::EmptyComponent(path) => {
+                let path = quote(path);
+                format!("path {path} has an empty component: write single slashes, and none at the end")
+            }
+            Self::DotComponent(path, component) => {
+                let (path, component) = (quote(path), quote(component));
+                format!(
+                    "path {path} has the component {component}: a name has one path only, without '.' and '..'"
+                )
+            }
+            Self::ControlCharacter(path) => {
+                format!("path {} has a control character: names are printable text", quote(path))
+            }
+            Self::NameTooLong { bytes, bytes_max, start } => {
+                let start = quote(start);
+                format!("a component of the path has {bytes} bytes, and {bytes_max} is the most: {start}...")
+            }
+            Self::PathTooLong { bytes, bytes_max } => {
+                format!("the path has {bytes} bytes, and {bytes_max} is the most")
+            }
+            Self::ForeignCell { path, named, here } => {
+                let (path, named, here) = (quote(path), quote(named), quote(here));
+                format!("path {path} names the cell {named}, and this is the cell {here}")
+            }
+            Self::Reserved => {
+                "the name 'ls' is reserved at the top of a cell: /ls/<cell>/... names a cell".to_owned()
+            }
+        }
+    }
+}
+
+impl fmt::Display for PathError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message(quoted))
+    }
+}
+
+impl std::error::Error for PathError {}
 
 /// The canonical path of a node within its cell: `/` or `/a/b`. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,8 +227,8 @@ pub fn check_cell_name(name: &str) -> Result<(), String> {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     if !well_formed {
         return Err(format!(
-            "cell name {:?} is not well-formed: 1 to 63 of a-z, 0-9 and '-', beginning with a letter",
-            clip(name)
+            "cell name {} is not well-formed: 1 to 63 of a-z, 0-9 and '-', beginning with a letter",
+            quoted(&clip(name))
         ));
     }
     if name == CELL_LOCAL {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::characters::first_unprintable;
+use crate::characters::{first_unprintable, is_space};
 
 /// A principal: the common name of a client certificate, or [`Principal::anonymous`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +52,8 @@ impl Principal {
         if text.starts_with(['@', '#']) {
             return error("the name begins like a group or a comment");
         }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        // `is_control` is a category that Unicode has promised never to change.
+        if text.chars().any(|c| is_space(c) || c.is_control()) {
             return error("the name has a space or a control character");
         }
         Ok(Self(Arc::from(text)))

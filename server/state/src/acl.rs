@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::{AclNames, Refusal, RefusalCode, Uses};
+use holdfast_types::characters::is_space;
 use holdfast_types::{NodePath, Principal};
 
 use crate::node::Kind;
@@ -81,7 +82,7 @@ fn is_of_lists(path: &NodePath) -> bool {
 
 /// The entries of a list, with the numbers of their lines.
 pub(crate) fn entries(text: &str) -> impl Iterator<Item = (usize, Entry<'_>)> {
-    let lines = text.lines().map(str::trim).enumerate();
+    let lines = text.lines().map(|line| line.trim_matches(is_space)).enumerate();
     lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(at, line)| {
         let entry = match line.strip_prefix('@') {
             Some(group) => Entry::Group(group),
@@ -235,13 +236,14 @@ impl State {
         let given = [&acl.read, &acl.write, &acl.change].into_iter();
         for name in given.filter(|name| !name.is_empty() && *name != EVERYONE) {
             if name.contains('/') {
+                let name = refusal::quoting(self.version)(name);
                 return Err(refusal::invalid(format!(
-                    "{name:?} cannot name an access control list: write the name of a file in {DIRECTORY}, or {EVERYONE}"
+                    "{name} cannot name an access control list: write the name of a file in {DIRECTORY}, or {EVERYONE}"
                 )));
             }
             let limits = settings::name_limits(&self.settings);
             let list = NodePath::parse(&format!("{DIRECTORY}/{name}"), &self.cell, limits)
-                .map_err(|error| refusal::path(&error))?;
+                .map_err(|error| refusal::path(self.version, &error))?;
             if self.tree.get(&list).is_none() {
                 self.check_characters("the name of an access control list", name)?;
             }
@@ -276,12 +278,12 @@ impl State {
         let Some(name) = list_name(path) else { return Ok(()) };
         let bad = |what: String| refusal::new(RefusalCode::BadAcl, format!("{path}: {what}"));
         let text =
-            std::str::from_utf8(contents).map_err(|error| bad(format!("it is no UTF-8 text: {error}")))?;
+            std::str::from_utf8(contents).map_err(|error| bad(refusal::no_utf8(self.version, error)))?;
         for (line, entry) in entries(text) {
             let wrong = match entry {
                 Entry::Everyone => None,
                 Entry::Principal(text) => Principal::parse(text).err().map(|error| error.to_string()),
-                Entry::Group(group) => wrong_group(group),
+                Entry::Group(group) => wrong_group(group, refusal::quoting(self.version)),
             };
             if let Some(wrong) = wrong {
                 return Err(bad(format!(
@@ -379,14 +381,14 @@ impl State {
 }
 
 /// What is wrong with the name of a group, if it is no name of a file.
-fn wrong_group(group: &str) -> Option<String> {
+fn wrong_group(group: &str, quote: fn(&str) -> String) -> Option<String> {
     if group == EVERYONE {
         return Some(format!("there is no list {EVERYONE}"));
     }
     if group.contains('/') {
-        return Some(format!("{group:?} has a slash"));
+        return Some(format!("{} has a slash", quote(group)));
     }
-    NodePath::from_canonical(&format!("{DIRECTORY}/{group}")).err().map(|error| error.to_string())
+    NodePath::from_canonical(&format!("{DIRECTORY}/{group}")).err().map(|error| error.message(quote))
 }
 
 /// The way from a list to one that names it, in words.
@@ -405,6 +407,15 @@ fn way(named_by: &BTreeMap<&str, &str>, last: &str, name: &str) -> String {
 mod tests {
     use super::*;
     use crate::{Genesis, settings};
+
+    #[test]
+    fn a_list_that_is_no_text_is_refused_in_words_of_our_own() {
+        let settings = settings::defaults();
+        let genesis = Genesis { cell: "dev".into(), cell_id: 7, members: Vec::new(), settings };
+        let path = NodePath::root().child("acl").child("staff");
+        let refusal = State::genesis(genesis).check_list(&path, b"ann\n\xff").unwrap_err();
+        assert_eq!(refusal.message, "/acl/staff: it is no UTF-8 text: only the first 4 bytes are");
+    }
 
     #[test]
     fn who_is_on_a_list_is_looked_up_in_what_was_read_when_it_was_written() {

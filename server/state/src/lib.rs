@@ -273,7 +273,10 @@ impl State {
         let limits = settings::name_limits(&self.settings);
         NodePath::parse(text, &self.cell, limits).or_else(|error| match self.parse_path_of_old(text) {
             Ok(path) if self.tree.get(&path).is_some() => Ok(path),
-            _ => Err(self.check_characters("a path", text).err().unwrap_or_else(|| refusal::path(&error))),
+            _ => Err(self
+                .check_characters("a path", text)
+                .err()
+                .unwrap_or_else(|| refusal::path(self.version, &error))),
         })
     }
 
@@ -288,7 +291,8 @@ impl State {
 
     /// Reads a name that a node may have had under any settings.
     pub(crate) fn parse_path_of_old(&self, text: &str) -> Result<NodePath, Refusal> {
-        NodePath::parse(text, &self.cell, settings::NAME_LIMITS_MAX).map_err(|error| refusal::path(&error))
+        NodePath::parse(text, &self.cell, settings::NAME_LIMITS_MAX)
+            .map_err(|error| refusal::path(self.version, &error))
     }
 
     /// The ephemeral nodes that nothing keeps any more, with their instances; for a new master.

@@ -134,10 +134,11 @@ impl State {
         // At the top of the cell, a name that begins with `ls` would read as that of a cell.
         let of_cell = directory.is_root() && (name == "ls" || name.starts_with("ls/"));
         if name.starts_with('/') || of_cell {
+            let name = refusal::quoting(self.version)(name);
             return Err(refusal::new(
                 RefusalCode::BadPath,
                 format!(
-                    "the name {name:?} is not relative to {directory}: write <name>/<name>, or leave out the directory"
+                    "the name {name} is not relative to {directory}: write <name>/<name>, or leave out the directory"
                 ),
             ));
         }

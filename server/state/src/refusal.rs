@@ -1,13 +1,14 @@
 //! The refusals: what a cell says instead of doing what it was asked.
 //!
 //! A refusal is replicated, so each one is a function of the state and the command alone. Its message says what
-//! was wrong, with what, and what would be right. Nothing here decides anything.
+//! was wrong, with what, and what would be right. Nothing here decides anything. Invariant: from state version 2 on no message
+//! has a word of the standard library's, which chooses others from release to release: replicas record the same bytes (I9).
 
 use holdfast_proto::client::v1::refusal::Facts;
 use holdfast_proto::client::v1::{
     GenerationKind, GenerationMismatch, LimitExceeded, LockConflict, Refusal, RefusalCode,
 };
-use holdfast_types::characters::Codepoint;
+use holdfast_types::characters::{self, Codepoint};
 use holdfast_types::{HandleId, Mode, NodePath, PathError, Principal, RequestNumber, Revision, SessionId};
 
 /// A refusal in words of the caller's own.
@@ -16,9 +17,23 @@ pub fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
     Refusal { code: code.into(), message: message.into(), ..Default::default() }
 }
 
-/// A name that is not one of a node here.
+/// How messages quote a text in a cell of this state version: version 1 left that to the standard library.
+pub(crate) fn quoting(version: u32) -> fn(&str) -> String {
+    if version >= 2 { characters::quoted } else { |text| format!("{text:?}") }
+}
+
+/// What is wrong with a text that is no UTF-8, in a cell of this state version.
+pub(crate) fn no_utf8(version: u32, error: std::str::Utf8Error) -> String {
+    if version >= 2 {
+        format!("it is no UTF-8 text: only the first {} bytes are", error.valid_up_to())
+    } else {
+        format!("it is no UTF-8 text: {error}")
+    }
+}
+
+/// A name that is not one of a node here, as a cell of this state version says it.
 #[must_use]
-pub fn path(error: &PathError) -> Refusal {
+pub fn path(version: u32, error: &PathError) -> Refusal {
     let code = match error {
         PathError::ForeignCell { .. } => RefusalCode::ForeignCell,
         PathError::NameTooLong { .. } | PathError::PathTooLong { .. } => RefusalCode::Limit,
@@ -33,7 +48,7 @@ pub fn path(error: &PathError) -> Refusal {
         }
         _ => None,
     };
-    Refusal { facts, ..new(code, error.to_string()) }
+    Refusal { facts, ..new(code, error.message(quoting(version))) }
 }
 
 /// The facts of a refusal for a limit; `wanted` is 0 where it is not known.

@@ -28,11 +28,11 @@ pub(crate) struct CellSequencer {
 impl CellSequencer {
     /// Reads a text. The node need not exist, and its name may be one that today's settings would not let anybody
     /// create.
-    pub(crate) fn parse(text: &str, cell: &str) -> Result<Self, Refusal> {
+    pub(crate) fn parse(text: &str, cell: &str, version: u32) -> Result<Self, Refusal> {
         let sequencer: Sequencer =
             text.parse().map_err(|error| refusal::new(RefusalCode::BadSequencer, format!("{error}")))?;
         let path = NodePath::parse(&sequencer.name, cell, settings::NAME_LIMITS_MAX)
-            .map_err(|error| refusal::path(&error))?;
+            .map_err(|error| refusal::path(version, &error))?;
         Ok(Self { text: Arc::from(text), sequencer, path })
     }
 
@@ -67,7 +67,7 @@ impl State {
     ///
     /// A text that is no sequencer, one of another cell, or a node that the principal may not read.
     pub fn check_sequencer(&self, principal: &Principal, text: &str) -> Result<Result<(), String>, Refusal> {
-        let sequencer = CellSequencer::parse(text, &self.cell)?;
+        let sequencer = CellSequencer::parse(text, &self.cell, self.version)?;
         self.check_readable(principal, &sequencer.path)?;
         Ok(sequencer.validity(&self.tree))
     }
@@ -97,7 +97,7 @@ impl State {
         let sequencer = if set.sequencer.is_empty() {
             None
         } else {
-            let sequencer = CellSequencer::parse(&set.sequencer, &self.cell)?;
+            let sequencer = CellSequencer::parse(&set.sequencer, &self.cell, self.version)?;
             if self.version >= 2 {
                 self.check_readable(&self.principal_of(session), &sequencer.path)?;
             }

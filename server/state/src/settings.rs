@@ -147,8 +147,8 @@ fn check(version: u32, settings: &Settings) -> Result<(), Refusal> {
         }
     }
     Principal::parse(&settings.bootstrap_principal).map_err(|error| {
-        let name = &settings.bootstrap_principal;
-        refusal::invalid(format!("setting bootstrap_principal cannot be {name:?}: {error}"))
+        let name = refusal::quoting(version)(&settings.bootstrap_principal);
+        refusal::invalid(format!("setting bootstrap_principal cannot be {name}: {error}"))
     })?;
     Ok(())
 }

@@ -24,9 +24,9 @@ macro_rules! scripts {
 scripts! {
     version 2: tree, by_name, locks, shared_locks, delays, exactly_once, cancel, ephemerals, sessions, settings, sequencers,
     void, handles, events, lock_events, missed_events, acl, acl_files, uses, relative, handle_sequencers, endings, caches, lists,
-    full, characters, hidden,
+    full, characters, hidden, long_leases,
 }
 
 scripts! {
-    version 1: version_1,
+    version 1: version_1, version_1_leases,
 }

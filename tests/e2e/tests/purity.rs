@@ -119,6 +119,45 @@ fn the_pure_crates_name_no_file_socket_thread_or_clock() {
     }
 }
 
+/// Refusals are recorded by every replica, and what a name may be is decided by every replica: neither may hang on the
+/// standard library's tables of characters or on its wording, which change from release to release (I9).
+#[test]
+fn what_replicas_record_and_decide_hangs_on_no_table_of_the_standard_library() {
+    const WORDS: [&str; 9] = [
+        ":?}",
+        "Utf8Error",
+        "is_whitespace",
+        "is_alphanumeric",
+        "is_alphabetic",
+        "is_numeric",
+        ".trim()",
+        "to_lowercase",
+        "to_uppercase",
+    ];
+    /// Where they stand all the same, and how often: what state version 1 said, and what only stops a process.
+    const ALLOWED: [(&str, usize); 4] = [
+        ("server/state/src/invariants.rs", 1),
+        ("server/state/src/lock.rs", 2),
+        ("server/state/src/refusal.rs", 2),
+        ("server/state/src/snapshot/reader.rs", 2),
+    ];
+    let mut found = Vec::new();
+    let directories = ["server/state/src", "proto/types/src"];
+    for file in directories.iter().flat_map(|directory| sources(&root().join(directory))) {
+        let text = std::fs::read_to_string(&file).expect("a source is text");
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let count = code.filter(|line| WORDS.iter().any(|word| line.contains(word))).count();
+        let name = file.strip_prefix(root()).expect("a file of ours").display().to_string();
+        // Fences are for the servers that take orders; the simulator's faults are in no release.
+        if count > 0 && !name.ends_with("/fence.rs") && !name.contains("/planted") {
+            found.push((name, count));
+        }
+    }
+    found.sort();
+    assert_eq!(found, ALLOWED.map(|(name, count)| (name.to_owned(), count)));
+}
+
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).expect("a directory of sources") {

@@ -376,7 +376,8 @@ fn restore_sequencer(state: &State, text: &str) -> Result<Option<Arc<CellSequenc
     if text.is_empty() {
         return Ok(None);
     }
-    let sequencer = CellSequencer::parse(text, state.cell()).map_err(|refusal| refusal.message)?;
+    let sequencer =
+        CellSequencer::parse(text, state.cell(), state.version).map_err(|refusal| refusal.message)?;
     Ok(Some(Arc::new(sequencer)))
 }
 
