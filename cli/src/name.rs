@@ -20,6 +20,15 @@ impl Name {
         Self(format!("/acl/{name}"))
     }
 
+    /// The access control list that the node is, or would be.
+    pub(crate) fn acl(&self) -> Option<&str> {
+        let path = match self.0.strip_prefix("/ls/") {
+            Some(rest) => &rest[rest.find('/')?..],
+            None => &self.0,
+        };
+        path.strip_prefix("/acl/").filter(|name| !name.contains('/'))
+    }
+
     /// The name as it was written.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
@@ -104,6 +113,21 @@ mod tests {
     fn the_three_spellings_are_taken_as_they_are() {
         for text in ["/", "/a/b", "/ls/local/a", "/ls/dev/a", "/ls/dev"] {
             assert_eq!(Name::parse(OsStr::new(text)).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn a_list_is_a_file_directly_under_acl() {
+        for (text, list) in [
+            ("/acl/team", Some("team")),
+            ("/ls/dev/acl/team", Some("team")),
+            ("/ls/local/acl/team", Some("team")),
+            ("/acl", None),
+            ("/acl/team/x", None),
+            ("/a/acl/team", None),
+            ("/ls/acl", None),
+        ] {
+            assert_eq!(Name::parse(OsStr::new(text)).unwrap().acl(), list, "{text}");
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Mkdir {
 struct Document {
     path: String,
     created: bool,
+    /// Access control lists that were named and do not exist.
+    missing: Vec<String>,
 }
 
 impl Mkdir {
@@ -37,7 +39,9 @@ impl Mkdir {
             let options = WriteOptions::new().kind(NodeKind::Directory);
             client.cell.set_contents(&client.path(&self.path), Vec::new(), options).await?;
         }
-        let document = Document { path: self.path.as_str().to_owned(), created: true };
+        let missing = client.missing_lists(&self.acl.given()).await;
+        client.warn_of_missing(&missing);
+        let document = Document { path: self.path.as_str().to_owned(), created: true, missing };
         client.output.print(&document, |document| format!("{} created", document.path))
     }
 }

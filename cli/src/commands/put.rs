@@ -11,7 +11,7 @@ use clap::Args;
 use holdfast::{OpenOptions, WriteOptions};
 use serde::Serialize;
 
-use super::acl::NewAcl;
+use super::acl::{self, NewAcl};
 use crate::client::Client;
 use crate::name::Name;
 
@@ -54,11 +54,14 @@ struct Document {
     path: String,
     content_generation: u64,
     created: bool,
+    /// Access control lists that were named and do not exist.
+    missing: Vec<String>,
 }
 
 impl Put {
     pub(crate) async fn run(&self, client: &Client) -> Result<()> {
         let contents = self.contents()?;
+        let groups = self.path.acl().map(|_| acl::groups(&contents)).unwrap_or_default();
         let (content_generation, created) = if self.acl.is_given() {
             let options = OpenOptions::new().file().contents(contents);
             // What it was created with is its first content.
@@ -72,8 +75,11 @@ impl Put {
                 client.cell(self.force).set_contents(&client.path(&self.path), contents, options).await?;
             (written.content_generation, written.created)
         };
-        let document = Document { path: self.path.as_str().to_owned(), content_generation, created };
-        client.output.print(&document, |Document { path, content_generation, created }| {
+        let named = groups.iter().map(|group| Some(group.as_str())).chain(self.acl.given());
+        let missing = client.missing_lists(&named.collect::<Vec<_>>()).await;
+        client.warn_of_missing(&missing);
+        let document = Document { path: self.path.as_str().to_owned(), content_generation, created, missing };
+        client.output.print(&document, |Document { path, content_generation, created, .. }| {
             let done = if *created { "created" } else { "written" };
             format!("{path} {done}, content generation {content_generation}")
         })

@@ -110,6 +110,34 @@ fn a_list_that_is_none_is_refused_when_it_is_written() {
 }
 
 #[test]
+fn lists_that_do_not_exist_are_warned_of_wherever_they_are_named() {
+    let cell = TestCell::start();
+    let warns_of = |arguments: &[&str], names: &[&str]| {
+        let ran = cell.run(arguments);
+        ran.assert_done();
+        assert_eq!(ran.stderr.matches("warning: ").count(), names.len(), "{arguments:?}: {}", ran.stderr);
+        for name in names {
+            let warning = format!("there is no list \"{name}\" (no file /acl/{name})");
+            assert!(ran.stderr.contains(&warning), "{arguments:?}: {}", ran.stderr);
+        }
+    };
+    warns_of(&["put", "/acl/ops", "bob\n"], &[]);
+    warns_of(&["put", "/acl/team", "alice\n@ops\n@gone\n# @comment\n@away\n@gone\n"], &["away", "gone"]);
+    warns_of(&["put", "/ls/dev/acl/team", "@ops\n@gone\n"], &["gone"]);
+    warns_of(&["put", "/f", "@gone\n"], &[]);
+    warns_of(&["acl", "set", "/f", "--read", "nolist"], &["nolist"]);
+    warns_of(&["put", "/g", "x", "--acl-read", "nolist", "--acl-change", "team"], &["nolist"]);
+    warns_of(&["mkdir", "/d", "--acl-change", "nolist"], &["nolist"]);
+    for arguments in [
+        &["put", "/acl/team", "@ops\n@gone\n"][..],
+        &["mkdir", "/e", "--acl-read", "gone"],
+        &["acl", "set", "/f", "--read", "gone"],
+    ] {
+        assert_eq!(cell.json(arguments)["missing"], json!(["gone"]), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_node_can_be_born_with_lists_of_its_own() {
     let cell = TestCell::start();
     cell.run(&["put", "/acl/team", "anonymous\n"]).assert_done();

@@ -11,7 +11,12 @@ fn status_shows_every_replica_the_stopped_one_and_the_misspelt_address_too() {
         let status = cell.run(&["status"]);
         status.status == 0 && status.text().matches(" ok").count() == 3
     });
-    let master = cell.json(&["status"])["master"].as_u64().unwrap();
+    let all = cell.json(&["status"]);
+    assert_eq!(all["state_version"], 2);
+    assert!(all["replicas"].as_array().unwrap().iter().all(|replica| replica["state_version"] == 2), "{all}");
+    let text = cell.run(&["status"]);
+    assert!(text.text().contains("\nstate     version 2\n"), "{}", text.text());
+    let master = all["master"].as_u64().unwrap();
     let stopped = master % 3 + 1;
     cell.stop_replica(stopped);
     let first_two: Vec<&str> = cell.addresses.split(',').take(2).collect();
@@ -23,6 +28,7 @@ fn status_shows_every_replica_the_stopped_one_and_the_misspelt_address_too() {
         let is_stopped = replica["id"] == stopped;
         assert_eq!(replica["answers"], !is_stopped, "{replica}");
         assert_eq!(replica["problem"].is_null(), !is_stopped, "{replica}");
+        assert_eq!(replica["state_version"].is_null(), is_stopped, "{replica}");
     }
     assert_eq!(document["strangers"][0]["address"], "127.0.0.1:1");
     let text = cell.run(&["--addresses", &addresses, "status"]);
@@ -108,4 +114,37 @@ fn settings_are_shown_and_changed_and_hold() {
     cell.run_with_input(&["put", "/f"], &[0; 1025]).assert_failed(1, "1024");
     let text = cell.run(&["settings"]);
     assert!(text.text().contains("contents_bytes_max") && text.text().contains("1 KiB"), "{}", text.text());
+}
+
+#[test]
+fn usage_shows_what_there_is_in_all_and_what_each_principal_has() {
+    let cell = TestCell::start();
+    let empty = cell.json(&["usage"]);
+    assert_eq!((&empty["sessions"], &empty["nodes"]), (&0.into(), &2.into()), "the root and /acl");
+    assert_eq!(empty["principals"], serde_json::json!([]));
+    let bytes = |usage: &Value| usage["bytes"].as_u64().unwrap();
+    cell.run_with_input(&["put", "/f"], &[0; 2000]).assert_done();
+    cell.run(&["mkdir", "/d"]).assert_done();
+    let _holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", "echo running; exec sleep 60"]);
+    let usage = cell.json(&["usage"]);
+    assert_eq!((&usage["sessions"], &usage["nodes"]), (&1.into(), &5.into()));
+    let shares = usage["principals"].as_array().unwrap();
+    assert_eq!(shares.len(), 1);
+    let share = &shares[0];
+    assert_eq!(share["principal"], "anonymous");
+    assert_eq!((&share["sessions"], &share["nodes"]), (&1.into(), &3.into()));
+    assert_eq!(bytes(share), bytes(&usage) - bytes(&empty), "nobody created what a new cell has");
+    assert!(bytes(share) >= 2000 + 6, "the contents and three paths: {share}");
+
+    let text = cell.run(&["usage"]);
+    let lines: Vec<Vec<&str>> = text.text().lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.len(), 3, "{}", text.text());
+    assert_eq!(lines[0], ["PRINCIPAL", "SESSIONS", "NODES", "BYTES"]);
+    assert_eq!(lines[1][..3], ["anonymous", "1", "3"]);
+    assert_eq!(lines[2][..3], ["(all)", "1", "5"]);
+
+    cell.run(&["rm", "/f"]).assert_done();
+    let after = cell.json(&["usage"]);
+    assert_eq!((&after["nodes"], &after["principals"][0]["nodes"]), (&4.into(), &2.into()));
+    assert!(bytes(&after) <= bytes(&usage) - 2002, "{after}");
 }

@@ -47,8 +47,8 @@ pub(crate) struct Get {
 /// Change the names of a node's access control lists. What is not given stays.
 ///
 /// A change without --if-generation is sent once. If its answer is lost, the exit status is 6. A list need not exist
-/// yet; until it does, it lets nobody in, and a warning says so. A change that you could not undo is refused. Nodes below keep their lists: they take over their parent's when they are
-/// created, not later.
+/// yet; until it does, it lets nobody in, and a warning says so. A change that you could not undo is refused. Nodes below
+/// keep their lists: they take over their parent's when they are created, not later.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -154,6 +154,15 @@ impl Set {
             format!("{path}: access control lists changed, acl generation {acl_generation}")
         })
     }
+}
+
+/// The other lists that the text of a list names.
+pub(super) fn groups(contents: &[u8]) -> Vec<String> {
+    let groups = list::parse(contents).into_iter().filter_map(|entry| match entry {
+        list::Entry::Group(name) => Some(name),
+        list::Entry::Everyone | list::Entry::Principal(_) => None,
+    });
+    groups.collect()
 }
 
 impl AclDocument {

@@ -39,6 +39,11 @@ impl NewAcl {
         self.acl_read.is_some() || self.acl_write.is_some() || self.acl_change.is_some()
     }
 
+    /// The names that are given.
+    pub(crate) fn given(&self) -> [Option<&str>; 3] {
+        [self.acl_read.as_deref(), self.acl_write.as_deref(), self.acl_change.as_deref()]
+    }
+
     /// Creates the node that `options` describe, exactly once or not at all, and returns its instance.
     ///
     /// # Errors
@@ -58,10 +63,6 @@ impl NewAcl {
             }
         };
         client::close(session).await;
-        if instance.is_ok() {
-            let given = [self.acl_read.as_deref(), self.acl_write.as_deref(), self.acl_change.as_deref()];
-            client.warn_of_missing(&client.missing_lists(&given).await);
-        }
         instance
     }
 }

@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::failure::{Failure, Kind};
 use crate::output;
 use compare::Comparison;
-use survey::{Replica, Survey};
+use survey::{Replica, Survey, state_version};
 
 /// Show the cell: its master, its replicas, how far each is behind, and who you are for its access control lists.
 ///
@@ -50,6 +50,8 @@ struct Document {
     master: Option<u64>,
     term: u64,
     revision: u64,
+    /// Which rules the replicated state follows: it rises when all replicas can follow.
+    state_version: u32,
     nodes: u64,
     sessions: u64,
     attached: u64,
@@ -121,6 +123,7 @@ impl From<Survey> for Document {
                 .map(|replica| replica.id),
             term: best.term,
             revision: best.revision,
+            state_version: state_version(best.state_version),
             nodes: best.nodes,
             sessions: best.sessions,
             attached: best.attached,
@@ -142,6 +145,7 @@ fn text(document: &Document) -> String {
         ("cell", format!("{} ({})", document.cell, document.cell_id)),
         ("master", master),
         ("revision", document.revision.to_string()),
+        ("state", format!("version {}", document.state_version)),
         ("nodes", document.nodes.to_string()),
         ("sessions", format!("{}, of which {} attached", document.sessions, document.attached)),
         ("you", document.principal.clone()),

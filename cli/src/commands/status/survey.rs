@@ -39,6 +39,8 @@ pub(super) struct Replica {
     /// Of the state after `applied`, hexadecimal; null if it was not asked for.
     pub(super) state_hash: Option<String>,
     pub(super) version: Option<String>,
+    /// The version of its state.
+    state_version: Option<u32>,
     /// What is wrong with it, for people.
     problem: Option<String>,
 }
@@ -117,6 +119,7 @@ impl Replica {
             applied: None,
             state_hash: None,
             version: None,
+            state_version: None,
             problem: None,
         };
         match answer {
@@ -126,6 +129,7 @@ impl Replica {
                 replica.applied = Some(own.applied_index);
                 replica.state_hash = own.state_hash.map(|hash| format!("{hash:016x}"));
                 replica.version = Some(own.version);
+                replica.state_version = Some(state_version(own.state_version));
             }
             Some((address, Err(error))) => replica.problem = Some(reason(&address, &error)),
             None => replica.problem = Some("another replica answers at its address".to_owned()),
@@ -147,6 +151,11 @@ impl Replica {
             (None, _) => "ok".to_owned(),
         }
     }
+}
+
+/// The state version that a replica says. One that says none is of a release that had version 1 only.
+pub(super) fn state_version(said: u32) -> u32 {
+    said.max(1)
 }
 
 /// What a role is called.

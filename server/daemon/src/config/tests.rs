@@ -158,6 +158,12 @@ fn whoever_looks_after_a_cell_is_admin_where_that_can_be_proved_and_everybody_el
     );
     let wrong = file_with("settings", "{ bootstrap_principal = \"@ops\" }");
     assert_wrong(load(&wrong, &[], &[]), &["bootstrap_principal", "group"]);
+    for unseen in ["ro\\u200bot", "ro\\u202eot", "ro\\u00adot"] {
+        let wrong = file_with("settings", &format!("{{ bootstrap_principal = \"{unseen}\" }}"));
+        assert_wrong(load(&wrong, &[], &[]), &["bootstrap_principal", "not seen"]);
+    }
+    let wrong = file_with("settings", "\"bootstrap_principal=ro\u{2066}ot\"");
+    assert_wrong(load(&wrong, &[], &[]), &["bootstrap_principal", "not seen"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use holdfast_proto::client::v1::Settings;
 use holdfast_proto::peer::v1::FoundingMember;
 use holdfast_state::settings;
+use holdfast_types::Principal;
 use toml::Value;
 
 use super::{ClientCertificates, ConfigError, LogFormat, LogLevel};
@@ -32,6 +33,12 @@ impl Given {
             Value::String(text) => Ok(text),
             other => Err(self.wrong(format!("{other} is not a text: put it in quotation marks"))),
         }
+    }
+
+    /// A name that somebody is given now: nobody would see what is not printable in it.
+    fn principal(&self) -> Result<String, ConfigError> {
+        let principal = Principal::parse_printable(self.text()?);
+        principal.map(|principal| principal.to_string()).map_err(|error| self.wrong(error.to_string()))
     }
 
     pub(super) fn boolean(&self) -> Result<bool, ConfigError> {
@@ -184,7 +191,7 @@ impl Given {
             "nodes_max" => settings.nodes_max = large()?,
             "requests_in_flight_max" => settings.requests_in_flight_max = small()?,
             "lease_ms_max" => settings.lease_ms_max = small()?,
-            "bootstrap_principal" => settings.bootstrap_principal = given.text()?.to_owned(),
+            "bootstrap_principal" => settings.bootstrap_principal = given.principal()?,
             "notice_overdue_ms" => settings.notice_overdue_ms = small()?,
             "caching_lease_ms_max" => settings.caching_lease_ms_max = small()?,
             "total_bytes_max" => settings.total_bytes_max = large()?,
