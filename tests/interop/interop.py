@@ -141,8 +141,7 @@ def check_a_session_takes_a_lock_and_stays_alive():
     acquire = op.Acquire(handle=1, mode=op.LOCK_MODE_SHARED, try_only=True)
     refusal = refused(other.request(2, acquire=acquire), "LOCK_CONFLICT")
     facts = refusal.lock_conflict
-    # A cell whose state is of version 1 records no facts.
-    assert not refusal.HasField("lock_conflict") or (facts.held, facts.holders, facts.wanted) == (op.LOCK_MODE_EXCLUSIVE, 1, op.LOCK_MODE_SHARED), facts
+    assert refusal.HasField("lock_conflict") and (facts.held, facts.holders, facts.wanted) == (op.LOCK_MODE_EXCLUSIVE, 1, op.LOCK_MODE_SHARED), facts
     # A retry finds what was recorded, and the lock passes on when it is released.
     refused(other.request(2, acquire=acquire), "LOCK_CONFLICT")
     assert other.request(3, acquire=op.Acquire(handle=1, mode=op.LOCK_MODE_EXCLUSIVE)).HasField("queued")
@@ -159,7 +158,7 @@ def check_generations_come_as_fields():
     outcome = stream.request(3, set_contents=op.SetContents(handle=1, contents=b"y", if_generation=1))
     refusal = refused(outcome, "GENERATION_MISMATCH")
     facts = refusal.generation_mismatch
-    assert not refusal.HasField("generation_mismatch") or (facts.kind, facts.wanted, facts.present) == (op.GENERATION_KIND_CONTENT, 1, written), facts
+    assert refusal.HasField("generation_mismatch") and (facts.kind, facts.wanted, facts.present) == (op.GENERATION_KIND_CONTENT, 1, written), facts
     stream.close()
 
 
