@@ -54,6 +54,7 @@ impl<W> Rounds<W> {
             if waiters.is_empty() { waiters = confirmed } else { waiters.append(&mut confirmed) }
         }
         if planted!(RoundTakesLatecomers) {
+            waiters.extend(self.under_way.drain(..).flat_map(|(_, later)| later));
             waiters.append(&mut self.next);
         }
         waiters

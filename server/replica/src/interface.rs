@@ -34,6 +34,9 @@ pub struct Config {
     /// An operator who is locked out wants this to be the cell's bootstrap principal. The replica has the log say so if it
     /// becomes master within [`OVERRIDE_FOR`](crate::OVERRIDE_FOR) of its start, once.
     pub override_bootstrap_principal: Option<Principal>,
+    /// As a master, the replica takes the cell no further than to this state version. Default: as far as it can apply
+    /// any, [`VERSION_MAX`](holdfast_state::VERSION_MAX).
+    pub state_version_max: u32,
     /// The master's part.
     pub master: holdfast_master::Config,
 }
@@ -52,6 +55,7 @@ impl Config {
             snapshot_every_bytes: 64 << 20,
             log_tail_bytes: 32 << 20,
             override_bootstrap_principal: None,
+            state_version_max: holdfast_state::VERSION_MAX,
             master: holdfast_master::Config::default(),
         }
     }

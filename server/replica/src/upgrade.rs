@@ -8,8 +8,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_proto::log::v1::{Command, RaiseVersion, command::Kind};
-use holdfast_state::VERSION_MAX;
-use holdfast_types::{ReplicaId, Term};
+use holdfast_types::{ReplicaId, Term, planted};
 use slog::info;
 
 use crate::Replica;
@@ -35,7 +34,9 @@ impl Upgrade {
         own: (ReplicaId, u32),
         members: impl Iterator<Item = ReplicaId>,
     ) -> Option<u32> {
-        let of_member = |id| if id == own.0 { own.1 } else { self.announced.get(&id).copied().unwrap_or(1) };
+        let unheard = if planted!(VersionUnheard) { own.1 } else { 1 };
+        let of_member =
+            |id| if id == own.0 { own.1 } else { self.announced.get(&id).copied().unwrap_or(unheard) };
         let version = members.map(of_member).min()?.min(own.1);
         let proposal = Some((term, version));
         if version <= present || self.proposed == proposal {
@@ -64,11 +65,12 @@ impl Replica {
     /// membership changes: who is being added counts, and is no member yet.
     pub(crate) fn propose_version(&mut self, term: Term) -> Option<Command> {
         let present = self.state.version();
-        if present >= VERSION_MAX || self.is_changing_members() {
+        let able = self.config.state_version_max;
+        if present >= able || self.is_changing_members() {
             return None;
         }
         let members = self.state.members().map(|member| ReplicaId(member.id));
-        let version = self.upgrade.rise(term, present, (self.config.id, VERSION_MAX), members)?;
+        let version = self.upgrade.rise(term, present, (self.config.id, able), members)?;
         info!(self.logger, "all members can apply state version {version}: the cell goes on to it"; "from" => present);
         Some(Command { kind: Some(Kind::RaiseVersion(RaiseVersion { version })), ..Command::default() })
     }

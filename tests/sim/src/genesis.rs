@@ -34,8 +34,12 @@ pub(crate) fn genesis(plan: &Plan) -> StateAt {
         requests_in_flight_max: plan.requests_in_flight_max,
         ..settings::defaults()
     };
+    let settings = settings::complete_at(plan.founded_at, settings).expect("they are within their ranges");
     let (members, voters) = ((0..plan.replicas).map(member).collect(), (1..=plan.replicas as u64).collect());
-    let state = State::genesis(Genesis { cell: CELL.to_owned(), cell_id: CELL_ID, members, settings });
+    let state = State::genesis_at(
+        plan.founded_at,
+        Genesis { cell: CELL.to_owned(), cell_id: CELL_ID, members, settings },
+    );
     StateAt { index: GENESIS_INDEX, term: Term(1), voters, learners: Vec::new(), state }
 }
 

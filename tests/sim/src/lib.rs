@@ -51,6 +51,7 @@ pub mod spare;
 pub mod stats;
 pub mod streams;
 pub mod trace;
+mod upgrade;
 pub mod verdict;
 mod wire;
 pub mod workload;

@@ -15,6 +15,7 @@ use crate::ledger::Room;
 use crate::overload::Overload;
 use crate::rhythm::Rhythm;
 use crate::rng::Rng;
+use crate::upgrade;
 use crate::verdict::Invariant;
 use crate::workload::Theme;
 
@@ -104,6 +105,8 @@ pub struct Plan {
     pub grace_ms: u64,
     /// How long leases may be made by a master under load, to begin with.
     pub lease_ms_max: u32,
+    /// The state version that the cell is founded at.
+    pub founded_at: u32,
     /// How many KeepAlives a second are load: so few that leases are lengthened, or more than there ever are.
     pub keep_alives_per_s: u32,
 }
@@ -204,6 +207,7 @@ impl Plan {
             lease_ms: [shortest_lease_ms, 1_000, 3_000, 5_000, 12_000][rng.index(5)],
             grace_ms: rng.between(2, 20) * 1_000,
             lease_ms_max: [100, 100, 3_000, 15_000][rng.index(4)],
+            founded_at: upgrade::founded_at(seed),
             keep_alives_per_s: [20_000, 20_000, 4, 1][rng.index(4)],
         };
         let mut rng = Rng::fork(seed, "overload");
@@ -257,6 +261,9 @@ impl fmt::Display for Plan {
             network.cut_per_mille,
             self.faults,
         )?;
+        if self.founded_at < holdfast_state::VERSION_MAX {
+            write!(f, "; founded at state version {}", self.founded_at)?;
+        }
         if let Some(overload) = self.overload {
             write!(f, "; {overload}")?;
         }

@@ -30,6 +30,7 @@ use crate::sockets::Sockets;
 use crate::stats::Stats;
 use crate::streams::Streams;
 use crate::trace::{Kind, Trace};
+use crate::upgrade::Announcements;
 use crate::verdict::{Invariant, Violation};
 
 const SECOND: u64 = 1_000_000_000;
@@ -86,6 +87,8 @@ pub struct World {
     pub(crate) sights: Sights,
     pub(crate) trace: Trace,
     pub(crate) stats: Stats,
+    /// Which processes have said what they can apply, and to whom.
+    pub(crate) announcements: Announcements,
     /// What the operator changes in the membership.
     pub(crate) operator: Operator,
     /// The last call of the operator's.
@@ -140,6 +143,7 @@ impl World {
             stats: Stats::default(),
             operator: Operator::default(),
             last_call: 0,
+            announcements: Announcements::new(),
             kills: BTreeMap::new(),
             named: BTreeMap::new(),
             resource: Resource::default(),

@@ -148,6 +148,8 @@ faults! {
     "raft is not told that the transfer of a snapshot has failed.";
     DroppedForgotten, "dropped-forgotten", "own",
     "A proposal that raft drops is not proposed again.";
+    VersionUnheard, "version-unheard", "own",
+    "The master takes it that a replica that has announced nothing can apply every state version.";
     AclLostInSnapshot, "acl-lost-in-snapshot", "etcd #14571",
     "Who starts from a snapshot has access control names of nodes from their parents: it decides otherwise.";
 }

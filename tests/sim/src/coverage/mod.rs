@@ -105,6 +105,7 @@ situations! {
     ChangeFoundAtAttachment rare "a change that the new master found by comparing generations",
     WishToldByAttachment rare "a holder that learns when it attaches anew that its lock is wanted",
     CallByNameInDoubt rare "a call by name of which nobody can say whether it took effect",
+    VersionRose rare "the state version rises while the cell serves",
     MembersChangedWithQueue common "the membership changes while sessions wait for locks",
     WipedRefused common "a replica without its data is refused",
     LostReplaced common "a replica that lost its data is replaced under a new id",

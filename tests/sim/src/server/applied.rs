@@ -82,6 +82,7 @@ impl World {
         let Self { canon, checkers, sights, stats, now, .. } = self;
         let mut ended = Vec::new();
         stats.entries += 1;
+        let version = canon.state().version();
         let of_members = entry.entry_type == EntryType::EntryConfChange;
         canon.extend(entry, |step| {
             stats.commands += 1;
@@ -92,6 +93,7 @@ impl World {
         for session in ended {
             self.session_ended(session)?;
         }
+        self.check_version(version)?;
         self.sight_ends();
         if of_members {
             self.sight_members();

@@ -31,6 +31,7 @@ use crate::network::Process;
 use crate::rng::Rng;
 use crate::streams::{Direction, Item, Life};
 use crate::trace::Kind;
+use crate::upgrade::founder_version;
 use crate::verdict::Violation;
 use crate::world::{Phase, World, fault};
 
@@ -96,7 +97,9 @@ pub(crate) struct Server {
 impl Server {
     /// One of the founders.
     pub(crate) fn founding(seed: u64, index: usize, genesis: StateAt) -> Self {
-        let roster = roster(index, data_id(index), CELL_ID);
+        let mut roster = roster(index, data_id(index), CELL_ID);
+        let mut rng = Rng::fork(seed, &format!("release {index}"));
+        roster.me.state_version = founder_version(&mut rng, genesis.state.version());
         Self::new(seed, index, Disk::founded(genesis), roster, Standing::Member)
     }
 
@@ -170,6 +173,7 @@ impl World {
 
     /// Starts a replica from what its disk has.
     fn start_member(&mut self, index: usize) -> Result<(), Violation> {
+        self.upgrade(index);
         let server = &mut self.servers[index];
         server.clock = Clock::draw_for(&mut server.rng, self.plan.clocks_beyond);
         server.inbox.clear();
@@ -206,6 +210,7 @@ impl World {
         let mut config = Config::new(ReplicaId(index as u64 + 1), self.seed, server.life);
         config.snapshot_every_bytes = self.plan.snapshot_every_bytes;
         config.log_tail_bytes = self.plan.log_tail_bytes;
+        config.state_version_max = server.roster.me.state_version;
         config.master.keep_alives_per_s = self.plan.keep_alives_per_s;
         config.master.turn_work = self.plan.turn_work;
         let logger = self.trace.logger(index);

@@ -55,6 +55,7 @@ impl World {
         let server = &self.servers[to.index];
         let listens = self.lives(to) || (server.standing == Standing::Waiting && server.life == to.life);
         if listens && self.admits(from, to.index)? {
+            self.announce(from, to);
             self.hand_in(to.index, Input::Peer { from: id_of(from), messages });
         }
         Ok(())
