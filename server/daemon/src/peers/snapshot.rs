@@ -132,5 +132,5 @@ pub(super) async fn receive(
     }
     drop(sender);
     let decoded = decoding.await.map_err(|error| Status::internal(error.to_string()))?;
-    Ok(decoded.map_err(|error| format!("the snapshot is damaged: {error}")))
+    Ok(decoded.map_err(|error| format!("the snapshot cannot be used: {error}")))
 }
