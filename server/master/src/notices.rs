@@ -209,6 +209,14 @@ impl PendingEvents {
     }
 }
 
+/// Two events of the same handles as one, with the last that happened to each child.
+pub(crate) fn merged(known: &HandleEvent, event: &HandleEvent) -> HandleEvent {
+    let mut pending = PendingEvents::default();
+    pending.push(known.clone());
+    pending.push(HandleEvent { handle: known.handle, ..event.clone() });
+    pending.into_events().pop().unwrap_or_default()
+}
+
 /// An event, with no generation older than was known: what a client is told anew when it asks again may be newer than
 /// changes of which it has yet to be told.
 fn latest(known: &HandleEvent, event: HandleEvent) -> HandleEvent {

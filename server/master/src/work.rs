@@ -7,7 +7,8 @@
 //! answered with the state of the turn that sends the answer (I5). Invariant: a turn works off one item beyond its
 //! budget at the most, and a session's requests are taken up in their order.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use holdfast_proto::client::v1::{self as client, HandleEvent, RefusalCode, request::Operation};
@@ -21,6 +22,7 @@ use prost::Message as _;
 use crate::fingerprint::Fingerprint;
 use crate::memory;
 use crate::misuse::misuse;
+use crate::notices::merged;
 use crate::requests::{gives_back, is_read};
 use crate::sessions::Waiting;
 use crate::unary::{CallId, CallRequest};
@@ -157,21 +159,50 @@ impl Room {
     }
 }
 
-/// Sessions that have yet to be told of changes of what they watch, in the order in which these were applied.
+/// Sessions that have yet to be told of changes of what they watch, in the order in which these were applied. Of what is
+/// told to the same handles, the later joins what has not begun to be told: however often a node changes, no more waits
+/// here than twice what watches it.
 #[derive(Debug, Default)]
 pub(crate) struct Untold {
-    changes: VecDeque<(SessionId, Vec<HandleId>, Arc<HandleEvent>)>,
-    /// How many handles these name.
+    changes: VecDeque<Change>,
+    /// How many were taken out of the front.
+    taken: u64,
+    /// Where those stand that a later change may join, by their session and the first of their handles: as many places
+    /// behind the first that ever was.
+    joinable: BTreeMap<(SessionId, HandleId), u64>,
+    /// How many handles the changes name.
     handles: usize,
     /// How many changes were ever noted here.
     noted: u64,
 }
 
+/// What a session has yet to be told.
+#[derive(Debug)]
+struct Change {
+    session: SessionId,
+    handles: Vec<HandleId>,
+    event: Arc<HandleEvent>,
+    /// So many changes were noted before the last of those that it is made of.
+    before: u64,
+}
+
 impl Untold {
     pub(crate) fn push(&mut self, session: SessionId, handles: Vec<HandleId>, event: Arc<HandleEvent>) {
-        self.handles += handles.len();
+        let before = self.noted;
         self.noted += 1;
-        self.changes.push_back((session, handles, event));
+        let Some(first) = handles.first() else { return };
+        let place = (session, *first);
+        let known = self.joinable.get(&place).and_then(|at| usize::try_from(at - self.taken).ok());
+        if let Some(known) =
+            known.and_then(|at| self.changes.get_mut(at)).filter(|known| known.handles == handles)
+        {
+            known.event = Arc::new(merged(&known.event, &event));
+            known.before = before;
+            return;
+        }
+        self.joinable.insert(place, self.taken + self.changes.len() as u64);
+        self.handles += handles.len();
+        self.changes.push_back(Change { session, handles, event, before });
     }
 
     /// How many changes were ever noted here.
@@ -181,12 +212,19 @@ impl Untold {
 
     /// The oldest change, for some of its handles, and how many were noted before it.
     fn pop(&mut self) -> Option<(u64, SessionId, Vec<HandleId>, Arc<HandleEvent>)> {
-        let before = self.noted - self.changes.len() as u64;
-        let (session, handles, event) = self.changes.front_mut()?;
-        let some = handles.split_off(handles.len().saturating_sub(HANDLES_AT_ONCE_MAX));
-        let (session, event, is_last) = (*session, Arc::clone(event), handles.is_empty());
-        if is_last {
+        let change = self.changes.front_mut()?;
+        // Whoever comes from now on is told to those again who have been told already.
+        if let Some(first) = change.handles.first()
+            && let Entry::Occupied(place) = self.joinable.entry((change.session, *first))
+            && *place.get() == self.taken
+        {
+            place.remove();
+        }
+        let some = change.handles.split_off(change.handles.len().saturating_sub(HANDLES_AT_ONCE_MAX));
+        let (before, session, event) = (change.before, change.session, Arc::clone(&change.event));
+        if change.handles.is_empty() {
             self.changes.pop_front();
+            self.taken += 1;
         }
         self.handles -= some.len();
         Some((before, session, some, event))
@@ -398,4 +436,82 @@ fn call_bytes(call: &CallRequest) -> u64 {
 /// Whether a call changes what clients write.
 fn is_write(call: &CallRequest) -> bool {
     matches!(call, CallRequest::SetContents(_) | CallRequest::Delete(_) | CallRequest::SetAcl(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_proto::client::v1::{ChildChange, EventKind};
+
+    use super::*;
+
+    fn handles(ids: impl IntoIterator<Item = u64>) -> Vec<HandleId> {
+        ids.into_iter().map(HandleId).collect()
+    }
+
+    fn written(name: &str, generation: u64) -> Arc<HandleEvent> {
+        let kind = EventKind::ChildModified.into();
+        let children = vec![ChildChange { name: name.to_owned(), kind }];
+        Arc::new(HandleEvent {
+            kinds: vec![kind],
+            children,
+            children_generation: generation,
+            ..HandleEvent::default()
+        })
+    }
+
+    fn names(event: &HandleEvent) -> Vec<&str> {
+        event.children.iter().map(|child| child.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_told_to_the_same_handles_waits_once_and_nothing_of_it_is_lost() {
+        let mut untold = Untold::default();
+        for (name, generation) in [("a", 1), ("b", 2), ("a", 3)] {
+            untold.push(SessionId(1), handles(1..=3_000), written(name, generation));
+            untold.push(SessionId(2), handles([1]), written(name, generation));
+        }
+        assert_eq!((untold.handles, untold.noted()), (3_001, 6));
+        // Of the first, a part is told; what comes now is told to all of its handles.
+        let (before, session, some, event) = untold.pop().unwrap();
+        assert_eq!((before, session, some.len()), (4, SessionId(1), HANDLES_AT_ONCE_MAX));
+        assert_eq!((names(&event), event.children_generation), (vec!["a", "b"], 3));
+        untold.push(SessionId(1), handles(1..=3_000), written("c", 4));
+        untold.push(SessionId(1), handles(1..=3_000), written("d", 5));
+        untold.push(SessionId(2), handles([1]), written("d", 5));
+        let mut told = BTreeMap::new();
+        while let Some((_, session, handles, event)) = untold.pop() {
+            for handle in handles {
+                let all: &mut Vec<String> = told.entry((session, handle)).or_default();
+                all.extend(names(&event).into_iter().map(str::to_owned));
+            }
+        }
+        assert_eq!(told[&(SessionId(1), HandleId(1))], ["a", "b", "c", "d"]);
+        assert_eq!(told[&(SessionId(1), HandleId(3_000))], ["c", "d"], "it had been told the others");
+        assert_eq!(told[&(SessionId(2), HandleId(1))], ["a", "b", "d"]);
+        assert_eq!((untold.handles, untold.joinable.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_change_that_others_joined_is_as_new_as_the_last_of_them() {
+        let mut untold = Untold::default();
+        untold.push(SessionId(1), handles([1]), written("a", 1));
+        // A session that comes back here has been told of the first.
+        let told_before = untold.noted();
+        untold.push(SessionId(1), handles([1]), written("b", 2));
+        let (before, ..) = untold.pop().unwrap();
+        assert!(before >= told_before, "the second is news to it");
+    }
+
+    #[test]
+    fn other_handles_of_the_same_session_wait_by_themselves() {
+        let mut untold = Untold::default();
+        untold.push(SessionId(1), handles([1, 2]), written("a", 1));
+        untold.push(SessionId(1), handles([1, 3]), written("b", 2));
+        untold.push(SessionId(1), handles([1, 3]), written("c", 3));
+        let (_, _, first, event) = untold.pop().unwrap();
+        assert_eq!((first, names(&event)), (handles([1, 2]), vec!["a"]));
+        let (_, _, second, event) = untold.pop().unwrap();
+        assert_eq!((second, names(&event)), (handles([1, 3]), vec!["b", "c"]));
+        assert!(untold.pop().is_none());
+    }
 }
