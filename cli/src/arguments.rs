@@ -93,7 +93,7 @@ pub(crate) fn hint(error: &clap::Error, arguments: &[OsString]) -> Option<&'stat
     if is_unknown && has("lock") && !has("--") {
         return Some("put '--' before the command: holdfast lock /path -- COMMAND");
     }
-    if is_unknown && has("ls") {
+    if is_unknown && has("ls") && has("-l") {
         return Some(
             "'holdfast ls' lists sizes, generations and locks without an option; 'holdfast stat' tells all of one node",
         );

@@ -245,6 +245,7 @@ mod tests {
         let document = include_str!("../../docs/cli.md");
         for kind in [
             Kind::Failed,
+            Kind::Usage,
             Kind::NotFound,
             Kind::Conflict,
             Kind::Unreachable,

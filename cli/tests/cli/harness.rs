@@ -96,6 +96,14 @@ impl TestCell {
     }
 }
 
+/// What the kernel tells of a process: one letter for its state, and its process group. `None` if there is no such process.
+pub(crate) fn process(pid: i32) -> Option<(char, i32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.nth(1)?.parse().ok()?))
+}
+
 /// The program, without a cell.
 pub(crate) fn holdfast<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));

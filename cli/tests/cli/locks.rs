@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{LIMIT, TestCell, wait_until};
+use crate::harness::{LIMIT, TestCell, process, wait_until};
 
 /// A command that says that it runs, and stays.
 const STAY: &str = "echo running; exec sleep 60";
@@ -68,14 +68,11 @@ fn a_signal_reaches_the_command_and_what_it_started() {
 }
 
 /// The processes of a group that still run.
-fn group_of(leader: &str) -> Vec<String> {
-    let listed = std::process::Command::new("ps").args(["-eo", "pgid=,stat=,args="]).output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    let members = listed.lines().filter(|line| {
-        let mut fields = line.split_whitespace();
-        fields.next() == Some(leader) && fields.next().is_some_and(|state| !state.starts_with('Z'))
-    });
-    members.map(str::to_owned).collect()
+fn group_of(leader: &str) -> Vec<i32> {
+    let leader: i32 = leader.parse().unwrap();
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| process(*pid).is_some_and(|(state, group)| group == leader && state != 'Z')).collect()
 }
 
 #[test]

@@ -14,7 +14,7 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{LIMIT, TestCell, wait_until};
+use crate::harness::{LIMIT, TestCell, process, wait_until};
 
 /// A program on a terminal.
 struct OnTerminal {
@@ -36,7 +36,7 @@ impl OnTerminal {
         let holdfast = env!("CARGO_BIN_EXE_holdfast");
         let script = script.replace("holdfast", holdfast);
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "sh", "-c", &script]).env("HOLDFAST_ADDRESSES", &cell.addresses);
+        command.args(["-c", "sh", "-c", &script]).env("HOLDFAST_ADDRESSES", &cell.addresses);
         command.stdin(stream(&pty.slave)).stdout(stream(&pty.slave)).stderr(stream(&pty.slave));
         let child = command.spawn().unwrap();
         let keyboard = File::from(pty.master);
@@ -84,8 +84,7 @@ impl OnTerminal {
 
 /// One letter: what a process does.
 fn state_of(pid: Pid) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.trim_start().chars().next()
+    process(pid.as_raw()).map(|(state, _)| state)
 }
 
 #[test]
