@@ -4,6 +4,7 @@
 //! cell. The invariant: a lock or handle that the cell granted is either in the hands of the application or on
 //! its way back.
 
+use crate::clock;
 use crate::error::Error;
 use crate::events::EventSet;
 use crate::streams::{EventHub, SessionHub};
@@ -12,6 +13,7 @@ use holdfast_session::{CacheCounters, Completion, Ended, Token};
 use holdfast_types::{HandleId, RequestNumber, SessionId, Time};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
 
 /// So many calls of one session may be under way; more wait before they reach the session's task. It bounds
@@ -75,9 +77,20 @@ pub(crate) struct Identity {
     pub(crate) principal: Arc<str>,
 }
 
+/// For so long it is believed, where asking each time would cost more than the answer is worth, that this process is
+/// still the one that it was.
+const SAME_PROCESS_TIME: Duration = Duration::from_millis(1);
+
 /// What the session's task tells everybody. It does not keep the session open.
+///
+/// It belongs to the process that the session was opened in. A process that is forked from that one has a copy of it, and
+/// of the lease, and nobody there who would hear that the session is over: so it is over there, from the first.
 #[derive(Debug)]
 pub(crate) struct Board {
+    /// The process that has the session.
+    process: u32,
+    /// Nanoseconds of the lease clock until which nobody need ask whether this is that process.
+    same_process_until: AtomicU64,
     /// Nanoseconds of the lease clock until which the session is valid; 0 once it is over.
     valid_until: AtomicU64,
     /// Set once, before the session is given to the application.
@@ -89,6 +102,8 @@ pub(crate) struct Board {
 impl Board {
     pub(crate) fn new(cache: Arc<CacheCounters>) -> Self {
         Self {
+            process: std::process::id(),
+            same_process_until: AtomicU64::new(0),
             valid_until: AtomicU64::new(0),
             identity: OnceLock::new(),
             events: SessionHub::default(),
@@ -99,6 +114,30 @@ impl Board {
     /// Before this moment the session is valid.
     pub(crate) fn valid_until(&self) -> Time {
         Time::from_nanos(self.valid_until.load(Ordering::Acquire))
+    }
+
+    /// Whether this process has the session, and is not one that was forked from that.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Whether the session is valid at this very moment.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.is_ours() && clock::now() < self.valid_until()
+    }
+
+    /// Now, for whoever believes in what is cached until a certain time: no time, if this is another process. It is asked
+    /// which process this is once in a while only, because that takes longer than a read from the cache.
+    pub(crate) fn now(&self) -> Time {
+        let now = clock::now();
+        if now.as_nanos() < self.same_process_until.load(Ordering::Relaxed) {
+            return now;
+        }
+        if !self.is_ours() {
+            return Time::MAX;
+        }
+        self.same_process_until.store((now + SAME_PROCESS_TIME).as_nanos(), Ordering::Relaxed);
+        now
     }
 
     pub(crate) fn publish_validity(&self, until: Time) {
@@ -142,6 +181,9 @@ impl Shared {
 
     /// Does a call that opens a handle. Dropping the future gives the handle back.
     pub(crate) async fn ask(&self, operation: Operation, opening: Opening) -> Result<Answer, Error> {
+        if !self.board.is_ours() {
+            return Err(self.ended_before());
+        }
         let permit = self.permits.acquire().await.map_err(|_| self.ended_before())?;
         let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
@@ -176,17 +218,19 @@ impl Shared {
 
     /// Whether the session is valid at this very moment.
     pub(crate) fn is_valid(&self) -> bool {
-        crate::clock::now() < self.board.valid_until()
+        self.board.is_valid()
     }
 
     /// Waits for the end of the session.
     pub(crate) async fn ended(&self) -> Ended {
+        if !self.board.is_ours() {
+            return Ended::RuntimeGone;
+        }
         let mut state = self.state.clone();
         let is_ended = |state: &SessionState| matches!(state, SessionState::Ended(_));
         match state.wait_for(is_ended).await.as_deref() {
             Ok(SessionState::Ended(ended)) => ended.clone(),
-            // The session's task is gone with the runtime that it ran on.
-            _ => Ended::Closed,
+            _ => Ended::RuntimeGone,
         }
     }
 
@@ -194,7 +238,7 @@ impl Shared {
     fn ended_before(&self) -> Error {
         let ended = match &*self.state.borrow() {
             SessionState::Ended(ended) => ended.clone(),
-            _ => Ended::Closed,
+            _ => Ended::RuntimeGone,
         };
         Error::SessionEnded { ended, maybe_applied: false }
     }
@@ -216,8 +260,8 @@ impl PendingCall<'_> {
         };
         let received = answer.await;
         self.answer = None;
-        // The session's task is gone with its runtime. What it had sent nobody knows.
-        received.unwrap_or(Err(Error::SessionEnded { ended: Ended::Closed, maybe_applied: true }))
+        // The session's task is gone, and had not taken the call up, or has panicked: what it had sent nobody knows.
+        received.unwrap_or(Err(Error::SessionEnded { ended: Ended::RuntimeGone, maybe_applied: true }))
     }
 }
 
@@ -234,6 +278,24 @@ impl Drop for PendingCall<'_> {
             Ok(Err(_)) => {}
             // It fails if the session is over, which has undone everything already.
             Err(_) => drop(self.shared.commands.send(Command::Cancel(self.token))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_forked_from_the_one_that_has_the_session_does_not_believe_in_it() {
+        let mut board = Board::new(Arc::default());
+        board.publish_validity(Time::MAX);
+        assert!(board.is_ours() && board.is_valid() && board.now() < board.valid_until());
+        board.process += 1;
+        assert!(!board.is_ours() && !board.is_valid());
+        // What the parent had made sure of last counts for a moment.
+        while board.now() != Time::MAX {
+            std::thread::yield_now();
         }
     }
 }

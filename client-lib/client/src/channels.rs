@@ -1,20 +1,24 @@
-//! The connections to the replicas, one each, shared by all sessions and calls of a [`Cell`](crate::Cell); and one more
-//! for KeepAlives where the first is slow.
+//! The connections to the replicas, one each, shared by all sessions and calls of a [`Cell`](crate::Cell) on one tokio
+//! runtime; and one more for KeepAlives where the first is slow.
 //!
 //! Connections are made when first used and then kept, so that a fail-over does not begin with a TCP handshake.
-//! Never decides where to go. The invariant: a broken connection is noticed, by its reset or by an unanswered
-//! HTTP/2 ping, and made anew at the next use.
+//! Never decides where to go. The invariants: a broken connection is noticed, by its reset or by an unanswered
+//! HTTP/2 ping, and made anew at the next use; and a connection is used on the runtime alone that drives it, because
+//! it stands still with that runtime, and ends with it.
 
 use crate::address::Scheme;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, Error};
 use crate::heard::Heard;
 use crate::tls::{self, Credentials, Problem};
 use holdfast_proto::client::v1::StatusRequest;
 use holdfast_proto::client::v1::cell_client::CellClient;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio::runtime;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
@@ -44,29 +48,34 @@ struct Replica {
     used: Instant,
 }
 
-type Replicas = BTreeMap<String, Replica>;
+/// By the runtime that drives them, and their address.
+type Replicas = HashMap<(runtime::Id, String), Replica>;
 
-/// The connections, by address.
+/// The runtimes that there are connections of, each with what ends the task that waits for the runtime's end.
+type Runtimes = HashMap<runtime::Id, oneshot::Sender<Infallible>>;
+
+/// The connections, by runtime and address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channels {
-    by_address: Arc<Mutex<Replicas>>,
-    /// The same for KeepAlives that must not wait behind other frames. Made when first needed, and closed when that was a
-    /// minute ago.
-    spare: Arc<Mutex<Replicas>>,
+    maps: Arc<Maps>,
     /// `None`: plain text.
     credentials: Option<Arc<Credentials>>,
     /// Where to connect to instead, by address.
     routes: Arc<BTreeMap<String, String>>,
 }
 
+#[derive(Debug, Default)]
+struct Maps {
+    by_address: Mutex<Replicas>,
+    /// The same for KeepAlives that must not wait behind other frames. Made when first needed, and closed when that was a
+    /// minute ago.
+    spare: Mutex<Replicas>,
+    runtimes: Mutex<Runtimes>,
+}
+
 impl Channels {
     pub(crate) fn new(credentials: Option<Credentials>, routes: BTreeMap<String, String>) -> Self {
-        Self {
-            by_address: Arc::default(),
-            spare: Arc::default(),
-            credentials: credentials.map(Arc::new),
-            routes: Arc::new(routes),
-        }
+        Self { maps: Arc::default(), credentials: credentials.map(Arc::new), routes: Arc::new(routes) }
     }
 
     /// How addresses may be written.
@@ -76,31 +85,55 @@ impl Channels {
 
     /// The channel to a replica. Must be called within a tokio runtime.
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, ConnectError> {
-        Ok(self.replica_in(&self.by_address, address)?.channel)
+        Ok(self.replica_in(&self.maps.by_address, address)?.channel)
     }
 
     /// What `channels` has for a replica, made if there is nothing.
     fn replica_in(&self, channels: &Mutex<Replicas>, address: &str) -> Result<Replica, ConnectError> {
+        self.meet_runtime();
+        let place = place(address);
         let mut by_address = lock(channels);
-        if let Some(replica) = by_address.get_mut(address) {
+        if let Some(replica) = by_address.get_mut(&place) {
             replica.used = Instant::now();
             return Ok(replica.clone());
         }
         let (problem, heard) = (Problem::default(), Heard::new());
-        let place = self.routes.get(address).map_or(address, String::as_str).to_owned();
+        let target = self.routes.get(address).map_or(address, String::as_str).to_owned();
         let (credentials, noted, listening) = (self.credentials.clone(), problem.clone(), heard.clone());
         let connector = tower::service_fn(move |_| {
-            tls::connect(place.clone(), credentials.clone(), noted.clone(), listening.clone())
+            tls::connect(target.clone(), credentials.clone(), noted.clone(), listening.clone())
         });
         let channel = endpoint(address)?.connect_with_connector_lazy(connector);
         let replica = Replica { channel, problem, heard, used: Instant::now() };
-        by_address.insert(address.to_owned(), replica.clone());
+        by_address.insert(place, replica.clone());
         Ok(replica)
+    }
+
+    /// Sees to it that what is made on the present runtime is forgotten when that ends.
+    fn meet_runtime(&self) {
+        let runtime = runtime::Handle::current().id();
+        let until_gone = {
+            let mut runtimes = lock(&self.maps.runtimes);
+            if runtimes.contains_key(&runtime) {
+                return;
+            }
+            let (here, until_gone) = oneshot::channel();
+            runtimes.insert(runtime, here);
+            until_gone
+        };
+        let forget = ForgetRuntime { runtime, maps: Arc::downgrade(&self.maps) };
+        // A task without a handle: it ends with its runtime, or with the last copy of these channels. No lock is held: on
+        // a runtime that is just ending it is dropped here and now.
+        tokio::spawn(async move {
+            let _forget = forget;
+            let _ = until_gone.await;
+        });
     }
 
     /// One line for people: who did not answer, and why.
     pub(crate) fn describe(&self, address: &str, status: &Status) -> String {
-        let problem = lock(&self.by_address).get(address).and_then(|replica| replica.problem.text());
+        let problem =
+            lock(&self.maps.by_address).get(&place(address)).and_then(|replica| replica.problem.text());
         match problem {
             Some(problem) => format!("{address}: {problem}"),
             None => format!("{address}: {}", cause(status)),
@@ -110,7 +143,7 @@ impl Channels {
     /// Whether the replica was last out of reach for a reason that trying again cannot cure, such as a certificate
     /// that is not trusted: then it has taken nothing that was sent to it.
     pub(crate) fn is_barred(&self, address: &str) -> bool {
-        lock(&self.by_address).get(address).is_some_and(|replica| replica.problem.is_lasting())
+        lock(&self.maps.by_address).get(&place(address)).is_some_and(|replica| replica.problem.is_lasting())
     }
 
     /// The services of the replica at an address.
@@ -120,25 +153,26 @@ impl Channels {
 
     /// The same, and what is heard on that connection.
     pub(crate) fn line(&self, address: &str) -> Result<(CellClient<Channel>, Heard), ConnectError> {
-        let Replica { channel, heard, .. } = self.replica_in(&self.by_address, address)?;
+        let Replica { channel, heard, .. } = self.replica_in(&self.maps.by_address, address)?;
         let client = CellClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         Ok((client.max_encoding_message_size(MESSAGE_BYTES_MAX), heard))
     }
 
     /// The same by a connection that carries KeepAlives only. Whoever uses it for longer than a minute asks again.
     pub(crate) fn spare_line(&self, address: &str) -> Result<(CellClient<Channel>, Heard), ConnectError> {
-        let is_new = !lock(&self.spare).contains_key(address);
-        let Replica { channel, heard, .. } = self.replica_in(&self.spare, address)?;
+        let is_new = !lock(&self.maps.spare).contains_key(&place(address));
+        let Replica { channel, heard, .. } = self.replica_in(&self.maps.spare, address)?;
         if is_new {
             // A task without a handle: it ends with the connection, or with the map.
-            tokio::spawn(close_unused(Arc::downgrade(&self.spare), address.to_owned(), heard.clone()));
+            tokio::spawn(close_unused(Arc::downgrade(&self.maps), place(address), heard.clone()));
         }
         Ok((CellClient::new(channel), heard))
     }
 
     /// Forgets such a connection if nothing was heard on it, though there should have been.
     pub(crate) fn forget_spare(&self, silent: &Heard) {
-        lock(&self.spare).retain(|_, replica| !(replica.heard.is(silent) && silent.is_silent_for(STALE)));
+        lock(&self.maps.spare)
+            .retain(|_, replica| !(replica.heard.is(silent) && silent.is_silent_for(STALE)));
     }
 
     /// Forgets a connection on which nothing was heard for too long, so that the next use makes a new one; streams that
@@ -146,7 +180,7 @@ impl Channels {
     /// after a new connection does: so those that are silent too are forgotten with it. One that was made anew
     /// meanwhile, because another session has found out before, is not.
     pub(crate) fn forget(&self, silent: &Heard) {
-        for channels in [&self.by_address, &self.spare] {
+        for channels in [&self.maps.by_address, &self.maps.spare] {
             lock(channels)
                 .retain(|_, replica| !replica.heard.is(silent) && !replica.heard.is_silent_for(STALE));
         }
@@ -164,24 +198,50 @@ impl Channels {
     }
 }
 
-fn lock(channels: &Mutex<Replicas>) -> MutexGuard<'_, Replicas> {
+/// Whether there is a tokio runtime here, which everything that waits or connects needs.
+pub(crate) fn within_runtime() -> Result<(), Error> {
+    runtime::Handle::try_current().map(drop).map_err(|_| Error::NoRuntime)
+}
+
+/// Where the present runtime's connection to an address is kept.
+fn place(address: &str) -> (runtime::Id, String) {
+    (runtime::Handle::current().id(), address.to_owned())
+}
+
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere cannot leave the map half-changed.
-    channels.lock().unwrap_or_else(PoisonError::into_inner)
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Forgets a runtime's connections when it is dropped, with the last of the runtime's tasks.
+struct ForgetRuntime {
+    runtime: runtime::Id,
+    maps: Weak<Maps>,
+}
+
+impl Drop for ForgetRuntime {
+    fn drop(&mut self) {
+        let Some(maps) = self.maps.upgrade() else { return };
+        for channels in [&maps.by_address, &maps.spare] {
+            lock(channels).retain(|(runtime, _), _| *runtime != self.runtime);
+        }
+        lock(&maps.runtimes).remove(&self.runtime);
+    }
 }
 
 /// Closes a connection when it has not been used for a while. One that was forgotten is not there to be closed.
-async fn close_unused(channels: Weak<Mutex<Replicas>>, address: String, heard: Heard) {
+async fn close_unused(maps: Weak<Maps>, place: (runtime::Id, String), heard: Heard) {
     let mut until = Instant::now() + SPARE_IDLE_MAX;
     loop {
         tokio::time::sleep_until(until).await;
-        let Some(channels) = channels.upgrade() else { return };
-        let mut channels = lock(&channels);
+        let Some(maps) = maps.upgrade() else { return };
+        let mut channels = lock(&maps.spare);
         let used =
-            channels.get(&address).filter(|replica| replica.heard.is(&heard)).map(|replica| replica.used);
+            channels.get(&place).filter(|replica| replica.heard.is(&heard)).map(|replica| replica.used);
         let Some(used) = used else { return };
         until = used + SPARE_IDLE_MAX;
         if until <= Instant::now() {
-            channels.remove(&address);
+            channels.remove(&place);
             return;
         }
     }
@@ -264,6 +324,30 @@ mod tests {
         assert!(spare().is(&anew), "it was made anew meanwhile");
     }
 
+    #[test]
+    fn each_runtime_has_connections_of_its_own_and_takes_them_with_it() {
+        let runtime = || runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let channels = Channels::default();
+        let heard = || channels.line("127.0.0.1:1").unwrap().1;
+        let (first, second) = (runtime(), runtime());
+        let of_first = first.block_on(async { heard() });
+        let of_second = second.block_on(async { heard() });
+        assert!(!of_first.is(&of_second));
+        assert!(first.block_on(async { heard() }).is(&of_first));
+        drop(first);
+        assert!(second.block_on(async { heard() }).is(&of_second));
+        assert_eq!((lock(&channels.maps.by_address).len(), lock(&channels.maps.runtimes).len()), (1, 1));
+        assert!(!runtime().block_on(async { heard() }).is(&of_first));
+
+        // And the task that waits for a runtime's end goes when nobody needs it any more.
+        drop(channels);
+        second.block_on(async {
+            while runtime::Handle::current().metrics().num_alive_tasks() > 0 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
     /// A frame of HTTP/2 (RFC 9113 §4.1).
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -335,11 +419,11 @@ mod tests {
         tokio::time::sleep(SPARE_IDLE_MAX / 2).await;
         assert!(spare().is(&first));
         tokio::time::sleep(SPARE_IDLE_MAX * 3 / 4).await;
-        assert_eq!(lock(&channels.spare).len(), 1, "it was used since");
+        assert_eq!(lock(&channels.maps.spare).len(), 1, "it was used since");
         tokio::time::sleep(SPARE_IDLE_MAX / 2).await;
-        assert!(lock(&channels.spare).is_empty());
+        assert!(lock(&channels.maps.spare).is_empty());
         channels.line("127.0.0.1:1").unwrap();
         tokio::time::sleep(SPARE_IDLE_MAX * 2).await;
-        assert_eq!(lock(&channels.by_address).len(), 1, "the others are kept");
+        assert_eq!(lock(&channels.maps.by_address).len(), 1, "the others are kept");
     }
 }

@@ -5,7 +5,7 @@
 //! and no input is judged by a time at which it had not been taken yet (design.md §4).
 
 use crate::call::{Answer, Board, Command, Opening, Reply, SessionState, Shared};
-use crate::channels::Channels;
+use crate::channels::{self, Channels};
 use crate::clock;
 use crate::error::Error;
 use crate::events::SessionEvent;
@@ -32,6 +32,7 @@ const BACKGROUND: u64 = 1 << 63;
 
 /// Opens a session: spawns its task, and waits until the cell has granted it.
 pub(crate) async fn open(config: Config, channels: Channels) -> Result<Shared, Error> {
+    channels::within_runtime()?;
     let grace = config.grace;
     let (commands, command_queue) = mpsc::unbounded_channel();
     // `Jeopardy` until the first grant; nobody sees it before.
@@ -58,7 +59,8 @@ pub(crate) async fn open(config: Config, channels: Channels) -> Result<Shared, E
     match opened.as_deref() {
         Ok(SessionState::Ended(ended)) => Err(not_opened(ended, grace)),
         Ok(_) => Ok(shared),
-        Err(_) => Err(Error::Unavailable { waited: Duration::ZERO, last: "the runtime stopped".to_owned() }),
+        // The task has said why before it was gone.
+        Err(_) => Err(not_opened(&Ended::RuntimeGone, grace)),
     }
 }
 
@@ -119,6 +121,11 @@ impl Driver {
                 }
                 arrival = next_arrival(&mut self.link) => arrivals.push(arrival),
                 () = timer.wait() => {}
+            }
+            if !self.board.is_ours() {
+                // A copy of this task runs in a process that was forked. Dropping its stream would end the parent's.
+                std::mem::forget(self.link.take());
+                return;
             }
             self.take_more(&mut commands, &mut arrivals);
             let now = clock::now();
@@ -346,9 +353,39 @@ impl Driver {
 }
 
 impl Drop for Driver {
+    /// If it is dropped with its runtime, nobody else says that the session is over, and to those who wait.
     fn drop(&mut self) {
-        // If it is dropped with its runtime, nobody else says that it is over.
-        self.board.events.put(SessionEvent::Ended(Ended::Closed));
+        if !self.is_over() && !std::thread::panicking() {
+            let now = clock::now();
+            self.machine.handle(now, Input::Abandoned);
+            self.publish();
+            self.commands.close();
+            while let Ok(command) = self.commands.try_recv() {
+                self.handle_commands(now, &mut vec![command]);
+            }
+            while let Some(output) = self.machine.poll_output() {
+                match output {
+                    Output::Complete { token, result } => self.complete(token, result),
+                    Output::StateChanged(state) => self.announce(state),
+                    // Nothing is sent any more.
+                    _ => {}
+                }
+            }
+        }
+        // Also after a panic, when the machine is not to be asked.
+        self.board.publish_validity(Time::ZERO);
+        let ended = match self.machine.state() {
+            State::Ended(ended) => ended.clone(),
+            _ => Ended::RuntimeGone,
+        };
+        self.board.events.put(SessionEvent::Ended(ended.clone()));
+        self.state.send_if_modified(|state| {
+            let is_over = matches!(state, SessionState::Ended(_));
+            if !is_over {
+                *state = SessionState::Ended(ended);
+            }
+            !is_over
+        });
     }
 }
 

@@ -59,6 +59,9 @@ pub enum Error {
         /// What happened.
         message: String,
     },
+    /// The call was made outside a tokio runtime. It had no effect.
+    #[error("there is no tokio runtime here: call it from a task, or within `Runtime::block_on`")]
+    NoRuntime,
     /// A replica answered with something that is no answer: it is of another version, or no replica.
     #[error("the replica broke the protocol: {}", escaped(.message))]
     #[non_exhaustive]
@@ -83,6 +86,7 @@ impl Error {
             Self::SessionEnded { .. }
             | Self::Poisoned { .. }
             | Self::OutcomeUnknown { .. }
+            | Self::NoRuntime
             | Self::Protocol { .. } => false,
         }
     }
@@ -93,7 +97,7 @@ impl Error {
         match self {
             Self::OutcomeUnknown { .. } | Self::Protocol { .. } => true,
             Self::SessionEnded { maybe_applied, .. } | Self::Poisoned { maybe_applied } => *maybe_applied,
-            Self::Refused { .. } | Self::Unavailable { .. } => false,
+            Self::Refused { .. } | Self::Unavailable { .. } | Self::NoRuntime => false,
         }
     }
 
@@ -199,7 +203,7 @@ impl ConnectError {
     }
 }
 
-/// The lock is no longer held, although its holder did not release it.
+/// Why a lock is not held any more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lost {
@@ -209,4 +213,21 @@ pub enum Lost {
     /// The handle that the lock was taken through was closed by [`Handle::close`](crate::Handle::close).
     #[error("the lock is lost: its handle was closed")]
     HandleClosed,
+    /// Its guard was given back by [`Lock::release`](crate::Lock::release), or dropped. Told to those who
+    /// [watch](crate::Lock::watch) the lock.
+    #[error("the lock was released")]
+    Released,
+}
+
+/// Why [`Lock::run`](crate::Lock::run) has stopped its work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Interrupted {
+    /// The lease has run out here, so another client may have the lock; or may not, in which case the guard comes to be
+    /// held again: see [`LockState::Suspended`](crate::LockState::Suspended).
+    #[error("the lock is suspended: no master has extended the lease, so another client may have the lock")]
+    Suspended,
+    /// The lock is lost.
+    #[error(transparent)]
+    Lost(#[from] Lost),
 }

@@ -17,7 +17,7 @@
 //! let lock = leader.acquire(Mode::Exclusive).await?;
 //! leader.set_contents("worker-7.example:8080").await?;
 //! let work = async { /* serve as primary; send lock.sequencer() with every order */ };
-//! // Stops the work if the lock is lost.
+//! // Stops the work as soon as somebody else might have the lock.
 //! lock.run(work).await?;
 //! lock.release().await?;
 //! # Ok(())
@@ -41,8 +41,10 @@
 //!
 //! # Locks, sequencers and fences
 //!
-//! A [`Lock`] is as good as its session's lease. [`Lock::run`] stops work when the lock is lost, [`Lock::is_held`] tells
-//! at any moment whether it is certainly held. Orders that are on their way cannot be called back: hand out
+//! A [`Lock`] is as good as its session's lease. How it fares is a value to wait for, [`LockState`]: held; suspended, from
+//! the moment at which the lease has run out here and another client may have the lock; lost. [`Lock::run`] stops work
+//! when the lock is suspended, [`Lock::watch`] tells of each change, [`Lock::is_held`] says at any moment whether the lock
+//! is certainly held. Orders that are on their way cannot be called back: hand out
 //! [`Lock::sequencer`] with each, and let the server that receives them keep a [`Fence`]. Within the cell,
 //! [`Handle::set_sequencer`] makes the calls of a handle depend on a lock. [`OpenOptions::lock_delay`] helps servers that
 //! do neither, [`OpenOptions::keep_lock`] makes taking a lock again free.
@@ -85,6 +87,7 @@ mod handle;
 mod heard;
 mod link;
 mod lock;
+mod lock_watch;
 mod options;
 mod refusal;
 mod session;
@@ -98,7 +101,7 @@ mod values;
 pub use admin::CellUsage;
 pub use call::SessionState;
 pub use cell::{Cell, CellBuilder, CellStatus, TIMEOUT_DEFAULT};
-pub use error::{ConnectError, Error, Lost};
+pub use error::{ConnectError, Error, Interrupted, Lost};
 pub use events::{ChildChange, EventKind, EventSet, HandleEvent, SessionEvent};
 pub use handle::Handle;
 pub use holdfast_proto::client::v1::{
@@ -107,6 +110,7 @@ pub use holdfast_proto::client::v1::{
 pub use holdfast_session::{CacheStats, Ended};
 pub use holdfast_types::{Admitted, Fence, FenceError, FenceTextError, Mode, Sequencer, SequencerError};
 pub use lock::Lock;
+pub use lock_watch::{LockState, LockWatch};
 pub use options::{OpenOptions, WriteOptions};
 pub use refusal::{GenerationKind, RefusalFacts};
 pub use session::{CACHE_BYTES_DEFAULT, GRACE_DEFAULT, LEASE_DEFAULT, Session, SessionBuilder};

@@ -38,6 +38,14 @@ pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 ///
 /// The session ends when [`Session::close`] is called, when it expires, or in the background once the last
 /// clone of it and the last [`Handle`] and [`Lock`](crate::Lock) of it are dropped.
+///
+/// # Runtimes and processes
+///
+/// A session can be used on any runtime, while the one that it was opened on runs. When that ends, the session is over
+/// here ([`Ended::RuntimeGone`]): its locks count as lost, its calls fail. The cell hears nothing of that, and keeps the
+/// session and its locks until the lease has run out. The same goes for a process that is forked from the one that
+/// opened the session: to the child it is over, and the parent keeps it. What the child reads from the cache it may
+/// believe for a millisecond longer. Open sessions after forking, or after becoming a daemon.
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,
@@ -100,7 +108,8 @@ impl SessionBuilder {
     /// # Errors
     ///
     /// [`Error::Refused`] if the cell refuses the session (the lease is too short, there are too many sessions,
-    /// the cell has another name); [`Error::Unavailable`] if no master answers within the grace period.
+    /// the cell has another name); [`Error::Unavailable`] if no master answers within the grace period;
+    /// [`Error::NoRuntime`] outside a tokio runtime.
     pub async fn open(self) -> Result<Session, Error> {
         let mut chance = [0_u8; 40];
         getrandom::fill(&mut chance).map_err(|error| Error::Unavailable {
@@ -153,6 +162,9 @@ impl Session {
     #[must_use]
     pub fn state(&self) -> SessionState {
         let state = self.shared.state.borrow().clone();
+        if !self.shared.board.is_ours() && !matches!(state, SessionState::Ended(_)) {
+            return SessionState::Ended(Ended::RuntimeGone);
+        }
         // The session's task may not have run since the lease ran out.
         if state == SessionState::Safe && !self.shared.is_valid() { SessionState::Jeopardy } else { state }
     }

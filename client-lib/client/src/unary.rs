@@ -4,7 +4,7 @@
 //! only after an attempt that certainly had no effect, because nothing was sent or because it was refused.
 
 use crate::address::{self, Scheme};
-use crate::channels::Channels;
+use crate::channels::{Channels, within_runtime};
 use crate::error::Error;
 use crate::refusal::RefusalFacts;
 use holdfast_proto::client::v1::admin_client::AdminClient;
@@ -109,6 +109,7 @@ impl Unary {
         F: Fn(&str) -> Result<Fut, crate::error::ConnectError>,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        within_runtime()?;
         let started = Instant::now();
         let deadline = started + self.timeout;
         let mut search = Search {
@@ -228,6 +229,7 @@ impl Unary {
         request: StatusRequest,
         waited: Duration,
     ) -> Result<StatusResponse, Error> {
+        within_runtime()?;
         let unavailable = |last: String| Error::Unavailable { waited, last };
         let scheme = self.channels.scheme();
         let address = address::parse(address, scheme).map_err(|error| unavailable(error.to_string()))?;

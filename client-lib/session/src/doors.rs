@@ -111,6 +111,8 @@ pub enum Input {
     },
     /// The application is done with the session.
     Close,
+    /// The driver is about to be gone, and can send nothing more: not even that the session is over.
+    Abandoned,
     /// The moment that [`poll_timeout`](crate::Session::poll_timeout) named has come. To be handed in after all
     /// other inputs that are there: only then is a replica judged to be silent.
     TimePassed,
@@ -236,6 +238,10 @@ pub enum Ended {
     /// The application closed it.
     #[error("the session was closed")]
     Closed,
+    /// What keeps it alive is gone: the runtime that it was opened on has ended, or this process was forked from the
+    /// one that has it. The cell hears nothing more of it, and ends it when its lease has run out there.
+    #[error("the session's runtime has ended, or belongs to the process that this one was forked from")]
+    RuntimeGone,
     /// The cell ended it, because its lease had run out there.
     #[error("the session expired: the cell heard nothing from it for a whole lease")]
     Expired,

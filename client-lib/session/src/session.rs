@@ -116,6 +116,8 @@ impl Session {
             Input::CancelCall { token } => self.handle_cancel(token),
             Input::KeepLocks { handle } => self.handle_keep_locks(handle),
             Input::Close => self.handle_close(),
+            Input::Abandoned if !matches!(self.state, State::Ended(_)) => self.end(Ended::RuntimeGone),
+            Input::Abandoned => {}
         }
         self.ask_for_holdings();
         // Before any output: when the `close` goes out, nobody believes in the session any more.

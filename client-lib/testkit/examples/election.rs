@@ -5,13 +5,13 @@
 
 #![forbid(unsafe_code)]
 
-use holdfast::{Cell, Lost, Mode, OpenOptions, Sequencer, Session};
+use holdfast::{Cell, LockState, Lost, Mode, OpenOptions, Sequencer, Session};
 use tokio::sync::watch;
 
 /// A candidate for the office of primary.
 pub struct Candidate {
     name: String,
-    /// The sequencer to hand out with every order, for as long as this one is primary.
+    /// The sequencer to hand out with every order, for as long as this one is certainly primary.
     office: watch::Sender<Option<Sequencer>>,
 }
 
@@ -21,12 +21,13 @@ impl Candidate {
         Self { name: name.to_owned(), office: watch::Sender::new(None) }
     }
 
-    /// Follows whether this candidate is primary.
+    /// Follows whether this candidate is primary. Whoever acts as primary stops when it is `None`.
     pub fn office(&self) -> watch::Receiver<Option<Sequencer>> {
         self.office.subscribe()
     }
 
-    /// Stands for the office in this session, and serves until it is lost for good. Says why.
+    /// Stands for the office in this session, and serves until it is lost for good. Says why. While the lock is
+    /// suspended, somebody else may be primary: this one steps aside, and back if nobody was.
     ///
     /// # Errors
     ///
@@ -35,10 +36,16 @@ impl Candidate {
         let leader = session.open("/leader", OpenOptions::new().create()).await?;
         let lock = leader.acquire(Mode::Exclusive).await?;
         leader.set_contents(self.name.clone()).await?;
-        self.office.send_replace(Some(lock.sequencer().clone()));
-        let lost = lock.lost().await;
-        self.office.send_replace(None);
-        Ok(lost)
+        let mut watch = lock.watch();
+        let mut state = watch.state();
+        loop {
+            let is_held = state == LockState::Held;
+            self.office.send_replace(is_held.then(|| lock.sequencer().clone()));
+            if let LockState::Lost(lost) = state {
+                return Ok(lost);
+            }
+            state = watch.changed().await;
+        }
     }
 }
 
@@ -124,6 +131,8 @@ mod tests {
 
         let cut = cell.partition_client("ada").unwrap();
         let new = bob.won().await;
+        // Long before its session is over, which it does not even hear of.
+        assert!(!ada.is_primary() && !ada.done.is_finished());
         assert_ne!(ada.session.state(), SessionState::Safe);
         // What receives orders keeps a fence: whoever comes late with an old one is refused.
         let mut fence = Fence::new();
@@ -132,6 +141,23 @@ mod tests {
         assert!(fence.admit(&old).is_err());
         cut.heal();
         assert!(matches!(ada.done.await.unwrap().unwrap(), Lost::Session(Ended::Expired)));
+    }
+
+    #[tokio::test]
+    async fn a_primary_that_is_not_sure_of_its_office_steps_aside_and_back() {
+        // After a change of master the cell keeps every lease for so long, by which it is in jeopardy here, and alive there.
+        let floor = Duration::from_secs(60);
+        let setup = TestCell::builder().lease(Duration::from_secs(1)).grace(floor).lease_floor(floor);
+        let cell = setup.start().await.unwrap();
+        let mut ada = Standing::of(cell.client_named("ada").unwrap(), "ada").await;
+        let office = ada.won().await;
+        let cut = cell.partition_client("ada").unwrap();
+        let dead = cell.kill_master().await.unwrap();
+        cell.wait_for_new_master(dead).await.unwrap();
+        let aside = ada.office.wait_for(Option::is_none);
+        tokio::time::timeout(LIMIT, aside).await.expect("it steps aside").unwrap();
+        cut.heal();
+        assert_eq!(ada.won().await, office, "it had not lost it");
     }
 
     #[tokio::test]

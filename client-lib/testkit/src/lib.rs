@@ -21,16 +21,17 @@
 //! The program under test gets a [`holdfast::Cell`] like any other. This one works while it holds a lock:
 //!
 //! ```
-//! use holdfast::{Cell, Ended, Lost, Mode, OpenOptions};
+//! use holdfast::{Cell, Ended, Interrupted, Lost, Mode, OpenOptions};
 //! use holdfast_testkit::TestCell;
 //!
-//! /// Works as the primary until the lock is lost, and says why it was.
-//! async fn serve(cell: Cell, name: &str) -> Result<Lost, holdfast::Error> {
+//! /// Works as the primary until the lock is lost, or may be, and says why.
+//! async fn serve(cell: Cell, name: &str) -> Result<Interrupted, holdfast::Error> {
 //!     let session = cell.session().client_name(name).open().await?;
 //!     let leader = session.open("/leader", OpenOptions::new().create()).await?;
 //!     let lock = leader.acquire(Mode::Exclusive).await?;
 //!     leader.set_contents(name.to_owned()).await?;
-//!     Ok(lock.lost().await)
+//!     let work = std::future::pending::<()>();
+//!     Ok(lock.run(work).await.expect_err("the work has no end"))
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -52,7 +53,7 @@
 //! // A session that expires costs it the lock.
 //! let sessions = cell.client().list_sessions().await?;
 //! cell.expire_session(sessions[0].session).await?;
-//! assert!(matches!(ada.await??, Lost::Session(Ended::Expired)));
+//! assert!(matches!(ada.await??, Interrupted::Lost(Lost::Session(Ended::Expired)) | Interrupted::Suspended));
 //! # Ok(())
 //! # }
 //! # const LIMIT: std::time::Duration = std::time::Duration::from_secs(10);

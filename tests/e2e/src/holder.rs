@@ -72,6 +72,12 @@ impl Holder {
         (verdict, line.ends_with("true"))
     }
 
+    /// Has it become a daemon, which ends its process; says what the child that goes on believes of its lock and session.
+    pub async fn become_daemon(&mut self) -> String {
+        self.talk.tell("daemon now").await;
+        self.talk.hear("daemon").await
+    }
+
     /// Waits until it says that it has lost the lock, and why.
     pub async fn lost(&mut self) -> String {
         self.talk.hear("lost").await

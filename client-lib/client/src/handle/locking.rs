@@ -31,6 +31,7 @@ impl Handle {
     ///
     /// let lock = leader.acquire(Mode::Exclusive).await?;
     /// println!("primary, with {}", lock.sequencer());
+    /// // Stops when the lock is lost, or may be; what is on its way then is refused by its sequencer.
     /// lock.run(async { /* serve, and pass the sequencer on with every order */ }).await?;
     /// lock.release().await?;
     /// # Ok(())

@@ -4,7 +4,6 @@
 //! anybody.
 
 use super::{Handle, mismatch};
-use crate::clock;
 use crate::error::Error;
 use crate::values::{Contents, DirPage, Entry, LockStat, Stat};
 use holdfast_proto::client::v1::request::Operation;
@@ -33,7 +32,7 @@ impl Handle {
     /// waits. `None` says nothing about the file.
     #[must_use]
     pub fn cached_contents(&self) -> Option<Contents> {
-        let contents = self.inner.usable_slot()?.contents(clock::now)?;
+        let contents = self.inner.usable_slot()?.contents(|| self.inner.shared.board.now())?;
         self.inner.contents(&contents).ok()
     }
 
@@ -55,7 +54,7 @@ impl Handle {
     /// about the node.
     #[must_use]
     pub fn cached_stat(&self) -> Option<Stat> {
-        let stat = self.inner.usable_slot()?.stat(clock::now)?;
+        let stat = self.inner.usable_slot()?.stat(|| self.inner.shared.board.now())?;
         self.inner.stat(Some(&stat)).ok()
     }
 
@@ -105,7 +104,7 @@ impl Handle {
     /// `None` says nothing about the directory.
     #[must_use]
     pub fn cached_read_dir(&self) -> Option<Vec<Entry>> {
-        let children = self.inner.usable_slot()?.children(clock::now)?;
+        let children = self.inner.usable_slot()?.children(|| self.inner.shared.board.now())?;
         Some(DirPage::from_wire(&children).ok()?.entries)
     }
 

@@ -1,11 +1,10 @@
 //! Corner cases between the library and the network, against replicas that say what the test wants.
 
 use crate::fake::{Replica, granted, handle, session, told, within};
-use holdfast::{Cell, Ended, Error, Lost, Mode, OpenOptions, RefusalFacts, SessionState, WriteOptions};
+use holdfast::{Cell, Ended, Error, Mode, OpenOptions, RefusalFacts, SessionState, WriteOptions};
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{outcome, request::Operation, server_frame};
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -92,70 +91,6 @@ async fn a_queued_acquire_waits_for_its_grant() {
     let event = wire::Event { event: Some(wire::event::Event::LockGranted(grant)) };
     stream.send(wire::ServerFrame { events: vec![event], ..wire::ServerFrame::default() }).await;
     assert_eq!(within(acquire).await.unwrap().unwrap().generation(), 50);
-}
-
-#[tokio::test]
-async fn a_lock_is_not_held_in_jeopardy_and_lost_after_the_grace_period() {
-    let mut replica = Replica::start().await;
-    let (session, mut stream) = session(&mut replica, 300, Duration::from_millis(400)).await;
-    let (handle, _) = tokio::join!(session.open("/leader", OpenOptions::new()), stream.serve_open());
-    let handle = handle.unwrap();
-    let (lock, _) = tokio::join!(handle.acquire(Mode::Exclusive), stream.serve_acquire());
-    let lock = lock.unwrap();
-    // From here on nobody answers.
-    let (dropped, is_dropped) = oneshot::channel::<()>();
-    let work = async move {
-        let _dropped = dropped;
-        std::future::pending::<()>().await;
-    };
-    let mut states = session.watch_state();
-    let jeopardy = async {
-        within(states.wait_for(|state| *state == SessionState::Jeopardy)).await.unwrap();
-        assert!(!lock.is_held());
-        assert_eq!(session.state(), SessionState::Jeopardy);
-    };
-    let (ran, ()) = tokio::join!(within(lock.run(work)), jeopardy);
-    assert!(matches!(ran, Err(Lost::Session(Ended::GraceOver { .. }))), "{ran:?}");
-    assert!(is_dropped.await.is_err(), "the work was dropped");
-    assert!(!lock.is_held());
-    // And everything else fails in the same way from now on.
-    for _ in 0..2 {
-        let error = within(handle.stat()).await.unwrap_err();
-        assert!(matches!(&error, Error::SessionEnded { ended: Ended::GraceOver { .. }, .. }), "{error}");
-        assert!(!error.is_retryable() && !error.is_outcome_unknown());
-    }
-}
-
-#[tokio::test]
-async fn work_under_a_lock_stands_still_in_jeopardy_and_goes_on_afterwards() {
-    let mut replica = Replica::start().await;
-    let (session, mut stream) = session(&mut replica, 300, Duration::from_secs(45)).await;
-    let (handle, _) = tokio::join!(session.open("/leader", OpenOptions::new()), stream.serve_open());
-    let handle = handle.unwrap();
-    let (lock, _) = tokio::join!(handle.acquire(Mode::Exclusive), stream.serve_acquire());
-    let lock = lock.unwrap();
-    let (finish, finished) = oneshot::channel();
-    let mut states = session.watch_state();
-    let master = async {
-        within(states.wait_for(|state| *state == SessionState::Jeopardy)).await.unwrap();
-        // The work could go on now, but for the jeopardy.
-        finish.send("done").unwrap();
-        drop(stream);
-        let mut stream = replica.accept().await;
-        stream.attach(300).await;
-        // Answers KeepAlives until the test is done with it.
-        stream.frame().await;
-    };
-    let lock_ref = &lock;
-    let work = lock_ref.run(async {
-        let word = finished.await.unwrap();
-        assert!(lock_ref.is_held(), "polled in jeopardy");
-        word
-    });
-    tokio::select! {
-        done = within(work) => assert_eq!(done.unwrap(), "done"),
-        () = master => panic!("the session was closed before the work was done"),
-    }
 }
 
 #[tokio::test]

@@ -132,6 +132,7 @@ fn input(name: &str, line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<I
         }
         "cancel" => Input::CancelCall { token: Token(number(next(line)?)?) },
         "close" => Input::Close,
+        "abandoned" => Input::Abandoned,
         "keep-locks" => Input::KeepLocks { handle: HandleId(handle(next(line)?)?) },
         "tick" => Input::TimePassed,
         "connected" => Input::Connected { stream: stream(line, latest)? },

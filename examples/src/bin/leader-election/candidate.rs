@@ -1,9 +1,10 @@
 //! A candidate: the part of this example to copy.
 //!
 //! It waits in the queue of a lock; once it has the lock it is primary, says in the file where it is to be found,
-//! and gives orders to the shared resource, each with the lock's sequencer. What must not be copied without
-//! thought: `lock.run` stops what awaits in this process; an order that is on its way is beyond its reach, and
-//! only the resource, by looking at the sequencer, can refuse it.
+//! and gives orders to the shared resource, each with the lock's sequencer. `lock.run` stops the service as soon as
+//! the lock is in doubt, which is before anybody else can have it. What must not be copied without thought: it stops
+//! what awaits in this process; an order that is on its way is beyond its reach, and only the resource, by looking at
+//! the sequencer, can refuse it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,7 +32,8 @@ pub(crate) async fn run(name: &str, cell: &Cell, resource: SocketAddr) -> anyhow
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let orders = Orders::connect(name, resource).await?;
     loop {
-        // A session that is lost takes its handles and locks with it, so everything begins anew.
+        // A session that is lost takes its handles and locks with it, and one that is in doubt is given up: so everything
+        // begins anew.
         if let Err(error) = stand(name, cell, &listener, &orders).await {
             println!("is not primary: {error:#}");
             sleep(STAND_AGAIN_AFTER).await;
@@ -39,7 +41,7 @@ pub(crate) async fn run(name: &str, cell: &Cell, resource: SocketAddr) -> anyhow
     }
 }
 
-/// One candidature: ends with an error when the session or the lock is lost.
+/// One candidature: ends with an error when the session or the lock is lost or in doubt.
 async fn stand(name: &str, cell: &Cell, listener: &TcpListener, orders: &Orders) -> anyhow::Result<()> {
     let session = cell.session().lease(LEASE).client_name(name).open().await?;
     let leader = session.open(LEADER, OpenOptions::new().create().lock_delay(LOCK_DELAY)).await?;

@@ -6,6 +6,8 @@
 //! says   holding GENERATION SEQUENCER    once it holds the lock
 //! hears  validity                        says   validity MS      how long its guard is valid yet
 //! hears  order TEXT                      says   order VERDICT HELD
+//! hears  daemon                          says   daemon LOCK | SESSION    becomes a daemon: a child that is forked goes
+//!                                        on alone, says what it believes in, and ends
 //! says   lost REASON                     if it loses the lock
 //! ```
 //!
@@ -43,6 +45,12 @@ async fn main() -> anyhow::Result<()> {
         tokio::select! {
             line = orders.recv() => match line.context("nobody gives orders any more")?.split_once(' ') {
                 Some(("order", text)) => order(&lock, &mut resource, text).await?,
+                Some(("daemon", _)) => {
+                    nix::unistd::daemon(true, true)?;
+                    println!("daemon {:?} | {:?}", lock.state(), session.state());
+                    // Nothing is dropped: the connections are the parent's.
+                    std::process::exit(0);
+                }
                 _ => {
                     let valid = lock.valid_until().saturating_duration_since(Instant::now());
                     println!("validity {}", valid.as_millis());

@@ -103,3 +103,16 @@ async fn an_ephemeral_file_stays_as_long_as_anybody_has_it_open() {
     found.close().await;
     eventually("the file is gone", async || cell.stat("/here").await.err()?.refusal()).await;
 }
+
+#[tokio::test]
+async fn a_holder_that_becomes_a_daemon_does_not_believe_in_what_its_parent_held() {
+    let cluster = Cluster::start(PROGRAMS).await;
+    let resource = Resource::start().await;
+    let mut holder = Holder::start(&cluster, "/primary", LEASE, LOCK_DELAY, &resource).await;
+    let believed = holder.become_daemon().await;
+    assert_eq!(believed, "Lost(Session(RuntimeGone)) | Ended(RuntimeGone)");
+    // The parent has ended with all that it had.
+    let session = cluster.cell().session().open().await.unwrap();
+    let next = session.open("/primary", OpenOptions::new()).await.unwrap();
+    within("the lock is free", next.acquire(Mode::Exclusive)).await.unwrap().release().await.unwrap();
+}
