@@ -40,7 +40,7 @@ pub(crate) struct Common {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// How long to look for a master and wait for its answer: seconds, or with a unit (ms, s, m, h).
-    #[arg(long, global = true, value_name = "SPAN", default_value = "10", value_parser = units::parse_span)]
+    #[arg(long, global = true, value_name = "SPAN", default_value = "15", value_parser = units::parse_span)]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) tls: TlsFiles,

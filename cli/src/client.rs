@@ -10,7 +10,6 @@ use crate::arguments::{Common, TlsFiles};
 use crate::failure::{Failure, Kind};
 use crate::name::Name;
 use crate::output::{self, Output};
-use crate::units;
 
 /// Where `holdfastd dev --port-base 7101` serves.
 const ADDRESSES_DEFAULT: &str = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103";
@@ -80,18 +79,7 @@ impl Client {
     ///
     /// If the cell refuses, or no master answers in time.
     pub(crate) async fn open_session(&self, builder: SessionBuilder) -> Result<Session> {
-        if let Ok(opened) = timeout(self.timeout, builder.open()).await {
-            return Ok(opened?);
-        }
-        // The session itself would have tried on, and does not say why in vain.
-        let reason = match self.cell.status().await {
-            Err(Error::Unavailable { last, .. }) => last,
-            Err(error) => error.to_string(),
-            Ok(_) => "the replicas that answer have no master".to_owned(),
-        };
-        let waited = units::span(self.timeout);
-        let message = format!("no master opened a session within {waited}: {reason}");
-        Err(Failure::error(Kind::Unreachable, message))
+        Ok(builder.open_timeout(self.timeout).open().await?)
     }
 
     /// The name to send for a node: one that another cell will refuse, if `--cell` was given.
@@ -155,12 +143,43 @@ impl Client {
 
     /// Adds what only this program knows to an error.
     pub(crate) fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        if self.addresses_are_default && Kind::of(&error) == Kind::Unreachable {
-            let advice =
-                "no address was given (set --addresses or HOLDFAST_ADDRESSES), and at the default ones";
-            return error.context(advice);
+        let absent = error
+            .chain()
+            .any(|cause| matches!(cause.downcast_ref(), Some(Error::Unavailable { absent: true, .. })));
+        let advice = match (self.addresses_are_default, Kind::of(&error)) {
+            (true, Kind::Unreachable) if absent => {
+                "no address was given (set --addresses or HOLDFAST_ADDRESSES, or start a cell here with 'holdfastd \
+                 dev'), and at the default ones"
+            }
+            (true, Kind::Unreachable) => {
+                "no address was given (set --addresses or HOLDFAST_ADDRESSES), and at the default ones"
+            }
+            _ => return name_flags(error),
+        };
+        name_flags(error).context(advice)
+    }
+}
+
+/// What the library says of its settings, and the options that set them here.
+const FLAGS: [(&str, &str); 4] = [
+    ("give a CA certificate", "--ca or HOLDFAST_CA"),
+    ("set the TLS server name", "--server-name or HOLDFAST_SERVER_NAME"),
+    (
+        "a client certificate, and none is configured here",
+        "--cert and --key, or HOLDFAST_CERT and HOLDFAST_KEY",
+    ),
+    ("it has expired, or is not valid yet", "--cert or HOLDFAST_CERT"),
+];
+
+/// Says which options an error of the library is about.
+fn name_flags(error: anyhow::Error) -> anyhow::Error {
+    let text = format!("{error:#}");
+    match FLAGS.iter().find(|(said, _)| text.contains(said)) {
+        Some((_, flags)) => {
+            let kind = Kind::of(&error);
+            Failure::error(kind, format!("{text} ({flags})"))
         }
-        error
+        None => error,
     }
 }
 

@@ -9,6 +9,7 @@ mod harness;
 mod locks;
 mod operators;
 mod outages;
+mod reach;
 mod sessions;
 mod terminals;
 mod tls;

@@ -6,7 +6,7 @@
 use crate::address::{self, Scheme};
 use crate::cell::Cell;
 use crate::error::Error;
-use crate::unary::Repeat;
+use crate::unary::Goal;
 use crate::values::HandleInfo;
 use holdfast_proto::client::v1 as wire;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Cell {
         let call = |mut client: crate::unary::Admin| async move {
             client.get_settings(wire::GetSettingsRequest {}).await
         };
-        let response = self.unary.call_admin(Repeat::Always, call).await?;
+        let response = self.unary.call_admin(Goal::Read, call).await?;
         response.settings.ok_or_else(|| Error::protocol("an answer without settings"))
     }
 
@@ -36,7 +36,7 @@ impl Cell {
         // To set the same values twice is to set them once.
         let response = self
             .unary
-            .call_admin(Repeat::Always, |mut client| {
+            .call_admin(Goal::Read, |mut client| {
                 let request = request.clone();
                 async move { client.change_settings(request).await }
             })
@@ -66,7 +66,7 @@ impl Cell {
             client_address: parse(client_address)?,
         };
         self.unary
-            .call_admin(Repeat::Never, |mut client| {
+            .call_admin(Goal::Once, |mut client| {
                 let request = request.clone();
                 async move { client.add_member(request).await }
             })
@@ -81,7 +81,7 @@ impl Cell {
     /// As for [`Cell::add_member`].
     pub async fn promote_member(&self, id: u64) -> Result<(), Error> {
         self.unary
-            .call_admin(Repeat::Never, |mut client| async move {
+            .call_admin(Goal::Once, |mut client| async move {
                 client.promote_member(wire::PromoteMemberRequest { id }).await
             })
             .await?;
@@ -95,7 +95,7 @@ impl Cell {
     /// As for [`Cell::add_member`].
     pub async fn remove_member(&self, id: u64) -> Result<(), Error> {
         self.unary
-            .call_admin(Repeat::Never, |mut client| async move {
+            .call_admin(Goal::Once, |mut client| async move {
                 client.remove_member(wire::RemoveMemberRequest { id }).await
             })
             .await?;
@@ -113,7 +113,7 @@ impl Cell {
             let after = sessions.last().map_or(0, |last| last.session);
             let request = wire::ListSessionsRequest { after, limit: 0 };
             let call = |mut client: crate::unary::Admin| async move { client.list_sessions(request).await };
-            let page = self.unary.call_admin(Repeat::Always, call).await?;
+            let page = self.unary.call_admin(Goal::Read, call).await?;
             let more = page.more && !page.sessions.is_empty();
             sessions.extend(page.sessions);
             if !more {
@@ -138,7 +138,7 @@ impl Cell {
         let call = |mut client: crate::unary::Admin| async move {
             client.kill_session(wire::KillSessionRequest { session }).await
         };
-        self.unary.with_timeout(wait).call_admin(Repeat::Conditional, call).await.map(drop)
+        self.unary.with_timeout(wait).call_admin(Goal::Conditional, call).await.map(drop)
     }
 
     /// The cell's open handles, by session and id: those of one session, those on one node, or all. More than 1,000
@@ -178,7 +178,7 @@ impl Cell {
                 let request = request.clone();
                 async move { client.list_handles(request).await }
             };
-            let page = self.unary.call_admin(Repeat::Always, call).await?;
+            let page = self.unary.call_admin(Goal::Read, call).await?;
             let more = page.more && !page.handles.is_empty();
             handles.extend(page.handles.into_iter().map(HandleInfo::from));
             if !more {
@@ -212,7 +212,7 @@ impl Cell {
                 let request = wire::ListUsageRequest { after: after.clone(), limit: 0 };
                 async move { client.list_usage(request).await }
             };
-            let page = self.unary.call_admin(Repeat::Always, call).await?;
+            let page = self.unary.call_admin(Goal::Read, call).await?;
             let more = page.more && !page.principals.is_empty();
             principals.extend(page.principals);
             if !more {

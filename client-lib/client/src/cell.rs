@@ -4,9 +4,10 @@ use crate::address;
 use crate::channels::Channels;
 use crate::error::{ConnectError, Error};
 use crate::options::WriteOptions;
+use crate::places::Places;
 use crate::session::{GRACE_DEFAULT, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, SessionBuilder};
 use crate::tls::{Credentials, Tls};
-use crate::unary::{Repeat, Unary};
+use crate::unary::{Goal, Unary};
 use crate::values::{AclNames, Contents, DirPage, Entry, NodeStat, SequencerCheck, Written};
 use bytes::Bytes;
 use holdfast_proto::client::v1 as wire;
@@ -16,8 +17,9 @@ use std::time::Duration;
 
 pub use holdfast_proto::client::v1::StatusResponse as CellStatus;
 
-/// How long a call without a session looks for a master if the builder is not told otherwise.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long a call without a session may take if the builder is not told otherwise: longer than the lease that sessions
+/// have by default, since a write waits for the lease's end of a client that has died with a copy of the node.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// A cell: where its replicas are, and the connections to them. Cheap to clone; all clones share connections.
 ///
@@ -26,7 +28,6 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// locks goes through a [`Session`](crate::Session).
 #[derive(Clone, Debug)]
 pub struct Cell {
-    addresses: Arc<[String]>,
     name: Arc<str>,
     channels: Channels,
     pub(crate) unary: Unary,
@@ -70,7 +71,9 @@ impl CellBuilder {
         self
     }
 
-    /// How long a call without a session may take in all; 10 s by default.
+    /// How long a call without a session may take in all; 15 s by default ([`TIMEOUT_DEFAULT`]). A write may have to wait
+    /// until the lease of a client is over that has read the node and died: the time-out had better be longer than the
+    /// leases of those who read what is written.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -121,10 +124,10 @@ impl CellBuilder {
             return Err(ConnectError::Lease { lease: self.lease });
         }
         let channels = Channels::new(self.tls.map(Credentials::load).transpose()?, self.routes);
-        let addresses: Arc<[String]> = address::parse_all(&self.addresses, channels.scheme())?.into();
-        let unary = Unary::new(Arc::clone(&addresses), channels.clone(), self.timeout);
+        let places = Places::new(address::parse_all(&self.addresses, channels.scheme())?.into());
+        let unary = Unary::new(places, channels.clone(), self.timeout);
         let (lease, grace) = (self.lease, self.grace);
-        Ok(Cell { addresses, name: self.name.into(), channels, unary, lease, grace, force: false })
+        Ok(Cell { name: self.name.into(), channels, unary, lease, grace, force: false })
     }
 }
 
@@ -141,7 +144,7 @@ impl Cell {
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// use holdfast::{Cell, Mode, OpenOptions};
     ///
-    /// let cell = Cell::connect(["127.0.0.1:7100", "127.0.0.1:7101", "127.0.0.1:7102"])?;
+    /// let cell = Cell::connect(["127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"])?;
     /// let session = cell.session().open().await?;
     /// let handle = session.open("/leader", OpenOptions::new().create()).await?;
     /// let lock = handle.acquire(Mode::Exclusive).await?;
@@ -173,7 +176,19 @@ impl Cell {
     /// The addresses that the cell was made with, as `host:port`.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
-        self.addresses.to_vec()
+        self.places().configured().to_vec()
+    }
+
+    /// Every address at which a replica may be, as far as this program knows: those that the cell was made with, and
+    /// those that it said itself. The cell is asked for them by the first call, and from then on once a minute while it
+    /// is used; each session that opens or re-attaches tells them too.
+    #[must_use]
+    pub fn known_addresses(&self) -> Vec<String> {
+        self.places().in_order()
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        self.unary.places()
     }
 
     pub(crate) fn expected_name(&self) -> &str {
@@ -231,7 +246,7 @@ impl Cell {
         let request = wire::GetContentsRequest { path: path.to_owned() };
         let response = self
             .unary
-            .call(Repeat::Always, |mut client| {
+            .call(Goal::Read, |mut client| {
                 let request = request.clone();
                 async move { client.get_contents(request).await }
             })
@@ -248,7 +263,7 @@ impl Cell {
         let request = wire::GetStatRequest { path: path.to_owned() };
         let response = self
             .unary
-            .call(Repeat::Always, |mut client| {
+            .call(Goal::Read, |mut client| {
                 let request = request.clone();
                 async move { client.get_stat(request).await }
             })
@@ -286,7 +301,7 @@ impl Cell {
         let request = wire::ReadDirRequest { path: path.to_owned(), after: after.to_owned(), limit };
         let response = self
             .unary
-            .call(Repeat::Always, |mut client| {
+            .call(Goal::Read, |mut client| {
                 let request = request.clone();
                 async move { client.read_dir(request).await }
             })
@@ -320,10 +335,10 @@ impl Cell {
             kind: kind.into(),
             force: self.force,
         };
-        let repeat = if options.if_generation.is_some() { Repeat::Conditional } else { Repeat::Never };
+        let goal = if options.if_generation.is_some() { Goal::Conditional } else { Goal::Once };
         let response = self
             .unary
-            .call(repeat, |mut client| {
+            .call(goal, |mut client| {
                 let request = request.clone();
                 async move { client.set_contents(request).await }
             })
@@ -359,7 +374,7 @@ impl Cell {
     /// was deleted, [`Error::OutcomeUnknown`] if that is not sure.
     pub async fn delete(&self, path: &str) -> Result<(), Error> {
         let request = wire::DeleteRequest { path: path.to_owned(), if_instance: None, force: self.force };
-        self.delete_as(request, Repeat::Never).await
+        self.delete_as(request, Goal::Once).await
     }
 
     /// Like [`Cell::delete`], but only if the node is still this instance ([`Stat::instance`](crate::Stat::instance)).
@@ -370,12 +385,12 @@ impl Cell {
     pub async fn delete_if(&self, path: &str, instance: u64) -> Result<(), Error> {
         let request =
             wire::DeleteRequest { path: path.to_owned(), if_instance: Some(instance), force: self.force };
-        self.delete_as(request, Repeat::Conditional).await
+        self.delete_as(request, Goal::Conditional).await
     }
 
-    async fn delete_as(&self, request: wire::DeleteRequest, repeat: Repeat) -> Result<(), Error> {
+    async fn delete_as(&self, request: wire::DeleteRequest, goal: Goal) -> Result<(), Error> {
         self.unary
-            .call(repeat, |mut client| {
+            .call(goal, |mut client| {
                 let request = request.clone();
                 async move { client.delete(request).await }
             })
@@ -405,7 +420,7 @@ impl Cell {
     /// # }
     /// ```
     pub async fn set_acl(&self, path: &str, acl: AclNames) -> Result<u64, Error> {
-        self.set_acl_as(path, acl, None, Repeat::Never).await
+        self.set_acl_as(path, acl, None, Goal::Once).await
     }
 
     /// Like [`Cell::set_acl`], but only if `generation` is still the node's ACL generation
@@ -415,7 +430,7 @@ impl Cell {
     ///
     /// As for [`Cell::set_acl`]; and `GENERATION_MISMATCH` if it is another.
     pub async fn set_acl_if(&self, path: &str, generation: u64, acl: AclNames) -> Result<u64, Error> {
-        self.set_acl_as(path, acl, Some(generation), Repeat::Conditional).await
+        self.set_acl_as(path, acl, Some(generation), Goal::Conditional).await
     }
 
     async fn set_acl_as(
@@ -423,7 +438,7 @@ impl Cell {
         path: &str,
         acl: AclNames,
         if_generation: Option<u64>,
-        repeat: Repeat,
+        goal: Goal,
     ) -> Result<u64, Error> {
         let request = wire::SetAclRequest {
             path: path.to_owned(),
@@ -433,7 +448,7 @@ impl Cell {
         };
         let response = self
             .unary
-            .call(repeat, |mut client| {
+            .call(goal, |mut client| {
                 let request = request.clone();
                 async move { client.set_acl(request).await }
             })
@@ -451,7 +466,7 @@ impl Cell {
         let request = wire::CheckSequencerRequest { sequencer: sequencer.to_string() };
         let response = self
             .unary
-            .call(Repeat::Always, |mut client| {
+            .call(Goal::Read, |mut client| {
                 let request = request.clone();
                 async move { client.check_sequencer(request).await }
             })

@@ -12,16 +12,18 @@ use crate::heard::Heard;
 use crate::tls::{self, Credentials, Problem};
 use holdfast_proto::client::v1::StatusRequest;
 use holdfast_proto::client::v1::cell_client::CellClient;
+use holdfast_session::{self as session, Obstacle};
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 /// A TCP handshake that takes longer is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -130,20 +132,25 @@ impl Channels {
         });
     }
 
-    /// One line for people: who did not answer, and why.
-    pub(crate) fn describe(&self, address: &str, status: &Status) -> String {
-        let problem =
-            lock(&self.maps.by_address).get(&place(address)).and_then(|replica| replica.problem.text());
-        match problem {
-            Some(problem) => format!("{address}: {problem}"),
-            None => format!("{address}: {}", cause(status)),
+    /// What was in the way at an address where a call failed.
+    pub(crate) fn problem(&self, address: &str, status: &Status) -> session::Problem {
+        let known = lock(&self.maps.by_address).get(&place(address)).map(|replica| replica.problem.clone());
+        if let Some(problem) = &known
+            && let Some(text) = problem.text()
+        {
+            let obstacle = if problem.is_lasting() { Obstacle::Lasting } else { Obstacle::Unserved };
+            return session::Problem { obstacle, text };
         }
-    }
-
-    /// Whether the replica was last out of reach for a reason that trying again cannot cure, such as a certificate
-    /// that is not trusted: then it has taken nothing that was sent to it.
-    pub(crate) fn is_barred(&self, address: &str) -> bool {
-        lock(&self.maps.by_address).get(&place(address)).is_some_and(|replica| replica.problem.is_lasting())
+        let (obstacle, text) = match unconnected(status) {
+            Some(unconnected) => unconnected,
+            // Whoever is asked for what it does not know says nothing more, or which port this is.
+            None if status.code() == Code::Unimplemented && status.message().is_empty() => {
+                (Obstacle::Lasting, NO_SUCH_CALL.to_owned())
+            }
+            None if status.code() == Code::Unimplemented => (Obstacle::Lasting, status.message().to_owned()),
+            None => (Obstacle::Unserved, cause(status)),
+        };
+        session::Problem { obstacle, text }
     }
 
     /// The services of the replica at an address.
@@ -265,6 +272,36 @@ fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_local_error_reset_streams(None))
+}
+
+/// What answers so is not what a client is looking for.
+const NO_SUCH_CALL: &str =
+    "it knows no such call: it is no replica of Holdfast, or one of an earlier version";
+
+/// Why no connection was made, if none was: then nothing was sent. `None` if one was.
+pub(crate) fn unconnected(status: &Status) -> Option<(Obstacle, String)> {
+    let (mut next, mut was_unconnected, mut kind) = (status.source(), false, None);
+    let mut text = String::new();
+    while let Some(error) = next {
+        was_unconnected |= error.is::<tonic::ConnectError>();
+        kind = error.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
+        text = error.to_string();
+        next = error.source();
+    }
+    if !was_unconnected {
+        return None;
+    }
+    Some(match kind {
+        Some(io::ErrorKind::ConnectionRefused) => (Obstacle::Absent, "connection refused".to_owned()),
+        // The resolver's errors have no kind of their own.
+        _ if text.contains("failed to lookup address") => {
+            (Obstacle::Absent, "nobody knows a host of that name".to_owned())
+        }
+        Some(io::ErrorKind::TimedOut) => {
+            (Obstacle::Unreached, format!("no connection within {CONNECT_TIMEOUT:?}"))
+        }
+        _ => (Obstacle::Unreached, text),
+    })
 }
 
 /// What a status says, with the innermost of its causes, which is the one that says something.

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::error::Error;
 use crate::events::SessionEvent;
 use crate::link::{Arrival, Link, next_arrival};
+use crate::places::Places;
 use crate::refusal::RefusalFacts;
 use crate::streams::EventHub;
 use crate::timer::Timer;
@@ -31,9 +32,8 @@ const FRAMES_PER_TURN: usize = 64;
 const BACKGROUND: u64 = 1 << 63;
 
 /// Opens a session: spawns its task, and waits until the cell has granted it.
-pub(crate) async fn open(config: Config, channels: Channels) -> Result<Shared, Error> {
+pub(crate) async fn open(config: Config, channels: Channels, places: Places) -> Result<Shared, Error> {
     channels::within_runtime()?;
-    let grace = config.grace;
     let (commands, command_queue) = mpsc::unbounded_channel();
     // `Jeopardy` until the first grant; nobody sees it before.
     let (state, state_seen) = watch::channel(SessionState::Jeopardy);
@@ -47,6 +47,7 @@ pub(crate) async fn open(config: Config, channels: Channels) -> Result<Shared, E
         poisoned: HashSet::new(),
         link: None,
         channels,
+        places,
         board: Arc::clone(&board),
         state,
         background: BACKGROUND,
@@ -57,21 +58,25 @@ pub(crate) async fn open(config: Config, channels: Channels) -> Result<Shared, E
     let mut opening = state_seen;
     let opened = opening.wait_for(|state| *state != SessionState::Jeopardy).await;
     match opened.as_deref() {
-        Ok(SessionState::Ended(ended)) => Err(not_opened(ended, grace)),
+        Ok(SessionState::Ended(ended)) => Err(not_opened(ended)),
         Ok(_) => Ok(shared),
         // The task has said why before it was gone.
-        Err(_) => Err(not_opened(&Ended::RuntimeGone, grace)),
+        Err(_) => Err(not_opened(&Ended::RuntimeGone)),
     }
 }
 
-fn not_opened(ended: &Ended, grace: Duration) -> Error {
+fn not_opened(ended: &Ended) -> Error {
     match ended {
         Ended::Refused { code, message, facts } => Error::Refused {
             code: RefusalCode::try_from(*code).unwrap_or(RefusalCode::Unspecified),
             message: message.clone(),
             facts: RefusalFacts::from_wire(facts.clone()),
         },
-        Ended::Unreachable { last, .. } => Error::Unavailable { waited: grace, last: last.clone() },
+        Ended::Unreachable { waited_ms, last, absent } => Error::Unavailable {
+            waited: Duration::from_millis(*waited_ms),
+            last: last.clone(),
+            absent: *absent,
+        },
         other => Error::SessionEnded { ended: other.clone(), maybe_applied: false },
     }
 }
@@ -97,6 +102,7 @@ struct Driver {
     poisoned: HashSet<u64>,
     link: Option<Link>,
     channels: Channels,
+    places: Places,
     board: Arc<Board>,
     state: watch::Sender<SessionState>,
     /// The next token of a call that nobody waits for.
@@ -153,9 +159,9 @@ impl Driver {
         for (stream, arrival) in arrivals.drain(..) {
             let input = match arrival {
                 Ok(frame) => Input::Frame { stream, frame },
-                Err(reason) => {
-                    tracing::debug!(%reason, "the session's stream broke");
-                    Input::Disconnected { stream, reason }
+                Err(problem) => {
+                    tracing::debug!(reason = %problem.text, "the session's stream broke");
+                    Input::Disconnected { stream, problem }
                 }
             };
             self.machine.handle(now, input);
@@ -249,6 +255,8 @@ impl Driver {
             }
         }
         if learned {
+            self.places.learn(self.machine.cell().map(|cell| cell.addresses.clone()).unwrap_or_default());
+            self.places.found_master(self.machine.address());
             self.channels.warm(&self.machine.addresses());
         }
     }

@@ -43,17 +43,25 @@ pub enum Error {
         /// The call was under way, and may have taken effect.
         maybe_applied: bool,
     },
-    /// No master answered in time. The call had no effect.
-    #[error("no master of the cell answered within {waited:?} (last: {})", escaped(.last))]
+    /// No master answered in time; or it was given up before, because nothing could come of trying on: nothing has
+    /// listened at any address for 2 s and no replica has ever answered this [`Cell`](crate::Cell), or a replica will not
+    /// serve this client before certificates or configurations change, and no other answers. The call had no effect.
+    #[error("{} ({})", no_answer(*.waited, *.absent), escaped(.last))]
     #[non_exhaustive]
     Unavailable {
-        /// How long was tried.
+        /// How long it was tried.
         waited: Duration,
-        /// What was in the way last.
+        /// What was in the way, at which addresses.
         last: String,
+        /// Nothing listens at any of the addresses: no replica runs, or it runs elsewhere.
+        absent: bool,
     },
     /// The connection broke, or the time ran out, while a write was under way: it may have taken effect.
-    #[error("the outcome is unknown: {}; read the node again before you repeat the call", escaped(.message))]
+    #[error(
+        "the outcome is unknown: {}; the call may have taken effect, or may still do so for a while: \
+         to be sure, read the node when the longest lease is over, or make a conditional change",
+        escaped(.message)
+    )]
     #[non_exhaustive]
     OutcomeUnknown {
         /// What happened.
@@ -73,6 +81,13 @@ pub enum Error {
 
 fn unknown(maybe_applied: bool) -> &'static str {
     if maybe_applied { "; the outcome of this call is unknown" } else { "" }
+}
+
+fn no_answer(waited: Duration, absent: bool) -> String {
+    if absent {
+        return "no replica of the cell was found".to_owned();
+    }
+    format!("no master of the cell answered within {waited:?}")
 }
 
 impl Error {
@@ -127,6 +142,11 @@ impl Error {
             Self::Refused { facts, .. } => facts.as_ref(),
             _ => None,
         }
+    }
+
+    /// Nothing was tried.
+    pub(crate) fn unavailable(last: impl Into<String>) -> Self {
+        Self::Unavailable { waited: Duration::ZERO, last: last.into(), absent: false }
     }
 
     pub(crate) fn protocol(message: impl Into<String>) -> Self {

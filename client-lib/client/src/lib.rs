@@ -9,7 +9,7 @@
 //! use holdfast::{Cell, Mode, OpenOptions};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let cell = Cell::connect(["127.0.0.1:7100", "127.0.0.1:7101", "127.0.0.1:7102"])?;
+//! let cell = Cell::connect(["127.0.0.1:7101", "127.0.0.1:7102", "127.0.0.1:7103"])?;
 //! let session = cell.session().client_name("worker-7").open().await?;
 //! let leader = session.open("/service/leader", OpenOptions::new().create()).await?;
 //!
@@ -89,6 +89,7 @@ mod link;
 mod lock;
 mod lock_watch;
 mod options;
+mod places;
 mod refusal;
 mod session;
 mod spare;

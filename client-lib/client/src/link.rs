@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1::{ClientFrame, ServerFrame};
-use holdfast_session::StreamId;
+use holdfast_session::{Problem, StreamId};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -20,7 +20,7 @@ use tonic::{Request, Status, Streaming};
 const LAST_WORD_TIME: Duration = Duration::from_secs(1);
 
 /// A frame, or the end of the stream and why.
-pub(crate) type Arrival = (StreamId, Result<ServerFrame, String>);
+pub(crate) type Arrival = (StreamId, Result<ServerFrame, Problem>);
 
 /// A stream, from when it is asked for.
 pub(crate) struct Link {
@@ -99,7 +99,7 @@ impl Link {
     }
 
     /// Waits for the next frame; an error means that the stream is over. Nothing is lost if it is dropped.
-    pub(crate) async fn next(&mut self) -> Result<ServerFrame, String> {
+    pub(crate) async fn next(&mut self) -> Result<ServerFrame, Problem> {
         loop {
             match &mut self.inbound {
                 Inbound::Opening(call) => match call.await {
@@ -132,9 +132,9 @@ impl Link {
         }
     }
 
-    fn over(&mut self, status: &Status) -> String {
+    fn over(&mut self, status: &Status) -> Problem {
         self.inbound = Inbound::Over;
-        self.channels.describe(&self.address, status)
+        self.channels.problem(&self.address, status)
     }
 }
 

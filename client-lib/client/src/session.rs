@@ -58,6 +58,7 @@ pub struct SessionBuilder {
     cell: Cell,
     lease: Duration,
     grace: Duration,
+    open_timeout: Option<Duration>,
     client_name: String,
     cache_bytes_max: u64,
 }
@@ -67,6 +68,7 @@ impl SessionBuilder {
         Self {
             lease: cell.lease,
             grace: cell.grace,
+            open_timeout: None,
             cell,
             client_name: client_name_default(),
             cache_bytes_max: CACHE_BYTES_DEFAULT,
@@ -82,9 +84,15 @@ impl SessionBuilder {
     }
 
     /// How long the session, once its lease has run out, is waited for in jeopardy before it counts as expired;
-    /// 45 s by default. Also how long [`SessionBuilder::open`] looks for a master.
+    /// 45 s by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// How long [`SessionBuilder::open`] may take; as long as the grace period by default.
+    pub fn open_timeout(mut self, timeout: Duration) -> Self {
+        self.open_timeout = Some(timeout);
         self
     }
 
@@ -108,22 +116,25 @@ impl SessionBuilder {
     /// # Errors
     ///
     /// [`Error::Refused`] if the cell refuses the session (the lease is too short, there are too many sessions,
-    /// the cell has another name); [`Error::Unavailable`] if no master answers within the grace period;
+    /// the cell has another name); [`Error::Unavailable`] if no master answers within
+    /// [`SessionBuilder::open_timeout`], or earlier if trying on is in vain: see there;
     /// [`Error::NoRuntime`] outside a tokio runtime.
     pub async fn open(self) -> Result<Session, Error> {
+        let began = Instant::now();
+        self.cell.unary.find_master().await;
         let mut chance = [0_u8; 40];
-        getrandom::fill(&mut chance).map_err(|error| Error::Unavailable {
-            waited: Duration::ZERO,
-            last: format!("no random bytes: {error}"),
-        })?;
+        getrandom::fill(&mut chance)
+            .map_err(|error| Error::unavailable(format!("no random bytes: {error}")))?;
         let (secret, seed) = chance.split_at(32);
         let config = Config {
             addresses: self.cell.addresses(),
+            known: self.cell.places().known(),
             cell: self.cell.expected_name().to_owned(),
             client: self.client_name,
             secret: secret.try_into().unwrap_or([0; 32]),
             lease: self.lease,
             grace: self.grace,
+            open_timeout: self.open_timeout.unwrap_or(self.grace).saturating_sub(began.elapsed()),
             drift_per_mille: 10,
             seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
             cache: CacheConfig {
@@ -132,7 +143,7 @@ impl SessionBuilder {
                 ..CacheConfig::default()
             },
         };
-        let shared = driver::open(config, self.cell.channels()).await?;
+        let shared = driver::open(config, self.cell.channels(), self.cell.places().clone()).await?;
         Ok(Session { shared: Arc::new(shared) })
     }
 }

@@ -1,84 +1,64 @@
-//! Calls without a session: finding the master, and when to try again.
+//! Calls without a session: they are carried to where the search says, and what comes back is judged for it.
 //!
-//! Owns the address of the master as last heard. The invariant: a call that must not be repeated is repeated
-//! only after an attempt that certainly had no effect, because nothing was sent or because it was refused.
+//! `holdfast_session::Search` decides whom to ask, and what may be sent twice. This file sends it, and says what each
+//! answer amounts to; it keeps what was found out for the next call (`places`).
 
 use crate::address::{self, Scheme};
-use crate::channels::{Channels, within_runtime};
+use crate::channels::{Channels, unconnected, within_runtime};
+use crate::clock;
 use crate::error::Error;
+use crate::places::Places;
 use crate::refusal::RefusalFacts;
+use crate::timer::Timer;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use holdfast_proto::client::v1::admin_client::AdminClient;
 use holdfast_proto::client::v1::cell_client::CellClient;
 use holdfast_proto::client::v1::{Refusal, RefusalCode, Role, StatusRequest, StatusResponse};
 use holdfast_proto::client::{MASTER_KEY, REFUSAL_BIN_KEY, REFUSAL_KEY};
+use holdfast_session::{Answer, AttemptId, Found, Obstacle, Problem, Search, SearchConfig, SearchOutput};
 use prost::Message as _;
-use std::error::Error as _;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
-use tonic::{ConnectError, Response, Status};
+use tonic::{Response, Status};
+
+pub(crate) use holdfast_session::Goal;
 
 /// The operators' service at one replica.
 pub(crate) type Admin = AdminClient<Channel>;
 
-/// Between two laps around the replicas, at first and at most.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-const PAUSE_MAX: Duration = Duration::from_millis(250);
-
-/// Whether a call may be sent again although an earlier attempt may have taken effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// It changes nothing, or the same again.
-    Always,
-    /// It takes effect at most once, by its condition. But a mismatch after a lost reply may be its own doing.
-    Conditional,
-    /// Neither.
-    Never,
-}
+/// A session that begins waits so long to be told where the master is.
+const FIND_TIME: Duration = Duration::from_secs(1);
 
 /// Finds the master for single calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Unary {
-    addresses: Arc<[String]>,
+    places: Places,
     channels: Channels,
     timeout: Duration,
-    /// Where the master was last.
-    master: Arc<Mutex<Option<String>>>,
 }
 
-/// What an attempt came to.
-enum Attempt<T> {
-    Done(T),
-    /// The cell refused the call itself.
-    Refused(Error),
-    /// This replica does not serve it; the call had no effect.
-    Elsewhere {
-        master: Option<String>,
-        message: String,
-    },
-    /// The reply is lost, and the call may have taken effect.
-    Lost {
-        message: String,
-    },
+/// What a replica sent back.
+enum Reply<T> {
+    Status(Box<StatusResponse>),
+    Value(T),
+    Failed(Status),
+    /// Nothing can be sent there.
+    NoWay(String),
 }
 
-/// One call's way around the replicas.
-struct Search<'u> {
-    unary: &'u Unary,
-    /// The next address of the list to try.
-    next: usize,
-    /// Attempts so far.
-    attempts: u32,
-    /// Whether an attempt may have taken effect.
-    maybe_applied: bool,
-    last: String,
-}
+/// What a call came to, until it is known whether it stands.
+type Outcome<T> = Result<Option<T>, Error>;
 
 impl Unary {
-    pub(crate) fn new(addresses: Arc<[String]>, channels: Channels, timeout: Duration) -> Self {
-        Self { addresses, channels, timeout, master: Arc::default() }
+    pub(crate) fn new(places: Places, channels: Channels, timeout: Duration) -> Self {
+        Self { places, channels, timeout }
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The same for calls that take longer.
@@ -87,130 +67,219 @@ impl Unary {
     }
 
     /// Calls the cell's service at the master.
-    pub(crate) async fn call<T, F, Fut>(&self, repeat: Repeat, call: F) -> Result<T, Error>
+    pub(crate) async fn call<T, F, Fut>(&self, goal: Goal, call: F) -> Result<T, Error>
     where
         F: Fn(CellClient<Channel>) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.search(repeat, |address| Ok(call(self.channels.cell_client(address)?))).await
+        self.search(goal, |address| Ok(call(self.channels.cell_client(address)?))).await
     }
 
     /// Calls the operators' service at the master.
-    pub(crate) async fn call_admin<T, F, Fut>(&self, repeat: Repeat, call: F) -> Result<T, Error>
+    pub(crate) async fn call_admin<T, F, Fut>(&self, goal: Goal, call: F) -> Result<T, Error>
     where
         F: Fn(Admin) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.search(repeat, |address| Ok(call(AdminClient::new(self.channels.channel(address)?)))).await
+        self.search(goal, |address| Ok(call(AdminClient::new(self.channels.channel(address)?)))).await
     }
 
-    async fn search<T, F, Fut>(&self, repeat: Repeat, call: F) -> Result<T, Error>
+    /// The master's view, or else anybody's.
+    pub(crate) async fn status(&self) -> Result<StatusResponse, Error> {
+        // Each replica gets a fifth of the time.
+        let unary = self.with_timeout(self.timeout / 5);
+        let mut anybody = None;
+        let never = |_: &str| -> Result<std::future::Pending<Result<Response<()>, Status>>, _> {
+            Ok(std::future::pending())
+        };
+        match unary.search_with(Goal::Find, never, &mut anybody).await {
+            Ok(_) => anybody.ok_or_else(|| Error::protocol("an answer without a status")),
+            Err(error) => anybody.ok_or(error),
+        }
+    }
+
+    /// Finds out where the master is, for a session that begins, if that is not known: a session asks one replica after
+    /// another, and must not begin with one that hangs.
+    pub(crate) async fn find_master(&self) {
+        if self.places.master().is_none() && self.places.in_order().len() > 1 {
+            // Whoever does not find it in so long leaves it to the session.
+            let _ = self.with_timeout(FIND_TIME * 5).status().await;
+        }
+    }
+
+    async fn search<T, F, Fut>(&self, goal: Goal, call: F) -> Result<T, Error>
+    where
+        F: Fn(&str) -> Result<Fut, crate::error::ConnectError>,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let value = self.search_with(goal, call, &mut None).await?;
+        if self.places.take_stale() {
+            let unary = self.clone();
+            // A task without a handle: it ends by itself, and whatever comes of it is of no consequence.
+            tokio::spawn(async move { unary.status().await.map(drop) });
+        }
+        value.ok_or_else(|| Error::protocol("an answer without a result"))
+    }
+
+    /// Performs a search. Gives the call's result, if there was a call; and in `status` what the master said of
+    /// itself, or what anybody said.
+    async fn search_with<T, F, Fut>(
+        &self,
+        goal: Goal,
+        call: F,
+        status: &mut Option<StatusResponse>,
+    ) -> Result<Option<T>, Error>
     where
         F: Fn(&str) -> Result<Fut, crate::error::ConnectError>,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         within_runtime()?;
-        let started = Instant::now();
-        let deadline = started + self.timeout;
-        let mut search = Search {
-            unary: self,
-            next: 0,
-            attempts: 0,
-            maybe_applied: false,
-            last: "nothing tried".to_owned(),
+        let (master, master_is_fresh) = self.places.master().unzip();
+        let config = SearchConfig {
+            goal,
+            addresses: self.places.in_order(),
+            master,
+            master_is_fresh: master_is_fresh == Some(true),
+            heard: self.places.has_heard(),
+            timeout: self.timeout,
         };
-        if repeat == Repeat::Never && self.master_hint().is_none() {
-            // There is one attempt. It must not be spent on a replica that takes a request and never answers, or that
-            // rejects this client's certificate, which in TLS 1.3 shows only after the request was sent.
-            self.hear_from_anybody(deadline).await?;
-        }
-        let mut address = self.master_hint().unwrap_or_else(|| search.next_address());
+        let mut search = Search::new(clock::now(), config);
+        let mut asked = FuturesUnordered::new();
+        // What the search has been told of, and may still choose.
+        let mut results: BTreeMap<AttemptId, Outcome<T>> = BTreeMap::new();
+        let mut timer = Timer::new();
+        let send = async |attempt: AttemptId, address: String, looks: bool| {
+            let reply = if looks { self.look(&address).await } else { send(&call, &address).await };
+            (attempt, address, looks, reply)
+        };
         loop {
-            let limit = match repeat {
-                // A hanging replica is left early; what must not be repeated is waited for to the end.
-                Repeat::Always | Repeat::Conditional => deadline.min(Instant::now() + self.timeout / 4),
-                Repeat::Never => deadline,
-            };
-            let attempt = match call(&address) {
-                Ok(call) => timeout_at(limit, call).await.map_or_else(
-                    |_| Attempt::Lost { message: format!("{address} did not answer in time") },
-                    |result| Attempt::from_result(&self.channels, &address, result),
-                ),
-                Err(error) => Attempt::Elsewhere { master: None, message: error.to_string() },
-            };
-            let barred = self.channels.is_barred(&address);
-            let named = match attempt {
-                Attempt::Done(value) => {
-                    self.remember_master(Some(address));
-                    return Ok(value);
+            while let Some(output) = search.poll_output() {
+                match output {
+                    SearchOutput::Look { attempt, address } => asked.push(send(attempt, address, true)),
+                    SearchOutput::Call { attempt, address } => asked.push(send(attempt, address, false)),
+                    SearchOutput::Over(found) => return self.take(goal, found, &mut results),
                 }
-                Attempt::Refused(error) => return Err(search.refused(repeat, error)),
-                Attempt::Elsewhere { master, message } => search.failed(master, message),
-                Attempt::Lost { message } => {
-                    search.maybe_applied |= repeat != Repeat::Always;
-                    if repeat == Repeat::Never {
-                        return Err(Error::OutcomeUnknown { message });
-                    }
-                    search.failed(None, message)
+            }
+            timer.set(search.poll_timeout());
+            tokio::select! {
+                biased;
+                Some((attempt, address, looks, reply)) = asked.next() => {
+                    let answer = match reply {
+                        Reply::Status(told) => {
+                            let answer = self.judge_status(&address, &told);
+                            if answer == Answer::Done {
+                                results.insert(attempt, Ok(None));
+                            }
+                            if answer == Answer::Done || status.is_none() {
+                                *status = Some(*told);
+                            }
+                            answer
+                        }
+                        Reply::Value(value) => {
+                            results.insert(attempt, Ok(Some(value)));
+                            Answer::Done
+                        }
+                        Reply::NoWay(text) => {
+                            let problem = Problem { obstacle: Obstacle::Lasting, text };
+                            Answer::Elsewhere { master: None, problem }
+                        }
+                        Reply::Failed(failed) => {
+                            let (answer, error) = self.judge(&address, &failed, looks);
+                            results.extend(error.map(|error| (attempt, Err(error))));
+                            answer
+                        }
+                    };
+                    search.handle(clock::now(), attempt, answer);
                 }
-            };
-            self.remember_master(named.clone());
-            if barred && self.all_are_barred() {
-                return Err(search.given_up(rounded(started.elapsed())));
+                () = timer.wait() => search.pass_time(clock::now()),
             }
-            address = named.unwrap_or_else(|| search.next_address());
-            let pause = search.pause();
-            if Instant::now() + pause >= deadline {
-                return Err(search.given_up(self.timeout));
-            }
-            sleep(pause).await;
         }
     }
 
-    /// Waits until a replica answers at all.
-    async fn hear_from_anybody(&self, deadline: Instant) -> Result<(), Error> {
-        let started = Instant::now();
-        let mut last = "no replica answered in time".to_owned();
-        loop {
-            match timeout_at(deadline, self.status()).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(Error::Unavailable { last: reason, .. })) => last = reason,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(Error::Unavailable { waited: self.timeout, last }),
-            }
-            if self.all_are_barred() || Instant::now() + PAUSE_MAX >= deadline {
-                return Err(Error::Unavailable { waited: rounded(started.elapsed()), last });
-            }
-            sleep(PAUSE_MAX).await;
+    async fn look<T>(&self, address: &str) -> Reply<T> {
+        match self.channels.cell_client(address) {
+            Ok(mut client) => match client.status(StatusRequest::default()).await {
+                Ok(status) => Reply::Status(Box::new(status.into_inner())),
+                Err(status) => Reply::Failed(status),
+            },
+            Err(error) => Reply::NoWay(error.to_string()),
         }
     }
 
-    /// The master's view, or else anybody's.
-    pub(crate) async fn status(&self) -> Result<StatusResponse, Error> {
-        let mut anybody = None;
-        let mut last = None;
-        for address in self.master_hint().iter().chain(self.addresses.iter()) {
-            let status = match self.status_of(address).await {
-                Ok(status) => status,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
+    /// The search is over.
+    fn take<T>(
+        &self,
+        goal: Goal,
+        found: Found,
+        results: &mut BTreeMap<AttemptId, Outcome<T>>,
+    ) -> Result<Option<T>, Error> {
+        match found {
+            Found::Answer { attempt, address, ambiguous } => {
+                if goal != Goal::Find {
+                    self.places.found_master(&address);
                 }
-            };
-            if status.role() == Role::Master {
-                self.remember_master(Some(address.clone()));
-                return Ok(status);
+                let result = results.remove(&attempt);
+                match (
+                    result.unwrap_or_else(|| Err(Error::protocol("an answer without a result"))),
+                    ambiguous,
+                ) {
+                    (Err(error), Some(lost)) => Err(Error::OutcomeUnknown {
+                        message: format!("an earlier attempt got no answer ({lost}), and then: {error}"),
+                    }),
+                    (result, _) => result,
+                }
             }
-            if !status.master_address.is_empty()
-                && let Ok(master) = self.status_of(&status.master_address).await
-                && master.role() == Role::Master
-            {
-                self.remember_master(address::parse(&status.master_address, Scheme::Any).ok());
-                return Ok(master);
+            Found::Nothing { maybe_applied: true, reason, .. } => {
+                Err(Error::OutcomeUnknown { message: reason })
             }
-            anybody = Some(status);
+            Found::Nothing { waited, reason, absent, .. } => {
+                Err(Error::Unavailable { waited: rounded(waited), last: reason, absent })
+            }
         }
-        anybody.ok_or_else(|| last.unwrap_or_else(|| Error::protocol("no replica to ask")))
+    }
+
+    /// What a replica's word on itself amounts to, where the master is looked for.
+    fn judge_status(&self, address: &str, status: &StatusResponse) -> Answer {
+        if status.role() == Role::Master {
+            self.places.learn(status.members.iter().map(|member| member.client_address.clone()));
+            self.places.found_master(address);
+            return Answer::Done;
+        }
+        self.places.not_master(address);
+        let master = address::parse(&status.master_address, Scheme::Any).ok();
+        let text = match &master {
+            Some(master) => format!("it takes {master} for the master"),
+            None => "it knows no master".to_owned(),
+        };
+        Answer::Elsewhere { master, problem: Problem::unserved(text) }
+    }
+
+    /// What a failure amounts to; and the error for the application, should it stand.
+    fn judge(&self, address: &str, status: &Status, looks: bool) -> (Answer, Option<Error>) {
+        match refusal_code(status) {
+            Some(RefusalCode::NotMaster | RefusalCode::Overloaded) => {
+                self.places.not_master(address);
+                let problem = Problem::unserved(status.message());
+                (Answer::Elsewhere { master: named_master(status), problem }, None)
+            }
+            Some(RefusalCode::OutcomeUnknown) => (Answer::Lost(Problem::unserved(status.message())), None),
+            Some(code) => {
+                let facts = refusal_facts(status);
+                let error = Error::Refused { code, message: status.message().to_owned(), facts };
+                (Answer::Refused { ambiguous: is_ambiguous(code) }, Some(error))
+            }
+            None => {
+                let problem = self.channels.problem(address, status);
+                // What is read from a connection that will never do, and whatever does not know the call, took nothing.
+                let unsent = unconnected(status).is_some() || problem.obstacle == Obstacle::Lasting;
+                self.places.failed(address);
+                if unsent || looks {
+                    (Answer::Elsewhere { master: None, problem }, None)
+                } else {
+                    (Answer::Lost(problem), None)
+                }
+            }
+        }
     }
 
     /// The view of one replica.
@@ -227,110 +296,52 @@ impl Unary {
         &self,
         address: &str,
         request: StatusRequest,
-        waited: Duration,
+        limit: Duration,
     ) -> Result<StatusResponse, Error> {
         within_runtime()?;
-        let unavailable = |last: String| Error::Unavailable { waited, last };
         let scheme = self.channels.scheme();
-        let address = address::parse(address, scheme).map_err(|error| unavailable(error.to_string()))?;
-        let mut client =
-            self.channels.cell_client(&address).map_err(|error| unavailable(error.to_string()))?;
-        match tokio::time::timeout(waited, client.status(request)).await {
-            Ok(Ok(status)) => Ok(status.into_inner()),
-            Ok(Err(status)) => Err(unavailable(self.channels.describe(&address, &status))),
-            Err(_) => Err(unavailable(format!("{address} did not answer in time"))),
-        }
-    }
-
-    /// Whether no replica can be reached before certificates or configurations change: then waiting is in vain.
-    fn all_are_barred(&self) -> bool {
-        self.addresses.iter().all(|address| self.channels.is_barred(address))
-    }
-
-    fn master_hint(&self) -> Option<String> {
-        self.master.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn remember_master(&self, address: Option<String>) {
-        *self.master.lock().unwrap_or_else(PoisonError::into_inner) = address;
-    }
-}
-
-impl<T> Attempt<T> {
-    fn from_result(channels: &Channels, address: &str, result: Result<Response<T>, Status>) -> Self {
-        let status = match result {
-            Ok(response) => return Self::Done(response.into_inner()),
-            Err(status) => status,
+        let address =
+            address::parse(address, scheme).map_err(|error| Error::unavailable(error.to_string()))?;
+        let client = self.channels.cell_client(&address);
+        let mut client = client.map_err(|error| Error::unavailable(error.to_string()))?;
+        let started = Instant::now();
+        let problem = match tokio::time::timeout(limit, client.status(request)).await {
+            Ok(Ok(status)) => return Ok(status.into_inner()),
+            Ok(Err(status)) => self.channels.problem(&address, &status),
+            Err(_) => Problem::unserved("did not answer in time"),
         };
-        let message = channels.describe(address, &status);
-        match refusal_code(&status) {
-            Some(RefusalCode::NotMaster | RefusalCode::Overloaded) => {
-                Self::Elsewhere { master: named_master(&status), message }
-            }
-            Some(RefusalCode::OutcomeUnknown) => Self::Lost { message },
-            Some(code) => Self::Refused(Error::Refused {
-                code,
-                message: status.message().to_owned(),
-                facts: refusal_facts(&status),
-            }),
-            None if never_sent(&status) => Self::Elsewhere { master: None, message },
-            None if status.code() == tonic::Code::Unimplemented => {
-                Self::Refused(Error::protocol(format!("{message}: is this a Holdfast replica?")))
-            }
-            None => Self::Lost { message },
-        }
+        Err(Error::Unavailable {
+            waited: rounded(started.elapsed()),
+            last: format!("{address}: {}", problem.text),
+            absent: problem.obstacle == Obstacle::Absent,
+        })
     }
 }
 
-impl Search<'_> {
-    /// The list is gone through in order, over and over.
-    fn next_address(&mut self) -> String {
-        let address = self.unary.addresses[self.next % self.unary.addresses.len()].clone();
-        self.next += 1;
-        address
+/// Sends a call.
+async fn send<T, F, Fut>(call: &F, address: &str) -> Reply<T>
+where
+    F: Fn(&str) -> Result<Fut, crate::error::ConnectError>,
+    Fut: Future<Output = Result<Response<T>, Status>>,
+{
+    match call(address) {
+        Ok(call) => match call.await {
+            Ok(response) => Reply::Value(response.into_inner()),
+            Err(status) => Reply::Failed(status),
+        },
+        Err(error) => Reply::NoWay(error.to_string()),
     }
+}
 
-    /// Notes a failure; the master that was named with it, if any, is next.
-    fn failed(&mut self, master: Option<String>, message: String) -> Option<String> {
-        tracing::debug!(%message, "a call is tried again elsewhere");
-        self.attempts += 1;
-        self.last = message;
-        master
-    }
-
-    /// None during the first lap; then longer and longer.
-    fn pause(&self) -> Duration {
-        let lap = self.attempts / u32::try_from(self.unary.addresses.len()).unwrap_or(u32::MAX).max(2);
-        match lap {
-            0 => Duration::ZERO,
-            _ => PAUSE_MAX.min(PAUSE_MIN * 2_u32.saturating_pow(lap - 1)),
-        }
-    }
-
-    /// After a lost reply a mismatch does not say whose write it was.
-    fn refused(self, repeat: Repeat, error: Error) -> Error {
-        let ambiguous = matches!(
-            error.refusal(),
-            Some(
-                RefusalCode::GenerationMismatch
-                    | RefusalCode::NotFound
-                    | RefusalCode::AlreadyExists
-                    | RefusalCode::UnknownSession
-            )
-        );
-        if repeat == Repeat::Conditional && self.maybe_applied && ambiguous {
-            let message = format!("an earlier attempt got no answer ({}), and then: {error}", self.last);
-            return Error::OutcomeUnknown { message };
-        }
-        error
-    }
-
-    fn given_up(self, waited: Duration) -> Error {
-        if self.maybe_applied {
-            return Error::OutcomeUnknown { message: self.last };
-        }
-        Error::Unavailable { waited, last: self.last }
-    }
+/// Whether the cell refuses so what has taken effect before.
+fn is_ambiguous(code: RefusalCode) -> bool {
+    matches!(
+        code,
+        RefusalCode::GenerationMismatch
+            | RefusalCode::NotFound
+            | RefusalCode::AlreadyExists
+            | RefusalCode::UnknownSession
+    )
 }
 
 /// A time that people read.
@@ -354,16 +365,4 @@ fn refusal_facts(status: &Status) -> Option<RefusalFacts> {
 fn named_master(status: &Status) -> Option<String> {
     let text = status.metadata().get(MASTER_KEY)?.to_str().ok()?;
     address::parse(text, Scheme::Any).ok()
-}
-
-/// Whether the connection was not even made.
-fn never_sent(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns no behaviour. One closed enum each way, so that a driver and the simulator must handle all of it.
 
+use crate::reach::Problem;
 use crate::slot::Slot;
 use bytes::Bytes;
 use holdfast_proto::client::v1::refusal::Facts;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub struct Config {
     /// Where replicas serve clients; at least one, in the driver's own spelling. More are learned from the cell.
     pub addresses: Vec<String>,
+    /// What others have found out about the cell before.
+    pub known: Known,
     /// The cell that is meant; empty for whichever answers.
     pub cell: String,
     /// What this client calls itself, for people who look at the cell; at most 255 bytes.
@@ -24,14 +27,28 @@ pub struct Config {
     pub secret: [u8; 32],
     /// The length of lease to ask for, in whole milliseconds.
     pub lease: Duration,
-    /// How long a session that has lost its lease is waited for; also how long the opening may take.
+    /// How long a session that has lost its lease is waited for.
     pub grace: Duration,
+    /// How long the opening may take.
+    pub open_timeout: Duration,
     /// By how much the rates of two clocks may differ, in thousandths. The lease is believed that much shorter.
     pub drift_per_mille: u32,
     /// What retries are spread by. No two clients should have the same.
     pub seed: u64,
     /// The cache, and the handles that are kept for it.
     pub cache: CacheConfig,
+}
+
+/// What is known of a cell's replicas when a session begins. Nothing by default.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Where replicas are, as the cell says, beside what the application said.
+    pub addresses: Vec<String>,
+    /// Where the master was last: it is asked first.
+    pub master: Option<String>,
+    /// A replica of the cell has answered before. While none has, an opening is given up when nothing has listened at any
+    /// address for [`ABSENT_PATIENCE`](crate::ABSENT_PATIENCE).
+    pub heard: bool,
 }
 
 /// How much a session may keep of what it has read and opened.
@@ -79,8 +96,8 @@ pub enum Input {
     Disconnected {
         /// Which.
         stream: StreamId,
-        /// Why, for people.
-        reason: String,
+        /// Why.
+        problem: Problem,
     },
     /// A frame came.
     Frame {
@@ -262,13 +279,15 @@ pub enum Ended {
         /// What was in the way last.
         last: String,
     },
-    /// No master opened it within the grace period.
+    /// No master opened it within the grace period; or it was given up before, because nothing could come of trying on.
     #[error("no master opened the session within {waited_ms} ms ({})", escaped(.last))]
     Unreachable {
         /// How long was tried, in milliseconds.
         waited_ms: u64,
-        /// What was in the way last.
+        /// What was in the way, with the addresses.
         last: String,
+        /// Nothing listens at any of the addresses.
+        absent: bool,
     },
     /// The cell refuses the session, and would always.
     #[error("the cell refused the session: {}", escaped(.message))]

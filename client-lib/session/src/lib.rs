@@ -51,14 +51,20 @@ mod kept_locks;
 mod lease;
 mod link;
 mod operation;
+mod reach;
 mod requests;
 mod route;
+mod search;
 mod session;
 mod slot;
 mod watch;
 
 pub use counters::{CacheCounters, CacheStats};
-pub use doors::{CacheConfig, CallError, Completion, Config, Ended, Input, Output, State, StreamId, Token};
+pub use doors::{
+    CacheConfig, CallError, Completion, Config, Ended, Input, Known, Output, State, StreamId, Token,
+};
 pub use holdfast_proto::client::v1::request::Operation;
+pub use reach::{ABSENT_PATIENCE, Obstacle, Problem};
+pub use search::{Answer, AttemptId, Found, Goal, STAGGER, Search, SearchConfig, SearchOutput};
 pub use session::Session;
 pub use slot::Slot;

@@ -30,12 +30,16 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    pub(crate) fn new(addresses: Vec<String>, seed: u64) -> Self {
+    /// `learned` and `master`: what the cell has said before.
+    pub(crate) fn new(addresses: Vec<String>, learned: &[String], master: Option<String>, seed: u64) -> Self {
         let configured = addresses.len();
         let mut chance = Chance::new(seed);
         // Clients that start together must not all begin at the same replica.
         let position = usize::try_from(chance.below(configured as u64)).unwrap_or(0);
-        Self { addresses, configured, position, named: None, failures: 0, redirects: 0, chance }
+        let mut route =
+            Self { addresses, configured, position, named: master, failures: 0, redirects: 0, chance };
+        route.learn(learned);
+        route
     }
 
     pub(crate) fn addresses(&self) -> &[String] {

@@ -12,6 +12,7 @@ use crate::doors::{Config, Ended, Input, Output, State, StreamId, Token};
 use crate::holdings::Holdings;
 use crate::lease::Lease;
 use crate::link::Link;
+use crate::reach::{Problem, Reach};
 use crate::requests::Requests;
 use crate::route::Route;
 use frames::Notices;
@@ -31,7 +32,7 @@ pub struct Session {
     config: Config,
     /// The greatest time that was ever handed in.
     now: Time,
-    /// When the session was made: the grace period of the opening counts from it.
+    /// When the session was made: the time for its opening counts from it.
     made_at: Time,
     state: State,
     /// Known once the cell has said that the session is open.
@@ -58,8 +59,10 @@ pub struct Session {
     closing: bool,
     /// It was told on the present attachment.
     close_sent: bool,
-    /// What was in the way last, for people.
-    last_problem: String,
+    /// Where the present stream goes.
+    address: String,
+    /// What is in the way of a lease.
+    reach: Reach,
     outputs: VecDeque<Output>,
 }
 
@@ -77,7 +80,12 @@ impl Session {
             attachment: 0,
             stream: 0,
             link: Link::Idle { retry_at: now },
-            route: Route::new(config.addresses.clone(), config.seed),
+            route: Route::new(
+                config.addresses.clone(),
+                &config.known.addresses,
+                config.known.master.clone(),
+                config.seed,
+            ),
             lease: Lease::new(config.lease, config.drift_per_mille, config.seed),
             requests: Requests::default(),
             holdings: Holdings::new(config.cache.clone()),
@@ -86,7 +94,8 @@ impl Session {
             notices: Notices::default(),
             closing: false,
             close_sent: false,
-            last_problem: "no replica was reached".to_owned(),
+            address: String::new(),
+            reach: Reach::new(config.known.heard),
             outputs: VecDeque::new(),
             config,
         };
@@ -105,10 +114,9 @@ impl Session {
                 self.holdings.close_idle(self.now);
             }
             Input::Connected { stream } => self.handle_connected(stream),
-            Input::Disconnected { stream, reason } => {
+            Input::Disconnected { stream, problem } => {
                 if self.link.stream() == Some(stream) {
-                    self.last_problem = reason;
-                    self.leave(None);
+                    self.leave(None, problem);
                 }
             }
             Input::Frame { stream, frame } => self.handle_frame(stream, frame),
@@ -188,12 +196,20 @@ impl Session {
         self.route.addresses().to_vec()
     }
 
+    /// Where the present stream goes, or went last.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     // ---- Time.
 
     /// When a session that has no lease is given up.
     fn grace_end(&self) -> Time {
-        let since = if self.state == State::Opening { self.made_at } else { self.lease.valid_until() };
-        since + self.config.grace
+        match self.state {
+            State::Opening => self.made_at + self.config.open_timeout,
+            _ => self.lease.valid_until() + self.config.grace,
+        }
     }
 
     /// Notices what has run out by the clock alone.
@@ -222,21 +238,25 @@ impl Session {
             Link::Connecting { give_up_at, .. } | Link::Greeting { give_up_at, .. }
                 if self.now >= give_up_at =>
             {
-                self.drop_stream("a replica did not answer", None, true);
+                self.drop_stream("did not answer", None, true);
             }
             Link::Attached { .. } if self.lease.silent_at().is_some_and(|at| self.now >= at) => {
-                self.drop_stream("the master did not answer a KeepAlive", None, true);
+                self.drop_stream("did not answer a KeepAlive", None, true);
             }
             _ => {}
         }
     }
 
     fn grace_over(&self) -> Ended {
-        let grace_ms = u64::try_from(self.config.grace.as_millis()).unwrap_or(u64::MAX);
-        let last = self.last_problem.clone();
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let last = self.reach.reason();
         match self.state {
-            State::Opening => Ended::Unreachable { waited_ms: grace_ms, last },
-            _ => Ended::GraceOver { grace_ms, last },
+            State::Opening => Ended::Unreachable {
+                waited_ms: millis(self.now.since(self.made_at)),
+                last,
+                absent: self.reach.all_absent(self.route.addresses()),
+            },
+            _ => Ended::GraceOver { grace_ms: millis(self.config.grace), last },
         }
     }
 
@@ -264,13 +284,13 @@ impl Session {
 
     fn connect(&mut self) {
         let Some(address) = self.route.next_address() else {
-            "no address of a replica is known".clone_into(&mut self.last_problem);
             self.link = Link::Idle { retry_at: Time::MAX };
             return;
         };
         self.stream += 1;
         let stream = StreamId(self.stream);
         self.link = Link::Connecting { stream, give_up_at: self.now + self.greeting_time() };
+        address.clone_into(&mut self.address);
         self.outputs.push_back(Output::Connect { stream, address });
     }
 
@@ -282,12 +302,15 @@ impl Session {
         if let Some(stream) = self.link.stream() {
             self.outputs.push_back(Output::Disconnect { stream, silent });
         }
-        why.clone_into(&mut self.last_problem);
-        self.leave(master);
+        self.leave(master, Problem::unserved(why));
     }
 
     /// The stream is gone: to the named master, or the next replica, now or after a pause.
-    fn leave(&mut self, master: Option<String>) {
+    fn leave(&mut self, master: Option<String>, problem: Problem) {
+        self.reach.failed(self.now, &self.address, problem);
+        if self.state == State::Opening && self.reach.is_hopeless(self.now, self.route.addresses()) {
+            return self.end(self.grace_over());
+        }
         if planted!(LeaseFromDisconnect) && self.state == State::Safe {
             self.lease.renew(self.now);
         }

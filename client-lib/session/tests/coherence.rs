@@ -10,8 +10,8 @@ mod cell;
 use cell::{Cell, Change, DIRECTORY, LEASE_MS, file};
 use holdfast_proto::client::v1 as wire;
 use holdfast_session::{
-    CacheConfig, CallError, Completion, Config, Input, Operation, Output, Session, Slot, State, StreamId,
-    Token,
+    CacheConfig, CallError, Completion, Config, Input, Known, Operation, Output, Problem, Session, Slot,
+    State, StreamId, Token,
 };
 use holdfast_types::{Duration, HandleId, Time};
 use proptest::prelude::*;
@@ -76,11 +76,13 @@ impl World {
     fn new() -> Self {
         let config = Config {
             addresses: vec!["a:1".to_owned()],
+            known: Known::default(),
             cell: "dev".to_owned(),
             client: "client".to_owned(),
             secret: [7; 32],
             lease: Duration::from_millis(u64::from(LEASE_MS)),
             grace: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(5),
             drift_per_mille: 10,
             seed: 7,
             cache: CacheConfig {
@@ -233,7 +235,7 @@ impl World {
     fn break_stream(&mut self, fail_over: bool) {
         if let Some(stream) = self.stream {
             self.lose_stream(fail_over);
-            self.input(Input::Disconnected { stream, reason: "broken".to_owned() });
+            self.input(Input::Disconnected { stream, problem: Problem::unserved("broken") });
         }
     }
 

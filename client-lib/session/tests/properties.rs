@@ -2,7 +2,9 @@
 
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::{client_frame, event, outcome, server_frame};
-use holdfast_session::{CacheConfig, Config, Input, Operation, Output, Session, State, StreamId, Token};
+use holdfast_session::{
+    CacheConfig, Config, Input, Known, Operation, Output, Problem, Session, State, StreamId, Token,
+};
 use holdfast_types::{Duration, HandleId, Time};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,11 +53,13 @@ impl World {
     fn new() -> Self {
         let config = Config {
             addresses: vec!["a:1".to_owned(), "b:1".to_owned()],
+            known: Known::default(),
             cell: "dev".to_owned(),
             client: "client".to_owned(),
             secret: [7; 32],
             lease: Duration::from_secs(1),
             grace: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(5),
             drift_per_mille: DRIFT_PER_MILLE,
             seed: 7,
             cache: CacheConfig::default(),
@@ -84,7 +88,10 @@ impl World {
             }
             Step::Connected { back } => self.input(Input::Connected { stream: self.stream(back) }),
             Step::Broken { back } => {
-                self.input(Input::Disconnected { stream: self.stream(back), reason: "broken".to_owned() });
+                self.input(Input::Disconnected {
+                    stream: self.stream(back),
+                    problem: Problem::unserved("broken"),
+                });
             }
             Step::Frame { back, frame } => {
                 let stream = self.stream(back);

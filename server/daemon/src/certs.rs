@@ -7,7 +7,10 @@
 //! ```
 //!
 //! Never here: a decision of who may do what. Invariants: a key is readable by its owner only, and no file is ever
-//! overwritten without being asked to; the CA's not even then.
+//! overwritten without being asked to; the CA's not even then. What is there already and is what was asked for is left as it
+//! is, so that the same command may be given again.
+
+mod existing;
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -50,9 +53,20 @@ pub struct CertsOptions {
     pub force: bool,
 }
 
-/// A certificate that was made, with its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What became of a wish for certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Made {
+    /// What was made, the CA first if it was.
+    pub made: Vec<Issued>,
+    /// What was there already, as it was wanted.
+    pub kept: Vec<Issued>,
+    /// What whoever asked may not have meant.
+    pub warnings: Vec<String>,
+}
+
+/// A certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
     /// Whose it is, for people.
     pub whose: String,
     /// The certificate's file.
@@ -69,10 +83,15 @@ pub enum CertsError {
     #[error("{0}")]
     Option(String),
     /// A file is there already.
-    #[error("{path} is there already, and is not overwritten: give --force to make it anew", path = path.display())]
+    #[error(
+        "{path} is there already, is not what was asked for ({why}), and is not overwritten: give --force to make it \
+         anew", path = path.display()
+    )]
     Exists {
         /// The file.
         path: PathBuf,
+        /// What is different.
+        why: String,
     },
     /// The CA in the directory cannot be used.
     #[error("the CA in {dir} cannot be used: {what}", dir = dir.display())]
@@ -122,24 +141,24 @@ fn files(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
     (dir.join(format!("{name}.pem")), dir.join(format!("{name}-key.pem")))
 }
 
-/// Makes the certificates, and the CA if there is none; says what was made, the CA first if it was. Nothing is made if
-/// one of the files is there already and may not be overwritten. Blocks.
+/// Makes the certificates, and the CA if there is none. What is there already as it is wanted is kept. Nothing is made if
+/// one of the files is there, is something else, and may not be overwritten. Blocks.
 ///
 /// # Errors
 ///
 /// Why not.
-pub fn make(options: &CertsOptions) -> Result<Vec<Made>, CertsError> {
-    let wanted = wanted(options)?;
+pub fn make(options: &CertsOptions) -> Result<Made, CertsError> {
+    let mut wanted = wanted(options)?;
     fs::create_dir_all(&options.dir).map_err(io_at(&options.dir))?;
+    let mut kept = Vec::new();
     if !options.force {
-        let files = wanted.iter().flat_map(|wanted| [&wanted.made.certificate, &wanted.made.key]);
-        if let Some(path) = files.into_iter().find(|path| path.exists()) {
-            return Err(CertsError::Exists { path: path.clone() });
+        for it in std::mem::take(&mut wanted) {
+            if is_there(options, &it)? { kept.push(it.issued) } else { wanted.push(it) }
         }
     }
-    let (issuer, ca) = authority(options)?;
-    let mut made = Vec::from_iter(ca);
-    for Wanted { made: it, params } in wanted {
+    let Authority { issuer, made, warning } = authority(options)?;
+    let mut made = Vec::from_iter(made);
+    for Wanted { issued: it, params } in wanted {
         let signed = || -> Result<(KeyPair, String), rcgen::Error> {
             let key = KeyPair::generate()?;
             let certificate = params.signed_by(&key, &issuer)?.pem();
@@ -151,12 +170,32 @@ pub fn make(options: &CertsOptions) -> Result<Vec<Made>, CertsError> {
         write(&it.certificate, &certificate, 0o644)?;
         made.push(it);
     }
-    Ok(made)
+    Ok(Made { made, kept, warnings: Vec::from_iter(warning) })
+}
+
+/// Whether a certificate is there already, as it is wanted.
+fn is_there(options: &CertsOptions, wanted: &Wanted) -> Result<bool, CertsError> {
+    let Issued { certificate, key, .. } = &wanted.issued;
+    let exists = |path: &Path, why: String| CertsError::Exists { path: path.to_owned(), why };
+    match (certificate.exists(), key.exists()) {
+        (false, false) => return Ok(false),
+        (true, true) => {}
+        (true, false) => return Err(exists(certificate, "it has no key beside it".to_owned())),
+        (false, true) => return Err(exists(key, "it has no certificate beside it".to_owned())),
+    }
+    let read = |path: &Path| small_file::read_to_string(path).map_err(io_at(path));
+    let ca = ca_file(&options.dir);
+    if !ca.exists() {
+        return Err(exists(certificate, "there is no CA beside it".to_owned()));
+    }
+    existing::check(&read(certificate)?, &read(key)?, &wanted.params, &read(&ca)?)
+        .map_err(|why| exists(certificate, why))?;
+    Ok(true)
 }
 
 /// A certificate that is to be made.
 struct Wanted {
-    made: Made,
+    issued: Issued,
     params: CertificateParams,
 }
 
@@ -173,9 +212,9 @@ fn wanted(options: &CertsOptions) -> Result<Vec<Wanted>, CertsError> {
     let clients = options.clients.iter().map(|principal| client(options, principal));
     let wanted = replicas.chain(clients).collect::<Result<Vec<_>, _>>()?;
     let mut files = BTreeSet::new();
-    match wanted.iter().find(|wanted| !files.insert(&wanted.made.certificate)) {
+    match wanted.iter().find(|wanted| !files.insert(&wanted.issued.certificate)) {
         // The second would replace the first.
-        Some(twice) => Err(CertsError::Option(format!("{} is given twice", twice.made.whose))),
+        Some(twice) => Err(CertsError::Option(format!("{} is given twice", twice.issued.whose))),
         None => Ok(wanted),
     }
 }
@@ -198,7 +237,7 @@ fn replica(options: &CertsOptions, id: ReplicaId, hosts: &[String]) -> Result<Wa
     let usages = [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let params = complete(params, &format!("replica-{}", id.0), &usages, options.days.into());
     let (certificate, key) = replica_files(&options.dir, id);
-    Ok(Wanted { made: Made { whose, certificate, key }, params })
+    Ok(Wanted { issued: Issued { whose, certificate, key }, params })
 }
 
 /// Whether clients can find a certificate's owner there.
@@ -227,7 +266,7 @@ fn client(options: &CertsOptions, principal: &Principal) -> Result<Wanted, Certs
     let usages = [ExtendedKeyUsagePurpose::ClientAuth];
     let params = complete(CertificateParams::default(), principal.as_str(), &usages, options.days.into());
     let (certificate, key) = client_files(&options.dir, principal);
-    Ok(Wanted { made: Made { whose: format!("client {principal}"), certificate, key }, params })
+    Ok(Wanted { issued: Issued { whose: format!("client {principal}"), certificate, key }, params })
 }
 
 fn complete(
@@ -246,8 +285,22 @@ fn complete(
     params
 }
 
-/// The CA of the directory; and what was made, if it is new.
-fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option<Made>), CertsError> {
+/// What the common name of a CA that was made here ends with: whose it is.
+fn of_cell(cell: &str) -> String {
+    format!(" of cell {cell}")
+}
+
+/// The CA of a directory.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// What was made, if it is new.
+    made: Option<Issued>,
+    /// What is odd about it, if it is not.
+    warning: Option<String>,
+}
+
+/// The CA of the directory, made if there is none.
+fn authority(options: &CertsOptions) -> Result<Authority, CertsError> {
     let (certificate, key) = files(&options.dir, "ca");
     let wrong = |what: String| CertsError::Ca { dir: options.dir.clone(), what };
     match (certificate.exists(), key.exists()) {
@@ -255,9 +308,20 @@ fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option
             let read = |path: &Path| small_file::read_to_string(path).map_err(io_at(path));
             let (pem, key_pem) = (read(&certificate)?, read(&key)?);
             let pair = KeyPair::from_pem(&key_pem).map_err(|error| wrong(error.to_string()))?;
-            check_authority(&pem, &pair).map_err(wrong)?;
+            let name = check_authority(&pem, &pair).map_err(wrong)?;
             let issuer = Issuer::from_ca_cert_pem(&pem, pair);
-            Ok((issuer.map_err(|error| wrong(error.to_string()))?, None))
+            let issuer = issuer.map_err(|error| wrong(error.to_string()))?;
+            // One that was not made here says what it likes.
+            let is_other = name.contains(&of_cell("")) && !name.ends_with(&of_cell(&options.cell));
+            let warning = is_other.then(|| {
+                format!(
+                    "{} is called {name:?}: whoever trusts it for one cell trusts it for the cell {} too; give \
+                     another --dir for a CA of its own",
+                    certificate.display(),
+                    options.cell
+                )
+            });
+            Ok(Authority { issuer, made: None, warning })
         }
         (false, false) => {
             let whose = format!("the CA of cell {}", options.cell);
@@ -269,14 +333,15 @@ fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option
                 path: certificate.clone(),
                 source: io::Error::other(error.to_string()),
             })?;
-            let name = format!("Holdfast development CA {number:08x} of cell {}", options.cell);
+            let name = format!("Holdfast development CA {number:08x}{}", of_cell(&options.cell));
             let mut params = complete(params, &name, &[], CA_DAYS);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             let pair = KeyPair::generate().map_err(make)?;
             let signed = params.self_signed(&pair).map_err(make)?;
             write(&key, &pair.serialize_pem(), 0o600)?;
             write(&certificate, &signed.pem(), 0o644)?;
-            Ok((Issuer::new(params, pair), Some(Made { whose, certificate, key })))
+            let made = Some(Issued { whose, certificate, key });
+            Ok(Authority { issuer: Issuer::new(params, pair), made, warning: None })
         }
         (true, false) => {
             Err(wrong(format!("{} has no key beside it ({})", certificate.display(), key.display())))
@@ -287,8 +352,8 @@ fn authority(options: &CertsOptions) -> Result<(Issuer<'static, KeyPair>, Option
     }
 }
 
-/// Whether anybody would believe what this CA signs.
-fn check_authority(pem: &str, pair: &KeyPair) -> Result<(), String> {
+/// The CA's common name, if anybody would believe what it signs; or why not.
+fn check_authority(pem: &str, pair: &KeyPair) -> Result<String, String> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes())
         .map_err(|error| format!("ca.pem holds no certificate in PEM form: {error}"))?;
     let (_, parsed) =
@@ -303,7 +368,8 @@ fn check_authority(pem: &str, pair: &KeyPair) -> Result<(), String> {
         let (begin, end) = (parsed.validity().not_before, parsed.validity().not_after);
         return Err(format!("ca.pem is valid from {begin} to {end}, and not now"));
     }
-    Ok(())
+    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+    Ok(name.unwrap_or_default().to_owned())
 }
 
 /// Writes a file so that whoever reads it finds the old one or the new one, whole.

@@ -142,6 +142,12 @@ impl DevCell {
         Ok(cell)
     }
 
+    /// Whether a cell was started in this data directory before; it is started at the same ports again.
+    #[must_use]
+    pub fn is_in(data_dir: &Path) -> bool {
+        record::is_in(data_dir)
+    }
+
     /// The cell's name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -41,6 +41,7 @@ mod signals;
 mod socket;
 pub mod storage;
 mod tls;
+mod wrong_port;
 
 pub use founding::FoundingError;
 pub use in_process::{Server, Standstill};

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use holdfast_server::certs::{self, CertsError, CertsOptions, Made};
+use holdfast_server::certs::{self, CertsError, CertsOptions, Issued, Made};
 use holdfast_server::config::{Config, ConfigError, ConfigFlags, LogFormat, LogLevel};
 use holdfast_server::dev::{DevCell, DevError, DevOptions};
 use holdfast_server::{ServerError, StopSignals, logging, run_replica_blocking};
@@ -164,15 +164,20 @@ fn make_certs(flags: CertsFlags) -> anyhow::Result<()> {
     let CertsFlags { dir, cell, replicas, clients, days, force } = flags;
     let options = CertsOptions { dir, cell, replicas, clients, days, force };
     let made = certs::make(&options)?;
+    for warning in &made.warnings {
+        let _ = writeln!(std::io::stderr(), "holdfastd: warning: {}", escaped(warning));
+    }
     print!("{}", advice(&options, &made));
     Ok(())
 }
 
 /// What was made, and what to do with it.
-fn advice(options: &CertsOptions, made: &[Made]) -> String {
+fn advice(options: &CertsOptions, made: &Made) -> String {
     let mut said = String::new();
-    for made in made {
-        said += &format!("made {}: {}, {}\n", made.whose, made.certificate.display(), made.key.display());
+    for (word, issued) in [("made", &made.made), ("kept", &made.kept)] {
+        for Issued { whose, certificate, key } in issued {
+            said += &format!("{word} {whose}: {}, {}\n", certificate.display(), key.display());
+        }
     }
     let ca = certs::ca_file(&options.dir);
     if let Some((id, _)) = options.replicas.first() {
@@ -232,7 +237,8 @@ fn dev(flags: DevFlags) -> anyhow::Result<()> {
 
 /// Starts the cell where `holdfast` looks by itself, unless told otherwise, or unless the ports are taken.
 async fn start_dev_cell(options: DevOptions, logger: Logger) -> Result<DevCell, DevError> {
-    if options.port_base.is_none() && options.data_dir.is_none() {
+    let is_new = options.data_dir.as_deref().is_none_or(|dir| !DevCell::is_in(dir));
+    if options.port_base.is_none() && is_new {
         let usual = DevOptions { port_base: Some(PORT_BASE_USUAL), ..options.clone() };
         match DevCell::start(usual, logger.clone()).await {
             Err(DevError::Listen(_)) => {}

@@ -39,3 +39,12 @@ pub use proxy::Proxy;
 pub use replica::Replica;
 pub use resource::{Resource, Verdict};
 pub use wait::{LIMIT, eventually, within};
+
+/// The Rust of the documentation, compiled with the doc tests.
+#[cfg(doctest)]
+pub mod documents {
+    #[doc = include_str!("../../../README.md")]
+    pub mod readme {}
+    #[doc = include_str!("../../../docs/sequencers.md")]
+    pub mod sequencers {}
+}

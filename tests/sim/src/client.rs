@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_proto::client::v1::LockMode;
-use holdfast_session::{CacheConfig, Config, Input, Output, Session, State, Token};
+use holdfast_session::{CacheConfig, Config, Input, Known, Output, Session, State, Token};
 use holdfast_types::{Duration, HandleId, Principal, SessionId, Time};
 use prost::Message;
 
@@ -200,11 +200,13 @@ impl World {
         client.workload = self.plan.theme.workload(&mut client.rng);
         let config = Config {
             addresses,
+            known: Known::default(),
             cell: CELL.to_owned(),
             client: format!("client {} life {}", index + 1, client.life),
             secret: client.rng.bytes(),
             lease: Duration::from_millis(self.plan.lease_ms),
             grace: Duration::from_millis(self.plan.grace_ms),
+            open_timeout: Duration::from_millis(self.plan.grace_ms),
             drift_per_mille: DRIFT_PER_MILLE,
             seed: client.rng.any(),
             cache: draw_cache(&mut client.rng),

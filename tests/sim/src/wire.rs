@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use holdfast_proto::client::v1::{ClientFrame, ServerFrame};
 use holdfast_replica::Input as ReplicaInput;
-use holdfast_session::{Input as SessionInput, StreamId};
+use holdfast_session::{Input as SessionInput, Problem, StreamId};
 use holdfast_types::ConnectionId;
 use prost::Message;
 
@@ -54,8 +54,8 @@ impl World {
         let (client, stream) = (stream.client, stream.name);
         self.streams.remove(connection);
         if client == self.client_life(client.index) {
-            let reason = "the connection was not established".to_owned();
-            self.hand_to_client(client.index, SessionInput::Disconnected { stream, reason });
+            let problem = Problem::unserved("the connection was not established");
+            self.hand_to_client(client.index, SessionInput::Disconnected { stream, problem });
         }
     }
 
@@ -161,8 +161,8 @@ impl World {
             Item::Frame(_) => self.reset(connection, Direction::Up),
             Item::End => {
                 if lives {
-                    let reason = "the stream broke".to_owned();
-                    self.hand_to_client(client.index, SessionInput::Disconnected { stream: name, reason });
+                    let problem = Problem::unserved("the stream broke");
+                    self.hand_to_client(client.index, SessionInput::Disconnected { stream: name, problem });
                 }
                 self.leave_stream(connection, Direction::Down);
             }

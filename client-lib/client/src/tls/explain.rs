@@ -127,3 +127,48 @@ fn of_client(alert: AlertDescription, has_identity: bool) -> String {
         other => format!("the replica broke the TLS connection off ({other:?})"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AlertDescription as A;
+
+    #[test]
+    fn the_documentation_has_a_line_for_everything_that_is_said() {
+        let document = include_str!("../../../../docs/security.md");
+        let name = rustls::pki_types::ServerName::try_from("10.0.0.1").unwrap();
+        let presented = vec![r#"DnsName("r1.example")"#.to_owned()];
+        let certificates = [
+            CertificateError::Expired,
+            CertificateError::NotValidYet,
+            CertificateError::UnknownIssuer,
+            CertificateError::NotValidForName,
+            CertificateError::NotValidForNameContext { expected: name, presented },
+            CertificateError::Revoked,
+        ];
+        let alerts = [
+            A::CertificateRequired,
+            A::HandshakeFailure,
+            A::UnknownCA,
+            A::CertificateExpired,
+            A::BadCertificate,
+            A::InternalError,
+        ];
+        let plain = io::Error::other(Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType));
+        let closed = io::ErrorKind::UnexpectedEof.into();
+        let mut said: Vec<String> = certificates.iter().map(of_replica).collect();
+        said.extend(alerts.iter().map(|alert| of_client(*alert, false)));
+        said.extend([TLS_EXPECTED, CLOSED_AT_ONCE].map(str::to_owned));
+        said.extend([plain, closed].iter().filter_map(|error| handshake(error, false)));
+        assert_eq!(said.len(), 16);
+        for said in said {
+            // A line has the sentence whole, or as far as it is the same each time.
+            let is_line = |line: &&str| {
+                let told =
+                    line.strip_prefix("| `").and_then(|line| line.split_once("` |")).map(|(told, _)| told);
+                told.is_some_and(|told| said.starts_with(told))
+            };
+            assert!(document.lines().any(|line| is_line(&line)), "docs/security.md has no line for {said:?}");
+        }
+    }
+}

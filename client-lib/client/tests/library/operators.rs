@@ -1,9 +1,11 @@
 //! What operators ask: lists in pages, and the end of a session, which takes its time.
 
 use crate::fake::within;
+use crate::service::Service;
 use holdfast::{Cell, Error, EventKind, EventSet, Mode, RefusalCode, Uses};
 use holdfast_proto::client::v1 as wire;
 use holdfast_proto::client::v1::admin_server::{Admin, AdminServer};
+use holdfast_proto::client::v1::cell_server::CellServer;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -17,7 +19,7 @@ async fn cell() -> Cell {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let mut server = tonic::transport::Server::builder();
-    let serving = server.add_service(AdminServer::new(Master));
+    let serving = server.add_service(AdminServer::new(Master)).add_service(CellServer::new(Service::idle()));
     // It ends with the test's runtime.
     tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
     Cell::connect([address]).unwrap()

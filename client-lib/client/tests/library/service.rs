@@ -19,6 +19,18 @@ pub(crate) struct Service {
     pub(crate) extension_ms: Arc<AtomicU32>,
 }
 
+impl Service {
+    /// Of a master that is asked for nothing but its status.
+    pub(crate) fn idle() -> Self {
+        Self {
+            streams: mpsc::channel(1).0,
+            writes: Mutex::new(mpsc::channel(1).1),
+            extensions: mpsc::channel(1).0,
+            extension_ms: Arc::default(),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl CellService for Service {
     type SessionStream = ReceiverStream<Result<wire::ServerFrame, Status>>;

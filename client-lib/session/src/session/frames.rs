@@ -35,6 +35,7 @@ impl Session {
         if self.link.stream() != Some(stream) {
             return;
         }
+        self.reach.heard();
         let mut completed = Vec::new();
         if let Some(hello) = frame.hello {
             self.handle_hello(hello, &mut completed);
@@ -53,6 +54,7 @@ impl Session {
                 && self.lease.granted(self.now, lease.number, lease.lease_ms)
             {
                 self.route.succeeded();
+                self.reach.served();
             }
             for event in frame.events {
                 if let Event { event: Some(event::Event::LockGranted(grant)) } = event {
@@ -86,7 +88,7 @@ impl Session {
     fn handle_opened(&mut self, opened: SessionOpened) {
         let Link::Greeting { stream, sent_at, .. } = self.link else { return };
         if self.id.is_some() {
-            self.drop_stream("a replica opened a session that is open", None, false);
+            self.drop_stream("opened a session that is open", None, false);
             return;
         }
         self.id = Some(SessionId(opened.session));
@@ -99,11 +101,11 @@ impl Session {
         let Link::Greeting { stream, .. } = self.link else { return };
         let cell_id = |cell: &Option<CellInfo>| cell.as_ref().map(|cell| cell.cell_id);
         if self.id.is_none() || attached.attachment != self.attachment {
-            self.drop_stream("a replica attached what was not asked for", None, false);
+            self.drop_stream("attached what was not asked for", None, false);
             return;
         }
         if cell_id(&attached.cell) != cell_id(&self.cell) {
-            self.drop_stream("a replica of another cell answered", None, false);
+            self.drop_stream("is a replica of another cell", None, false);
             return;
         }
         self.attach(stream, attached.cell, &attached.locks);
@@ -118,6 +120,7 @@ impl Session {
     fn attach(&mut self, stream: StreamId, cell: Option<CellInfo>, locks: &[LockGrant]) {
         let cell = cell.unwrap_or_default();
         self.link = Link::Attached { stream };
+        self.reach.served();
         self.close_sent = false;
         self.notices = Notices::default();
         self.route.learn(&cell.addresses);

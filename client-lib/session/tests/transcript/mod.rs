@@ -5,7 +5,9 @@ mod show;
 
 use goldenscript::{ArgumentConsumer, Command, Context};
 use holdfast_proto::client::v1::{self as wire, event, server_frame};
-use holdfast_session::{CacheConfig, Config, Input, Operation, Output, Session, Slot, StreamId, Token};
+use holdfast_session::{
+    CacheConfig, Config, Input, Known, Operation, Output, Problem, Session, Slot, StreamId, Token,
+};
 use holdfast_types::{Duration, HandleId, Time};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -112,11 +114,13 @@ fn config(line: &mut ArgumentConsumer<'_>) -> Fallible<Config> {
     let addresses = line.take_key("addresses").unwrap_or("a:1,b:1,c:1");
     Ok(Config {
         addresses: addresses.split(',').filter(|text| !text.is_empty()).map(str::to_owned).collect(),
+        known: Known::default(),
         cell: "dev".to_owned(),
         client: "client".to_owned(),
         secret: [7; 32],
         lease,
         grace,
+        open_timeout: grace,
         drift_per_mille,
         // With this seed the first address is the first of the list.
         seed: line.take_key("seed").map_or(Ok(3), number)?,
@@ -136,9 +140,10 @@ fn input(name: &str, line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<I
         "keep-locks" => Input::KeepLocks { handle: HandleId(handle(next(line)?)?) },
         "tick" => Input::TimePassed,
         "connected" => Input::Connected { stream: stream(line, latest)? },
-        "broken" => {
-            Input::Disconnected { stream: stream(line, latest)?, reason: "connection reset".to_owned() }
-        }
+        "broken" => Input::Disconnected {
+            stream: stream(line, latest)?,
+            problem: Problem::unserved("connection reset"),
+        },
         "frame" => {
             let stream = stream(line, latest)?;
             let mut frame = wire::ServerFrame::default();

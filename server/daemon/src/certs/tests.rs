@@ -19,9 +19,9 @@ fn keys_are_their_owner_s_alone_and_the_ca_is_made_once() {
     let dir = tempfile::tempdir().unwrap();
     let options = options(dir.path());
     let made = make(&options).unwrap();
-    let whose: Vec<_> = made.iter().map(|made| made.whose.as_str()).collect();
+    let whose: Vec<_> = made.made.iter().map(|made| made.whose.as_str()).collect();
     assert_eq!(whose, ["the CA of cell dev", "replica 1", "client worker@eu"]);
-    for made in &made {
+    for made in &made.made {
         assert_eq!(fs::metadata(&made.key).unwrap().permissions().mode() & 0o777, 0o600);
     }
     let ca = fs::read(ca_file(&options.dir)).unwrap();
@@ -30,7 +30,7 @@ fn keys_are_their_owner_s_alone_and_the_ca_is_made_once() {
         clients: vec![Principal::parse("late").unwrap()],
         ..options.clone()
     };
-    assert_eq!(make(&more).unwrap().len(), 1);
+    assert_eq!(make(&more).unwrap().made.len(), 1);
     for name in ["anonymous", "ad\u{200b}min"] {
         let clients = vec![Principal::parse(name).unwrap()];
         let refused = make(&CertsOptions { clients, force: true, ..more.clone() }).unwrap_err();
@@ -46,14 +46,60 @@ fn nothing_is_overwritten_without_force_and_the_ca_not_even_then() {
     make(&options).unwrap();
     let (_, key) = replica_files(&options.dir, ReplicaId(1));
     let (first, ca) = (fs::read(&key).unwrap(), fs::read(ca_file(&options.dir)).unwrap());
-    let more = CertsOptions { clients: vec![Principal::parse("new").unwrap()], ..options.clone() };
+    let (new, other_hosts) = (Principal::parse("new").unwrap(), vec!["r1.example".to_owned()]);
+    let replicas = vec![(ReplicaId(1), other_hosts)];
+    let more = CertsOptions { clients: vec![new], replicas, ..options.clone() };
     let refused = make(&more).unwrap_err().to_string();
     assert!(refused.contains("replica-1.pem") && refused.contains("--force"), "{refused}");
+    assert!(
+        refused.contains("it is for 127.0.0.1, holdfast://dev/replica/1, localhost, replica-1, and"),
+        "{refused}"
+    );
     assert!(!client_files(&options.dir, &more.clients[0]).0.exists(), "all or nothing");
     assert_eq!(fs::read(&key).unwrap(), first);
     make(&CertsOptions { force: true, ..options.clone() }).unwrap();
     assert_ne!(fs::read(&key).unwrap(), first);
     assert_eq!(fs::read(ca_file(&options.dir)).unwrap(), ca);
+}
+
+#[test]
+fn the_same_command_may_be_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    let first = make(&options).unwrap();
+    let again = make(&options).unwrap();
+    assert_eq!((again.made, again.kept.as_slice(), again.warnings), (vec![], &first.made[1..], vec![]));
+    let more = CertsOptions { clients: vec![Principal::parse("late").unwrap()], ..options.clone() };
+    let more = make(&more).unwrap();
+    assert_eq!((more.made.len(), more.kept.len()), (1, 1));
+
+    // What is there is looked at: half of it, or another CA's, is not it.
+    let (certificate, key) = client_files(&options.dir, &options.clients[0]);
+    let refused = |options: &CertsOptions| make(options).unwrap_err().to_string();
+    let text = fs::read(&key).unwrap();
+    fs::remove_file(&key).unwrap();
+    assert!(refused(&options).contains("it has no key beside it"));
+    let (_, other_key) = replica_files(&options.dir, ReplicaId(1));
+    fs::copy(other_key, &key).unwrap();
+    assert!(refused(&options).contains("its key is of another pair"));
+    fs::write(&key, text).unwrap();
+    fs::remove_file(ca_file(&options.dir)).unwrap();
+    assert!(refused(&options).contains("there is no CA beside it"));
+    fs::remove_file(options.dir.join("ca-key.pem")).unwrap();
+    make(&CertsOptions { replicas: vec![], clients: vec![], ..options.clone() }).unwrap();
+    assert!(refused(&options).contains("another CA has signed it"));
+    fs::write(&certificate, "x").unwrap();
+    assert!(refused(&CertsOptions { replicas: vec![], ..options.clone() }).contains("it cannot be read"));
+}
+
+#[test]
+fn whoever_uses_the_ca_of_another_cell_is_warned() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path());
+    make(&options).unwrap();
+    let other = CertsOptions { cell: "prod".into(), replicas: vec![], clients: vec![], ..options };
+    let warnings = make(&other).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("of cell dev"), "{warnings:?}");
 }
 
 #[test]

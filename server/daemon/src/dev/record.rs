@@ -32,6 +32,11 @@ pub(super) struct ReplicaRecord {
     pub(super) client_address: String,
 }
 
+/// Whether anything is remembered in `dir`.
+pub(super) fn is_in(dir: &Path) -> bool {
+    dir.join(RECORD_NAME).exists()
+}
+
 /// What is remembered in `dir`, if anything is.
 pub(super) fn read_record(dir: &Path) -> Result<Option<Record>, DevError> {
     let path = dir.join(RECORD_NAME);

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_proto::client::v1::admin_server::AdminServer;
 use holdfast_proto::client::v1::cell_server::CellServer;
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
+use holdfast_proto::peer::v1::peer_server::PeerServer;
 use holdfast_state::refusal::limit_facts;
 use holdfast_types::{ConnectionId, Duration};
 use slog::Logger;
@@ -42,6 +43,7 @@ use crate::driver::CoreInput;
 use crate::outbox::Budget;
 use crate::peers::Greeter;
 use crate::socket::Socket;
+use crate::wrong_port::WrongPort;
 use burden::{ADMIN_CALL_LIMITS, Burden, CALL_LIMITS, LEDGER_LIMITS, Places};
 use conform::Conform;
 use intake::Intake;
@@ -144,7 +146,9 @@ impl Front {
         let intake = Intake { burden: self.burden.clone() };
         let cell = CellServer::new(self.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let admin = AdminServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let services = Routes::new(cell).add_service(admin).prepare();
+        let advice = || "this port is for clients: replicas of the cell use the peer address".to_owned();
+        let peers = WrongPort::<PeerServer<()>>::new(advice);
+        let services = Routes::new(cell).add_service(admin).add_service(peers).prepare();
         // A call comes in by the first of these first.
         let service = intake.layer(Conform.layer(Tie::new(burden::tie as fn(_) -> _).layer(services)));
         serving::serve(service, connections, stop).await;

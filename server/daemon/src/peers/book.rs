@@ -69,6 +69,12 @@ impl PeerBook {
         self.book().roster.me.clone()
     }
 
+    /// Where this replica serves clients, once the cell has said that it belongs to it.
+    pub(super) fn my_client_address(&self) -> Option<String> {
+        let roster = &self.book().roster;
+        roster.members.get(&ReplicaId(roster.me.replica)).map(|member| member.client_address.clone())
+    }
+
     /// How to connect to other replicas.
     pub(super) fn tls(&self) -> Option<&Arc<Tls>> {
         self.tls.as_ref()

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdfast_proto::client::v1::admin_server::AdminServer;
+use holdfast_proto::client::v1::cell_server::CellServer;
 use holdfast_proto::log::v1::Member;
 use holdfast_proto::peer::v1::peer_server::{Peer, PeerServer};
 use holdfast_proto::peer::v1::{
@@ -27,6 +29,7 @@ use crate::driver::CoreInput;
 use crate::guests::UnderWay;
 use crate::socket::Caller;
 use crate::tls::Presented;
+use crate::wrong_port::WrongPort;
 
 /// A stream must say who sends within this time.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,11 +55,18 @@ impl PeerService {
 
     /// The service, ready to be served.
     pub(crate) fn router(self) -> Router {
+        let book = Arc::clone(&self.book);
+        let advice = move || match book.my_client_address() {
+            Some(address) => format!("this port is for the replicas of the cell: clients use {address}"),
+            None => "this port is for the replicas of the cell: clients use another one".to_owned(),
+        };
         Server::builder()
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(PeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(WrongPort::<CellServer<()>>::new(advice.clone()))
+            .add_service(WrongPort::<AdminServer<()>>::new(advice))
     }
 
     /// Whether the certificate that a request came with is that of the replica that it claims to be from. What

@@ -7,6 +7,7 @@ mod cache;
 mod crash;
 mod damage;
 mod dead_cacher;
+mod documents;
 mod fail_over;
 mod holder;
 mod jeopardy;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use holdfast_proto::client::v1::ServerFrame;
-use holdfast_session::{CacheConfig, Config, Input, Output, Session, StreamId, Token};
+use holdfast_session::{CacheConfig, Config, Input, Known, Output, Problem, Session, StreamId, Token};
 use holdfast_types::{Duration, HandleId, Time};
 use prost::Message;
 
@@ -25,11 +25,13 @@ impl Client {
     fn new() -> Self {
         let config = Config {
             addresses: vec!["a:1".to_owned(), "b:1".to_owned()],
+            known: Known::default(),
             cell: "dev".to_owned(),
             client: "client".to_owned(),
             secret: [7; 32],
             lease: Duration::from_secs(1),
             grace: Duration::from_secs(5),
+            open_timeout: Duration::from_secs(5),
             drift_per_mille: 10,
             seed: 7,
             cache: CacheConfig::default(),
@@ -73,7 +75,7 @@ impl Client {
         let stream = StreamId(self.stream.saturating_sub(u64::from(source.one_in(8))));
         match source.byte() % 16 {
             0 | 1 => self.input(Input::Connected { stream }),
-            2 => self.input(Input::Disconnected { stream, reason: "broken".to_owned() }),
+            2 => self.input(Input::Disconnected { stream, problem: Problem::unserved("broken") }),
             3 => self.pass(Duration::from_millis(source.pick(&[0, 10, 400, 2_000]))),
             4 | 5 => {
                 self.calls += 1;

@@ -1,0 +1,183 @@
+//! What is in the way of reaching the replicas, and whether trying on may help.
+//!
+//! Owns the newest problem of each address. The invariant: where nothing can come of trying on, that is known as soon as
+//! every address has been tried; and of several reasons the one is told first that somebody can do something about.
+
+use holdfast_types::{Duration, Time};
+
+/// While nobody has ever answered and nothing listens anywhere, it is tried on for so long: what is just being started
+/// is waited for, and whoever has the wrong addresses learns it soon.
+pub const ABSENT_PATIENCE: Duration = Duration::from_secs(2);
+/// So many different reasons are told.
+const REASONS_MAX: usize = 3;
+
+/// What kind of thing is in the way at one address. In the order in which they are told, the last first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// Nothing listens there, or nobody knows the host.
+    Absent,
+    /// No connection was made, for another reason.
+    Unreached,
+    /// Somebody is there and does not serve: there is no master, or it does not answer.
+    Unserved,
+    /// Nothing can come of trying again before certificates, configurations or addresses change.
+    Lasting,
+}
+
+/// What is in the way at one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Its kind.
+    pub obstacle: Obstacle,
+    /// For people, without the address.
+    pub text: String,
+}
+
+impl Problem {
+    /// Somebody is there, and does not serve.
+    #[must_use]
+    pub fn unserved(text: impl Into<String>) -> Self {
+        Self { obstacle: Obstacle::Unserved, text: text.into() }
+    }
+}
+
+/// What is known to be in the way.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    /// The newest problem of each address that has one, in the order of first failures.
+    problems: Vec<(String, Problem)>,
+    /// A replica has answered once.
+    heard: bool,
+    /// Since when nothing listens at any address that was tried.
+    absent_since: Option<Time>,
+}
+
+impl Reach {
+    /// `heard`: a replica has answered before.
+    pub(crate) fn new(heard: bool) -> Self {
+        Self { heard, ..Self::default() }
+    }
+
+    /// An attempt at an address came to nothing.
+    pub(crate) fn failed(&mut self, now: Time, address: &str, problem: Problem) {
+        if problem.obstacle == Obstacle::Absent {
+            self.absent_since.get_or_insert(now);
+        } else {
+            self.absent_since = None;
+        }
+        match self.problems.iter_mut().find(|(known, _)| known == address) {
+            Some((_, known)) => *known = problem,
+            None => self.problems.push((address.to_owned(), problem)),
+        }
+    }
+
+    /// A replica answered, whatever it said.
+    pub(crate) fn heard(&mut self) {
+        self.heard = true;
+        self.absent_since = None;
+    }
+
+    /// A master serves: nothing is in the way.
+    pub(crate) fn served(&mut self) {
+        self.heard();
+        self.problems.clear();
+    }
+
+    /// Whether nothing listens at any of these addresses, as far as was tried.
+    pub(crate) fn all_absent(&self, addresses: &[String]) -> bool {
+        self.all_are(addresses, |obstacle| obstacle == Obstacle::Absent)
+    }
+
+    /// Whether to give up before the time is over: a replica will never serve this client and no other was found that
+    /// might; or nobody was ever there.
+    pub(crate) fn is_hopeless(&self, now: Time, addresses: &[String]) -> bool {
+        let barred = self.problems.iter().any(|(_, problem)| problem.obstacle == Obstacle::Lasting);
+        if barred {
+            return self.all_are(addresses, |obstacle| obstacle != Obstacle::Unserved);
+        }
+        let patient = self.heard || self.absent_since.is_none_or(|since| now < since + ABSENT_PATIENCE);
+        !patient && self.all_absent(addresses)
+    }
+
+    fn all_are(&self, addresses: &[String], is: impl Fn(Obstacle) -> bool) -> bool {
+        addresses.iter().all(|address| {
+            self.problems.iter().any(|(known, problem)| known == address && is(problem.obstacle))
+        })
+    }
+
+    /// Everything that is in the way, for people: each reason once, with the addresses that it holds for.
+    pub(crate) fn reason(&self) -> String {
+        let mut reasons: Vec<(&Problem, Vec<&str>)> = Vec::new();
+        for (address, problem) in &self.problems {
+            match reasons.iter_mut().find(|(known, _)| known.text == problem.text) {
+                Some((_, addresses)) => addresses.push(address),
+                None => reasons.push((problem, vec![address])),
+            }
+        }
+        reasons.sort_by_key(|(problem, _)| std::cmp::Reverse(problem.obstacle));
+        let told = reasons.iter().take(REASONS_MAX);
+        let told: Vec<String> =
+            told.map(|(problem, at)| format!("{}: {}", at.join(", "), problem.text)).collect();
+        if told.is_empty() { "no replica was reached".to_owned() } else { told.join("; ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(obstacle: Obstacle) -> Problem {
+        Problem { obstacle, text: format!("{obstacle:?}").to_lowercase() }
+    }
+
+    fn addresses(count: u64) -> Vec<String> {
+        (1..=count).map(|n| format!("r{n}:1")).collect()
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn it_is_given_up_soon_where_nothing_listens_anywhere_and_nobody_ever_answered() {
+        let mut reach = Reach::new(false);
+        reach.failed(at(10), "r1:1", problem(Obstacle::Absent));
+        assert!(!reach.is_hopeless(at(9_000), &addresses(2)), "the other was not tried");
+        reach.failed(at(20), "r2:1", problem(Obstacle::Absent));
+        assert!(!reach.is_hopeless(at(2_009), &addresses(2)), "it may just be starting");
+        assert!(reach.is_hopeless(at(2_010), &addresses(2)) && reach.all_absent(&addresses(2)));
+        reach.failed(at(2_020), "r1:1", problem(Obstacle::Unreached));
+        assert!(!reach.is_hopeless(at(9_000), &addresses(2)) && !reach.all_absent(&addresses(2)));
+
+        let mut reach = Reach::new(true);
+        reach.failed(at(10), "r1:1", problem(Obstacle::Absent));
+        assert!(!reach.is_hopeless(at(60_000), &addresses(1)), "a cell that was there may come back");
+    }
+
+    #[test]
+    fn it_is_given_up_at_once_where_a_replica_will_never_serve_and_no_other_might() {
+        let mut reach = Reach::new(true);
+        reach.failed(at(0), "r1:1", problem(Obstacle::Lasting));
+        assert!(!reach.is_hopeless(at(0), &addresses(3)), "two others were not tried");
+        reach.failed(at(0), "r2:1", problem(Obstacle::Absent));
+        reach.failed(at(0), "r3:1", problem(Obstacle::Unreached));
+        assert!(reach.is_hopeless(at(0), &addresses(3)));
+        reach.failed(at(0), "r3:1", problem(Obstacle::Unserved));
+        assert!(
+            !reach.is_hopeless(at(60_000), &addresses(3)),
+            "one talks to this client, and may find a master"
+        );
+    }
+
+    #[test]
+    fn what_somebody_can_do_something_about_is_told_first_and_each_reason_once() {
+        let mut reach = Reach::new(false);
+        assert_eq!(reach.reason(), "no replica was reached");
+        reach.failed(at(0), "r1:1", problem(Obstacle::Absent));
+        reach.failed(at(0), "r2:1", problem(Obstacle::Lasting));
+        reach.failed(at(0), "r3:1", problem(Obstacle::Absent));
+        assert_eq!(reach.reason(), "r2:1: lasting; r1:1, r3:1: absent");
+        reach.served();
+        assert_eq!(reach.reason(), "no replica was reached");
+    }
+}
