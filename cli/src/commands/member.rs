@@ -69,34 +69,84 @@ struct MemberDocument {
 struct Change {
     id: u64,
     done: &'static str,
+    /// What the cell stands now; null if the master does not answer any more.
+    standing: Option<Standing>,
+}
+
+/// How many replicas vote, and how many of them may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Standing {
+    voters: usize,
+    tolerates: usize,
+    learners: usize,
+}
+
+impl Standing {
+    fn of(status: &CellStatus) -> Option<Self> {
+        let learners = status.members.iter().filter(|member| member.learner).count();
+        let voters = status.members.len() - learners;
+        (status.role() == Role::Master && voters > 0).then(|| Self { learners, ..Self::with_voters(voters) })
+    }
+
+    fn with_voters(voters: usize) -> Self {
+        Self { voters, tolerates: (voters - 1) / 2, learners: 0 }
+    }
+
+    /// What it means, for people.
+    fn said(self) -> String {
+        let Self { voters, tolerates, .. } = self;
+        let stands = match (voters, tolerates) {
+            (1, _) => return "one replica votes, and without it the cell stops".to_owned(),
+            (_, 0) => format!("{voters} replicas vote, and the cell stops when any of them fails"),
+            (_, 1) => format!("{voters} replicas vote, and the cell goes on when one of them fails"),
+            _ => format!("{voters} replicas vote, and the cell goes on when {tolerates} of them fail"),
+        };
+        match voters % 2 {
+            0 => format!("{stands}: no better than {}, so add one more, or remove one", voters - 1),
+            _ => stands,
+        }
+    }
 }
 
 impl Member {
     pub(crate) async fn run(&self, client: &Client) -> Result<()> {
         client.check_cell().await?;
         let cell = &client.cell;
-        let change = match self {
+        let (id, done) = match self {
             Self::Ls => return list(client).await,
             Self::Add(Add { id: Id { id }, peer_address, client_address }) => {
                 cell.add_member(*id, peer_address, client_address).await?;
-                Change { id: *id, done: "added" }
+                (*id, "added")
             }
             Self::Promote(Id { id }) => {
                 cell.promote_member(*id).await?;
-                Change { id: *id, done: "promoted" }
+                (*id, "promoted")
             }
             Self::Remove(Id { id }) => {
                 cell.remove_member(*id).await?;
-                Change { id: *id, done: "removed" }
+                (*id, "removed")
             }
         };
-        client.output.print(&change, |Change { id, done }| match *done {
-            "added" => format!(
-                "replica {id} added as a learner; once `holdfast member ls` shows little lag: holdfast member \
-                 promote {id}"
-            ),
-            done => format!("replica {id} {done}"),
-        })
+        // It is done; what the cell stands now is told if it can be.
+        let standing = cell.status().await.ok().and_then(|status| Standing::of(&status));
+        client.output.print(&Change { id, done, standing }, said)
+    }
+}
+
+fn said(change: &Change) -> String {
+    let Change { id, done, standing } = change;
+    match (*done, standing) {
+        ("added", standing) => {
+            let then = standing.map_or_else(String::new, |now| {
+                format!(". With it, {}", Standing::with_voters(now.voters + now.learners.max(1)).said())
+            });
+            format!(
+                "replica {id} added as a learner, which does not vote; once `holdfast member ls` shows little lag: holdfast \
+                 member promote {id}{then}"
+            )
+        }
+        (done, Some(standing)) => format!("replica {id} {done}: {}", standing.said()),
+        (done, None) => format!("replica {id} {done}"),
     }
 }
 
@@ -146,4 +196,38 @@ fn text(list: &List) -> String {
     };
     let heading = ["REPLICA", "ROLE", "PEERS AT", "CLIENTS AT", "REACHABLE", "LAG"];
     output::table(&heading, &[5], list.members.iter().map(row).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_number_of_voters_stands_is_said() {
+        for (voters, words) in [
+            (1, "without it the cell stops"),
+            (2, "stops when any of them fails: no better than 1"),
+            (3, "goes on when one of them fails"),
+            (4, "goes on when one of them fails: no better than 3"),
+            (5, "goes on when 2 of them fail"),
+            (6, "goes on when 2 of them fail: no better than 5"),
+        ] {
+            let said = Standing::with_voters(voters).said();
+            assert!(said.contains(words), "{said}");
+            assert_eq!(said.contains("no better"), voters % 2 == 0, "{said}");
+        }
+    }
+
+    #[test]
+    fn who_adds_a_fourth_is_told_what_it_is_good_for() {
+        let standing = Some(Standing { learners: 1, ..Standing::with_voters(3) });
+        let added = said(&Change { id: 4, done: "added", standing });
+        assert!(
+            added.contains("promote 4. With it, 4 replicas vote") && added.contains("no better than 3"),
+            "{added}"
+        );
+        let removed = said(&Change { id: 4, done: "removed", standing: Some(Standing::with_voters(2)) });
+        assert!(removed.starts_with("replica 4 removed: 2 replicas vote"), "{removed}");
+        assert_eq!(said(&Change { id: 4, done: "removed", standing: None }), "replica 4 removed");
+    }
 }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::guests::{Full, Guests, Places, Seat};
 use crate::socket::{Socket, Stream};
+use crate::system::advice;
 use crate::tls::{Presented, Side, Tls};
 
 /// How long to wait when nothing can be accepted, such as for want of file descriptors.
@@ -33,6 +34,8 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const LINGER_MAX: Duration = Duration::from_secs(1);
 /// Things that a stranger can cause at will are logged this often at most.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
+/// What goes on until somebody changes the system is logged this often.
+const REFUSED_LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// The first byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -56,6 +59,8 @@ pub(crate) struct Door {
     full: Throttle,
     /// Of connections that did not get through.
     failures: Throttle,
+    /// Of those that the system would not give.
+    refused: Throttle,
     logger: Logger,
 }
 
@@ -70,6 +75,7 @@ impl Door {
             idle: Throttle::default(),
             full: Throttle::default(),
             failures: Throttle::default(),
+            refused: Throttle::every(REFUSED_LOG_PAUSE),
             logger,
         })
     }
@@ -91,7 +97,9 @@ impl Door {
                     return (stream, from, seat);
                 }
                 Err(error) => {
-                    warn!(self.logger, "cannot accept a connection: {error}");
+                    self.refused.pass(|more| {
+                        warn!(self.logger, "cannot accept {}: {error}{}", self.side, advice(&error); "unsaid" => more);
+                    });
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }
@@ -209,14 +217,26 @@ fn go_away(text: &str) -> Vec<u8> {
 }
 
 /// Lets something be said now and then, and counts what was not.
-#[derive(Default)]
-struct Throttle(Mutex<(Option<Instant>, u64)>);
+struct Throttle {
+    pause: Duration,
+    state: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::every(LOG_PAUSE)
+    }
+}
 
 impl Throttle {
+    fn every(pause: Duration) -> Self {
+        Self { pause, state: Mutex::default() }
+    }
+
     /// Calls `say` with the number of times that it was not called since, unless it was called just now.
     fn pass(&self, say: impl FnOnce(u64)) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.0.is_some_and(|last| last.elapsed() < LOG_PAUSE) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.0.is_some_and(|last| last.elapsed() < self.pause) {
             state.1 += 1;
             return;
         }

@@ -26,6 +26,23 @@ pub(crate) fn allow_many_files(logger: &Logger) {
     if let Err(error) = raised {
         warn!(logger, "cannot raise the limit of open files: {error}");
     }
+    if let Ok((soft, _)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Some(why) = too_few(soft)
+    {
+        warn!(logger, "{why}");
+    }
+}
+
+/// What to say of so small a limit of open files; `None` if it is large enough.
+fn too_few(limit: u64) -> Option<String> {
+    let least = DESCRIPTORS_RESERVED + CLIENT_SOCKETS_MIN;
+    (limit < least).then(|| {
+        format!(
+            "the limit of open files is {limit}, and a replica needs {least} at the least, {DESCRIPTORS_RESERVED} for itself and \
+             the others for clients: without them it ends when the log needs its next file. Raise it (`ulimit -n`, or \
+             LimitNOFILE= of systemd)"
+        )
+    })
 }
 
 /// How many connections of clients may be open at a time: as many as there are file descriptors, but for those that
@@ -41,6 +58,14 @@ pub(crate) fn client_places(wanted: Option<u64>) -> Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_that_is_too_low_is_said() {
+        assert_eq!(too_few(1_024), None);
+        assert_eq!(too_few(DESCRIPTORS_RESERVED + CLIENT_SOCKETS_MIN), None);
+        let said = too_few(256).expect("it is low");
+        assert!(said.contains("is 256") && said.contains("352") && said.contains("ulimit -n"), "{said}");
+    }
 
     #[test]
     fn clients_leave_descriptors_to_the_replica() {

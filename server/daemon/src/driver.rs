@@ -390,12 +390,16 @@ impl Driver {
         tokio::task::spawn_blocking(move || {
             let _guard = AbortOnPanic(logger.clone());
             let index = state.index;
-            if let Err(error) = snapshots.write(&state) {
-                logging::abort(&logger, &error.to_string());
-            }
-            info!(logger, "wrote a snapshot"; "index" => index);
+            let input = match snapshots.write(&state) {
+                Ok(()) => {
+                    info!(logger, "wrote a snapshot"; "index" => index);
+                    Input::SnapshotWritten { index }
+                }
+                Err(error) if error.may_pass() => Input::SnapshotFailed { why: error.to_string() },
+                Err(error) => logging::abort(&logger, &error.to_string()),
+            };
             // Fails only when the core is gone, and then the snapshot is found at the next start.
-            let _ = core.blocking_send(CoreInput::Replica(Input::SnapshotWritten { index }));
+            let _ = core.blocking_send(CoreInput::Replica(input));
         });
     }
 

@@ -188,8 +188,14 @@ impl Founder<'_> {
                     return Ok((member.id, heard));
                 }
                 Err(problem) if problem != last_problem => {
-                    warn!(self.logger, "{} does not answer yet: {problem}", ReplicaId(member.id);
-                        "address" => &member.peer_address);
+                    if member.id == self.config.replica.0 {
+                        warn!(self.logger, "this replica does not reach itself where `members` says that it is, and the others \
+                            will not either, so the cell is not founded: {problem}";
+                            "address" => &member.peer_address, "listens" => &self.config.peer_listen);
+                    } else {
+                        warn!(self.logger, "{} does not answer yet: {problem}", ReplicaId(member.id);
+                            "address" => &member.peer_address);
+                    }
                     self.tell(&missing.borrow());
                     last_problem = problem;
                 }

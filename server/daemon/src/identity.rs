@@ -3,6 +3,7 @@
 //! ```text
 //! <data_dir>/LOCK            held for as long as the process lives
 //! <data_dir>/identity.toml   this module's: cell, replica, data_id, how far it has come; with a checksum
+//! <data_dir>/STALE           this module's: there once the directory must not be used again
 //! <data_dir>/log/            raft's log and hard state (storage::log)
 //! <data_dir>/snapshots/      snapshots of the state (storage::snapshot)
 //! ```
@@ -18,6 +19,7 @@
 mod file;
 
 use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
@@ -27,10 +29,12 @@ use holdfast_proto::log::v1::Member;
 use holdfast_replica::admission::ReplaceAdvice;
 use holdfast_state::VERSION_MAX;
 use holdfast_types::{Duration, ReplicaId};
+use slog::{Logger, warn};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::Config;
 use crate::storage::{self, StorageError, sync_dir};
+use crate::system::{advice, create_private_dir, exposed};
 
 /// What a data directory was made for, and how far it has come.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,7 +93,7 @@ impl Identity {
 #[non_exhaustive]
 pub enum IdentityError {
     /// Something could not be read or written.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {source}{advice}", path = path.display(), advice = advice(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -173,6 +177,19 @@ pub enum IdentityError {
         /// The replica.
         replica: ReplicaId,
     },
+    /// The directory was found to be older than what the replica has acknowledged.
+    #[error(
+        "the data of replica {replica} are older than what it has acknowledged, as its cell found out ({what}); {path} \
+         says so. {advice}", path = path.display(), replica = replica.0, advice = ReplaceAdvice(*replica)
+    )]
+    Stale {
+        /// The mark.
+        path: PathBuf,
+        /// How it was found out.
+        what: String,
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// No randomness.
     #[error("the system gives no random numbers: {0}")]
     Random(String),
@@ -198,7 +215,7 @@ impl DataDir {
     /// If it is in use, another's, damaged, or incomplete; see [`IdentityError`].
     pub fn open(config: &Config) -> Result<Self, IdentityError> {
         let root = config.data_dir.clone();
-        fs::create_dir_all(&root).map_err(io("create the data directory", &root))?;
+        create_private_dir(&root).map_err(io("create the data directory", &root))?;
         let lock = lock(&root)?;
         let path = root.join(file::NAME);
         let identity = match file::read(&path, config.replica)? {
@@ -214,6 +231,7 @@ impl DataDir {
             return Err(IdentityError::OtherReplica { path: root, found, configured });
         }
         let dir = Self { root, identity, _lock: lock };
+        dir.check_not_stale()?;
         match dir.identity.stage {
             // The log is begun before the replica can come to a cell: from then on, a log that is not there is
             // lost, without a doubt.
@@ -227,6 +245,38 @@ impl DataDir {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Says so if others on this machine may read what the cell holds, which a directory of an earlier release allows, or one
+    /// that somebody else has made.
+    pub(crate) fn warn_if_exposed(&self, logger: &Logger) {
+        match exposed(&self.root) {
+            Ok(None) => {}
+            Ok(Some(path)) => warn!(
+                logger,
+                "others on this machine can read or change what is in the data directory, the contents of files and the \
+                secrets of sessions: `chmod -R go= {}`", self.root.display(); "found" => path.display()
+            ),
+            Err(error) => warn!(logger, "cannot find out who may read the data directory: {error}"),
+        }
+    }
+
+    /// Has the directory never be used again: under another master its being stale might not be noticed.
+    pub(crate) fn mark_stale(&self, what: &str) -> Result<(), IdentityError> {
+        let path = self.root.join(STALE);
+        let mut file = File::create(&path).map_err(io("create", &path))?;
+        file.write_all(what.as_bytes()).map_err(io("write", &path))?;
+        file.sync_all().map_err(io("sync", &path))?;
+        sync_dir(&self.root).map_err(io("sync", &self.root))
+    }
+
+    fn check_not_stale(&self) -> Result<(), IdentityError> {
+        let path = self.root.join(STALE);
+        match fs::read_to_string(&path) {
+            Ok(what) => Err(IdentityError::Stale { path, what, replica: self.identity.replica }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("read", &path)(error)),
+        }
     }
 
     /// Where raft's log is.
@@ -286,10 +336,17 @@ impl DataDir {
 
     /// A replica that has been part of its cell has a log; what the log holds is checked when it is read.
     fn check_complete(&self, path: &Path) -> Result<(), IdentityError> {
-        for missing in [self.log_dir(), self.snapshot_dir()] {
-            if !missing.is_dir() {
-                let replica = self.identity.replica;
-                return Err(IdentityError::DataGone { path: path.to_owned(), missing, replica });
+        for dir in [self.log_dir(), self.snapshot_dir()] {
+            match fs::metadata(&dir) {
+                Ok(metadata) if metadata.is_dir() => {}
+                // A link that leads nowhere may lead to what is not mounted yet.
+                Err(error) if error.kind() != ErrorKind::NotFound || dir.is_symlink() => {
+                    return Err(io("open", &dir)(error));
+                }
+                Ok(_) | Err(_) => {
+                    let replica = self.identity.replica;
+                    return Err(IdentityError::DataGone { path: path.to_owned(), missing: dir, replica });
+                }
             }
         }
         Ok(())
@@ -336,6 +393,8 @@ pub(crate) const LOCK_WAIT: Duration = Duration::from_millis(500);
 pub(crate) const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 const LOCK: &str = "LOCK";
+/// Says that the directory is older than what its replica has acknowledged, and how that is known.
+const STALE: &str = "STALE";
 
 fn create(root: &Path, config: &Config) -> Result<Identity, IdentityError> {
     check_empty(root, config.replica)?;

@@ -10,7 +10,7 @@
 //! - `tls`: who is at the other end of a connection; [`certs`]: certificates for development
 //! - `listen`, `accept`, `guests`, `socket`, `descriptors`: connections from their listener to gRPC
 //! - `planted`: faults on purpose, in builds for that only
-//! - [`config`], [`logging`], `signals`, `clock`: what a process needs besides
+//! - [`config`], [`logging`], `signals`, `clock`: what a process needs besides; `system`: what its errors mean
 //!
 //! Never here: a decision. Who holds a lock, who is master and what is durable enough is decided in the crates
 //! below; this one carries their inputs in and their outputs out.
@@ -40,6 +40,7 @@ pub mod server;
 mod signals;
 mod socket;
 pub mod storage;
+mod system;
 mod tls;
 mod wrong_port;
 
@@ -48,4 +49,5 @@ pub use in_process::{Server, Standstill};
 pub use listen::{ListenError, Listeners};
 pub use server::{Leadership, ServerError, run_replica_blocking};
 pub use signals::StopSignals;
+pub use system::keep_files_private;
 pub use tls::TlsError;

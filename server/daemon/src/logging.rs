@@ -6,16 +6,20 @@
 //!   invariant is one that is asserted.
 //!
 //! Records are written by a thread of their own, so that a slow terminal never holds the core up; if it falls
-//! far behind, records are dropped and their number is logged. Invariant: what was logged before the guard is
-//! dropped, or before [`abort`], is written. A panic is logged like everything else. What others chose (names, addresses,
-//! messages) is escaped in both forms: by `escaping`.
+//! far behind, records are dropped and their number is logged. Invariants: what was logged before the guard is dropped, or
+//! before [`abort`], is written, if whoever reads standard error takes it in time; and nothing of the replica ever waits for
+//! a reader that stands still, its end least of all. A panic is logged like everything else. What others chose (names,
+//! addresses, messages) is escaped in both forms: by `escaping`.
 
 mod escaping;
 
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::panic::PanicHookInfo;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
+use holdfast_types::Duration;
 use slog::{Drain, LevelFilter, Logger, OwnedKVList, Record, crit, o};
 use slog_async::{Async, AsyncGuard, OverflowStrategy};
 
@@ -24,19 +28,24 @@ use escaping::{EscapedJson, EscapedText};
 
 /// So many records may wait for the writing thread.
 const RECORDS_WAITING_MAX: usize = 16_384;
+/// A process that ends waits so long for the last of what it has to say to be written. Whoever reads standard error may have
+/// stopped reading.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+/// And one whose disk has failed so long: until it is gone it may still be the master, and serve nobody.
+const ABORT_FLUSH_MAX: Duration = Duration::from_millis(250);
 
 /// Ends the writing thread once everything is written. One for the process, because so is standard error, and
 /// because [`abort`] must reach it from any thread.
 static WRITER: Mutex<Option<AsyncGuard>> = Mutex::new(None);
 
-/// Writes everything out that was logged, when it is dropped. Hold it in `main` until the end.
+/// Writes out what was logged, when it is dropped, within [`FLUSH_MAX`]. Hold it in `main` until the end.
 #[must_use = "what is logged after the guard is dropped is lost"]
 #[derive(Debug)]
 pub struct LogGuard(());
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        flush();
+        flush(FLUSH_MAX);
     }
 }
 
@@ -62,12 +71,26 @@ pub fn start(format: LogFormat, level: LogLevel) -> (Logger, LogGuard) {
     (logger, LogGuard(()))
 }
 
-/// Logs `what` as critical, writes everything out and aborts the process: nothing that is still in memory may
-/// reach the disk or another replica any more. The way to end after a failed write or fsync (design.md §8).
+/// Logs `what` as critical, writes out what the log's reader takes at once, and aborts the process: nothing that is still
+/// in memory may reach the disk or another replica any more. The way to end after a failed write or fsync (design.md §8).
 pub fn abort(logger: &Logger, what: &str) -> ! {
     crit!(logger, "the replica stops: {}", what);
-    flush();
+    flush(ABORT_FLUSH_MAX);
     std::process::abort()
+}
+
+/// Logs `what` as critical and ends the process with this exit status, whatever its other threads are waiting for.
+pub(crate) fn exit(logger: &Logger, what: &str, status: i32) -> ! {
+    crit!(logger, "{}", what);
+    flush(ABORT_FLUSH_MAX);
+    std::process::exit(status)
+}
+
+/// Writes a line to standard error, past the log: the last words of a program. Whoever reads it gets a second for it.
+pub fn say_last(line: &str) {
+    let line = format!("{line}\n");
+    // If standard error cannot be written, there is nobody to tell.
+    within(FLUSH_MAX, move || drop(std::io::stderr().write_all(line.as_bytes())));
 }
 
 /// Held while work runs that nothing may go on without: a panic of that work ends the process as [`abort`] does. To
@@ -77,15 +100,17 @@ pub(crate) struct AbortOnPanic(pub(crate) Logger);
 
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             abort(&self.0, "an invariant is broken; the panic before this says which");
         }
     }
 }
 
 /// One JSON object for each record, one to a line, with `ts` (RFC 3339), `level` and `msg`.
-fn json<W: Write>(output: W) -> slog_json::Json<EscapedJson<W>> {
-    slog_json::Json::new(EscapedJson(output)).set_newlines(true).set_flush(true).add_default_keys().build()
+fn json<W: Write>(output: W) -> slog_json::Json<EscapedJson<BufWriter<W>>> {
+    // A line is written at once: others may write to the same pipe.
+    let output = EscapedJson(BufWriter::new(output));
+    slog_json::Json::new(output).set_newlines(true).set_flush(true).add_default_keys().build()
 }
 
 /// Puts a thread and a queue before `drain`, and the level before both.
@@ -120,21 +145,43 @@ impl Drain for IgnoreEnd {
 /// Logs each panic with where it happened. What the panic ends is for the thread's owner to decide.
 fn log_panics(logger: Logger) {
     std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
-        let thread = std::thread::current();
+        let thread = thread::current();
         crit!(logger, "panic: {}", panic; "thread" => thread.name().unwrap_or("unnamed"));
     }));
 }
 
-/// Waits until everything logged so far is written. Nothing is written afterwards.
-fn flush() {
-    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
+/// Waits until everything logged so far is written, and no longer than `limit`. Nothing is logged afterwards.
+fn flush(limit: Duration) {
+    let guard = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(guard) = guard {
+        // To drop it is to wait for the writing thread.
+        within(limit, move || drop(guard));
+    }
+}
+
+/// Has `work`, which may wait for whoever reads standard error, done beside this thread, and waits for it until `limit`.
+fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = channel::<()>();
+    // Kept here too: to drop the work, if the system gives no thread, would be to wait.
+    let work = Arc::new(Mutex::new(Some((work, done))));
+    let theirs = Arc::clone(&work);
+    let spawned = thread::Builder::new().name("log-flush".to_owned()).spawn(move || {
+        let work = theirs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((work, _done)) = work {
+            work();
+        }
+    });
+    match spawned {
+        // An error, always: nothing is sent, and that the sender is gone is what is waited for.
+        Ok(_) => drop(is_done.recv_timeout(limit)),
+        Err(_) => std::mem::forget(work),
+    }
 }
 
 /// For tests that look at what was logged.
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use std::sync::Arc;
 
     /// The messages of every record, in order.
     #[derive(Clone, Default)]
@@ -167,7 +214,7 @@ pub(crate) mod testing {
 mod tests {
     use super::*;
     use slog::info;
-    use std::sync::Arc;
+    use std::time::Instant;
 
     /// A buffer that a test can read while a drain writes to it.
     #[derive(Clone, Default)]
@@ -198,6 +245,23 @@ mod tests {
         again.args(["--exact", "logging::tests::a_panic_under_the_guard_ends_the_process"]);
         let ended = again.env(TO_PANIC, "1").stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         assert_eq!(ended.signal(), Some(nix::libc::SIGABRT));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_reader_that_stands_still() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let began = Instant::now();
+        // No pipe holds as much, so the writing thread stands still too.
+        within(Duration::from_millis(100), move || drop(writer.write_all(&vec![b'x'; 16 << 20])));
+        assert!(began.elapsed() >= Duration::from_millis(100), "the reader stands still");
+        drop(reader);
+    }
+
+    #[test]
+    fn what_is_done_in_time_is_waited_for() {
+        let (done, is_done) = channel();
+        within(Duration::from_secs(60), move || done.send(()).unwrap());
+        assert_eq!(is_done.try_recv(), Ok(()));
     }
 
     #[test]

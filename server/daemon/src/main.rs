@@ -11,9 +11,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use holdfast_server::certs::{self, CertsError, CertsOptions, Issued, Made};
-use holdfast_server::config::{Config, ConfigError, ConfigFlags, LogFormat, LogLevel};
+use holdfast_server::config::{self, Config, ConfigError, ConfigFlags, LogFormat, LogLevel};
 use holdfast_server::dev::{DevCell, DevError, DevOptions};
-use holdfast_server::{ServerError, StopSignals, logging, run_replica_blocking};
+use holdfast_server::{ServerError, StopSignals, keep_files_private, logging, run_replica_blocking};
 use holdfast_types::{Principal, ReplicaId, escaped};
 use mimalloc::MiMalloc;
 use slog::Logger;
@@ -43,7 +43,8 @@ Exit status:
   0  stopped as asked, after handing over what it led
   1  could not run, or not run on; standard error says why
   2  the command line or the configuration is wrong
-  3  the replica must not come back under its id: it was removed from its cell, or its data are gone or damaged
+  3  the replica must not come back under its id: it was removed from its cell, or its data are gone,
+     damaged, or older than what it has acknowledged
 A failing disk, or a broken invariant, ends the process with SIGABRT.";
 
 #[derive(Debug, Subcommand)]
@@ -129,7 +130,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };
     // The log may be off, or JSON: whoever started the program by hand reads this.
-    let _ = writeln!(std::io::stderr(), "holdfastd: {}", escaped(&sentence(&error)));
+    logging::say_last(&format!("holdfastd: {}", escaped(&sentence(&error))));
     ExitCode::from(exit_code(&error))
 }
 
@@ -157,6 +158,8 @@ fn run(flags: &RunFlags) -> anyhow::Result<()> {
     let mut config = Config::load(&flags.config, variables)?;
     config.override_bootstrap_principal.clone_from(&flags.override_bootstrap_principal);
     let (logger, _guard) = logging::start(config.log_format, config.log_level);
+    config::announce(&config.passed_over, &logger);
+    keep_files_private();
     Ok(run_replica_blocking(config, logger)?)
 }
 
@@ -211,6 +214,7 @@ fn client_environment(ca: &Path, certificate: &Path, key: &Path) -> String {
 }
 
 fn dev(flags: DevFlags) -> anyhow::Result<()> {
+    keep_files_private();
     let level = if flags.verbose { LogLevel::Info } else { LogLevel::Error };
     let (logger, _guard) = logging::start(LogFormat::Auto, level);
     let DevFlags { cell, data_dir, port_base, replicas, tls, .. } = flags;

@@ -12,6 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use holdfast_proto::peer::v1::Identity;
+use holdfast_replica::admission::ReplaceAdvice;
 use holdfast_replica::{Input, Replica};
 use holdfast_types::{Duration, Principal, ReplicaId, Term};
 use slog::{Logger, info, warn};
@@ -29,10 +30,11 @@ use crate::identity::{DataDir, IdentityError, Stage};
 use crate::inputs::{INPUTS_WAITING_MAX, Inputs};
 use crate::listen::{ListenError, Listeners};
 use crate::peers::{Greeter, PeerBook, PeerService, Peers};
-use crate::signals::StopSignals;
+use crate::signals::{STOP_MAX, SignalThread};
 use crate::storage::StorageError;
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::LogWriter;
+use crate::system::advice;
 use crate::tls::{self, Reloader, Side, Tls, TlsError};
 use crate::{clock, logging};
 
@@ -65,13 +67,24 @@ pub enum ServerError {
     /// A replica of its cell says that it must not go on.
     #[error("the cell refuses this replica: {0}")]
     Refused(String),
+    /// Its data are not what it has acknowledged.
+    #[error(
+        "the data of {replica} are older than what it has acknowledged: {what}. An older copy of the directory was put back, \
+         or the disk has lost what it had synced. {}", ReplaceAdvice(*replica)
+    )]
+    DataLost {
+        /// The replica.
+        replica: ReplicaId,
+        /// How that is known.
+        what: String,
+    },
     /// It was removed from its cell.
     #[error(
         "{0} was removed from its cell. Its id is never used again, and its data directory can be deleted"
     )]
     Removed(ReplicaId),
     /// The operating system does not give what is needed.
-    #[error("the system does not give what the replica needs: {0}")]
+    #[error("the system does not give what the replica needs: {0}{advice}", advice = advice(.0))]
     System(#[from] io::Error),
 }
 
@@ -80,10 +93,11 @@ impl ServerError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Removed(_) => true,
+            Self::Refused(_) | Self::Removed(_) | Self::DataLost { .. } => true,
             Self::Founding(error) => matches!(error, FoundingError::Refused { .. }),
             Self::Identity(error) => {
-                matches!(error, IdentityError::DataGone { .. } | IdentityError::Damaged { .. })
+                use IdentityError as E;
+                matches!(error, E::DataGone { .. } | E::Damaged { .. } | E::Stale { .. })
             }
             Self::Storage(error) => matches!(error, StorageError::Damaged { .. }),
             Self::Listen(_) | Self::Tls(_) | Self::System(_) => false,
@@ -114,7 +128,8 @@ pub struct Leadership {
 }
 
 /// Runs one replica on this thread until SIGTERM or SIGINT, and then stops it gracefully; a second signal stops it
-/// at once. For programs that are replicas: `holdfastd run`, and any program that starts itself again as one.
+/// at once. If it has not stopped some seconds after the first, or half a second after the second, because its disk hangs,
+/// the process ends with the exit status 1. For programs that are replicas: `holdfastd run`, and any program that starts itself again as one.
 ///
 /// # Errors
 ///
@@ -126,13 +141,11 @@ pub fn run_replica_blocking(config: Config, logger: Logger) -> Result<(), Server
     let (stop, stops) = watch::channel(Stop::No);
     let (ready, _) = oneshot::channel();
     let (masters, _) = watch::channel(Leadership::default());
+    let _signals = SignalThread::start(stop, STOP_MAX, logger.clone())?;
     let lived = runtime.block_on(async {
-        let signals = tokio::spawn(StopSignals::listen()?.stop_replica(stop, logger.clone()));
         let hangups = Some(signal(SignalKind::hangup())?);
         let life = Life { config, logger, stops, masters, hangups };
-        let lived = life.live(listeners, core_queue(), ready).await;
-        signals.abort();
-        lived
+        life.live(listeners, core_queue(), ready).await
     });
     runtime.shutdown_timeout(BACKGROUND_MAX);
     lived
@@ -180,6 +193,7 @@ impl Life {
     ) -> Result<(), ServerError> {
         let tls = self.begin_tls()?;
         let mut dir = DataDir::open(&self.config)?;
+        dir.warn_if_exposed(&self.logger);
         if dir.identity().stage == Stage::Fresh {
             // Makes an empty log, so that one that is missing later is known to be lost.
             drop(recovery::boot(&dir, &self.config, &self.logger)?);
@@ -201,12 +215,21 @@ impl Life {
         let mut driver = self.driver(&dir, &book, &core, inputs)?;
         fronts.phase.send_replace(Phase::Serving(clients.clone()));
         let ended = self.serve(&mut driver, &book, &core, &fronts.phase).await;
+        if let Err(ServerError::DataLost { what, .. }) = &ended
+            && let Err(error) = dir.mark_stale(what)
+        {
+            warn!(self.logger, "the data directory could not be marked as stale: {error}");
+        }
         fronts.phase.send_replace(Phase::Stopping);
         driver.dismiss_clients();
         let _ = fronts.end.send(());
         // Who has not read by then is cut off with the runtime.
         let _ = tokio::time::timeout(DRAIN_MAX, fronts.clients).await;
-        driver.close()?;
+        match driver.close() {
+            // Everything is written; only the mark that says so is not.
+            Err(error) if error.may_pass() => warn!(self.logger, "the log is not marked as closed: {error}"),
+            closed => closed?,
+        }
         info!(self.logger, "stopped");
         ended
     }
@@ -235,6 +258,7 @@ impl Life {
             data_id: identity.data_id,
             peer_address: self.config.peer_advertise.clone(),
             state_version: holdfast_state::VERSION_MAX,
+            client_address: self.config.client_advertise.clone(),
         }
     }
 
@@ -354,6 +378,9 @@ impl Life {
             }
         };
         match ended {
+            Some(Err(fault)) if fault.is_data_lost() => {
+                Err(ServerError::DataLost { replica: id, what: fault.to_string() })
+            }
             Some(Err(fault)) => logging::abort(&self.logger, &fault.to_string()),
             Some(Ok(Ended::Removed)) => Err(ServerError::Removed(id)),
             Some(Ok(Ended::HandedOver)) | None => Ok(()),

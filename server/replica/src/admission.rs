@@ -36,7 +36,8 @@ impl std::fmt::Display for ReplaceAdvice {
             "If replica {id} has been part of a cell, it must not come back under its id, because it could vote \
              away what it has acknowledged. Replace it: start a replica under a new id, on an empty directory, with \
              `holdfastd run --join`; then `holdfast member add NEW_ID --peer ADDRESS --client ADDRESS`, \
-             `holdfast member promote NEW_ID` once it has caught up, and `holdfast member remove {id}`"
+             `holdfast member promote NEW_ID` once it has caught up, and `holdfast member remove {id}`. That needs a \
+             majority of the cell's voters up: if most of them are gone, stop, and read docs/operations.md"
         )
     }
 }
@@ -139,7 +140,8 @@ impl Roster {
 #[must_use]
 pub fn data_is_gone(id: ReplicaId, cell: &str) -> String {
     format!(
-        "the data of {id} are gone: the cell {cell} knows {id} by another data directory. {}",
+        "the data of {id} are gone: the cell {cell} knows {id} by another data directory. If that is only not mounted, \
+         mount it and start the replica again. {}",
         ReplaceAdvice(id)
     )
 }
@@ -209,6 +211,7 @@ mod tests {
             data_id,
             peer_address: String::new(),
             state_version: 2,
+            client_address: String::new(),
         }
     }
 
@@ -333,6 +336,7 @@ mod tests {
                 data_id,
                 peer_address,
                 state_version: 2,
+                client_address: String::new(),
             },
         )
     }

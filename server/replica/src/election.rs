@@ -4,6 +4,10 @@
 //! A process that dies resets its connections, and its followers know within a millisecond. Each then forgets
 //! it, campaigns after a stagger by rank, and again until somebody leads. Those who still hear the leader refuse
 //! the pre-vote, so that a connection which broke by itself does no harm.
+//!
+//! A vote is synced to two disks, one after the other. Where that takes longer than the time between candidacies, each throws
+//! away the votes for the one before, and there is no leader, ever. So candidacies grow apart: each round of them that brings
+//! no leader doubles the time-outs of all, who see the terms rise alike, until votes can be synced in time.
 
 use holdfast_types::{Duration, ReplicaId, Term, Time};
 
@@ -21,7 +25,10 @@ const DOUBLINGS_MAX: u32 = 5;
 /// After so long without a leader the quorum is gone, and raft's own slower timer is enough.
 const EAGER_MAX: Duration = Duration::from_secs(3);
 
-/// Campaigns that are called for by a reset.
+/// Raft's own time-outs double with each round of candidacies that brings no leader, until they are so many times as long.
+pub(crate) const PATIENCE_MAX: usize = 32;
+
+/// Campaigns that are called for by a reset, and how far those that are called for by silence lie apart.
 #[derive(Debug)]
 pub(crate) struct Election {
     id: ReplicaId,
@@ -36,11 +43,32 @@ pub(crate) struct Election {
     term: Option<Term>,
     /// How often the term had risen by the next one: a pre-vote had been won, and the vote not.
     candidacies: u32,
+    rounds: Rounds,
+}
+
+/// Rounds of candidacies, anybody's, that have brought no leader.
+#[derive(Debug, Default)]
+struct Rounds {
+    /// So many. The candidacies of one election time-out are one round: those that are eager follow fast on each other.
+    count: u32,
+    /// When the last one was counted.
+    at: Time,
+    /// Raft's term then, or later.
+    term: Term,
 }
 
 impl Election {
     pub(crate) fn new(id: ReplicaId, seed: u64) -> Self {
-        Self { id, seed, drawn: 0, next: None, until: Time::ZERO, term: None, candidacies: 0 }
+        Self {
+            id,
+            seed,
+            drawn: 0,
+            next: None,
+            until: Time::ZERO,
+            term: None,
+            candidacies: 0,
+            rounds: Rounds::default(),
+        }
     }
 
     /// The leader's process seems to have died, or ours has just started. `rank` is our place among the voters
@@ -71,6 +99,21 @@ impl Election {
         let next = now + pause;
         self.next = (next < self.until).then_some(next);
         true
+    }
+
+    /// By how much raft's time-outs are longer than `election`, raft being in `term`.
+    pub(crate) fn patience(&mut self, now: Time, term: Term, leads: bool, election: Duration) -> usize {
+        let rounds = &mut self.rounds;
+        if leads {
+            rounds.count = 0;
+        } else if term > rounds.term && (rounds.count == 0 || now.since(rounds.at) >= election) {
+            rounds.count += 1;
+            rounds.at = now;
+        }
+        rounds.term = rounds.term.max(term);
+        1_usize
+            .checked_shl(rounds.count.saturating_sub(1))
+            .map_or(PATIENCE_MAX, |times| times.min(PATIENCE_MAX))
     }
 
     pub(crate) fn next(&self) -> Option<Time> {
@@ -122,6 +165,32 @@ mod tests {
             campaigns += 1;
         }
         assert!((100..400).contains(&campaigns), "{campaigns}");
+    }
+
+    #[test]
+    fn candidacies_that_bring_no_leader_grow_apart_until_one_does() {
+        let mut election = Election::new(ReplicaId(2), 7);
+        let second = Duration::from_secs(1);
+        let mut patience =
+            |millis, term, leads| election.patience(Time::from_millis(millis), Term(term), leads, second);
+        assert_eq!(patience(0, 5, true), 1);
+        assert_eq!(patience(100, 5, false), 1, "the leader is lost");
+        assert_eq!(
+            [patience(110, 6, false), patience(120, 7, false), patience(900, 9, false)],
+            [1; 3],
+            "one round"
+        );
+        assert_eq!(patience(1_500, 9, false), 1, "nobody was a candidate");
+        assert_eq!(patience(1_600, 10, false), 2);
+        assert_eq!(patience(1_700, 11, false), 2);
+        assert_eq!(patience(3_000, 12, false), 4);
+        assert_eq!(
+            [patience(9_000, 13, false), patience(20_000, 14, false), patience(50_000, 15, false)],
+            [8, 16, 32]
+        );
+        assert_eq!(patience(900_000, 16, false), 32, "at most");
+        assert_eq!(patience(900_001, 16, true), 1, "somebody leads");
+        assert_eq!(patience(900_002, 17, false), 1, "and is lost");
     }
 
     #[test]

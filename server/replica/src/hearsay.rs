@@ -18,6 +18,8 @@ pub(crate) enum Doubt {
     Malformed(&'static str),
     /// It may well be right, and then this replica's own log is not: it must stop.
     Contradiction(String),
+    /// A leader counts on what this replica has acknowledged to it as durable, and it is not there any more.
+    DataLost(String),
 }
 
 /// What a replica knows that messages must agree with.
@@ -83,8 +85,8 @@ fn check_against(message: &Message, known: Known) -> Result<(), Doubt> {
     match message.get_msg_type() {
         // A leader tells of no commit beyond what the follower has acknowledged as durable.
         MessageType::MsgHeartbeat if message.term >= term && message.commit > last => {
-            Err(Doubt::Contradiction(format!(
-                "leads in term {} and counts on entry {} here, and the log ends at {last}: it has lost what it had",
+            Err(Doubt::DataLost(format!(
+                "leads in term {} and counts on entry {} here, and the log ends at {last}",
                 message.term, message.commit
             )))
         }
@@ -149,7 +151,7 @@ mod tests {
         let mut heartbeat = message(MessageType::MsgHeartbeat);
         assert_eq!(check(&heartbeat, FOLLOWER), Ok(()));
         heartbeat.commit = 10;
-        assert!(matches!(check(&heartbeat, FOLLOWER), Err(Doubt::Contradiction(_))));
+        assert!(matches!(check(&heartbeat, FOLLOWER), Err(Doubt::DataLost(_))));
         heartbeat.term = 2;
         assert_eq!(check(&heartbeat, FOLLOWER), Ok(()), "it is deposed, and nobody listens");
     }

@@ -63,24 +63,39 @@ impl Config {
 
 /// The replica cannot go on: the process must stop, and say this. Nothing is retried (design.md §8).
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Fault(String);
+#[error("{what}")]
+pub struct Fault {
+    what: String,
+    is_data_lost: bool,
+}
 
 impl Fault {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), is_data_lost: false }
+    }
+
+    /// What this replica had acknowledged is not in its log any more.
+    pub(crate) fn data_lost(what: impl Into<String>) -> Self {
+        Self { what: what.into(), is_data_lost: true }
+    }
+
+    /// Whether it is that the replica's data are not what it has acknowledged, as after an older copy was put back: it must
+    /// never come back with them.
+    #[must_use]
+    pub fn is_data_lost(&self) -> bool {
+        self.is_data_lost
     }
 }
 
 impl From<holdfast_state::Fault> for Fault {
     fn from(fault: holdfast_state::Fault) -> Self {
-        Self(format!("a committed entry cannot be applied: {fault}"))
+        Self::new(format!("a committed entry cannot be applied: {fault}"))
     }
 }
 
 impl From<raft::Error> for Fault {
     fn from(error: raft::Error) -> Self {
-        Self(format!("raft: {error}"))
+        Self::new(format!("raft: {error}"))
     }
 }
 
@@ -162,6 +177,11 @@ pub enum Input {
         /// The index it stands at.
         index: u64,
     },
+    /// A snapshot file could not be written, for a reason that may pass, and nothing is left of it.
+    SnapshotFailed {
+        /// The reason, for people.
+        why: String,
+    },
     /// A frame of a client's stream.
     Frame {
         /// The stream. Never used again once it is gone.
@@ -223,7 +243,7 @@ pub enum Output {
         /// The snapshot.
         state: Box<StateAt>,
     },
-    /// Write a snapshot file in the background; answer with [`Input::SnapshotWritten`].
+    /// Write a snapshot file in the background; answer with [`Input::SnapshotWritten`] or [`Input::SnapshotFailed`].
     WriteSnapshot(Box<StateAt>),
     /// Send a frame to a client.
     Frame {

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+mod disk;
 mod election;
 mod hearsay;
 mod interface;
@@ -33,6 +34,7 @@ pub mod raft_bytes;
 mod raft_log;
 mod ready;
 pub mod recovery;
+mod snapshots;
 mod upgrade;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -55,6 +57,7 @@ use election::{Election, timeout_ticks};
 use hearsay::{Doubt, Known};
 use log::Log;
 use ready::Unpersisted;
+use snapshots::Snapshots;
 
 /// One replica of a cell.
 pub struct Replica {
@@ -83,6 +86,7 @@ pub struct Replica {
     /// The snapshot that a message just stepped belongs to.
     incoming: Option<Box<StateAt>>,
     snapshots: Snapshots,
+    disk: disk::DiskWatch,
     /// What the present turn has done; `None` between turns.
     turn: Option<ready::Turn>,
     /// The last turn left something of raft's for the next one.
@@ -108,21 +112,6 @@ pub struct Replica {
 /// loses packets brings before it breaks is then kept, and not sent anew with all that was to come after it.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
 
-/// Snapshots that are being written or sent.
-#[derive(Debug, Default)]
-struct Snapshots {
-    /// Bytes of log applied since the last one was begun.
-    bytes_since: u64,
-    /// One is being written.
-    writing: bool,
-    /// The newest that is durable.
-    durable: u64,
-    /// To whom one is being sent, and where the latest stands. The log behind it is kept meanwhile.
-    sending: BTreeMap<ReplicaId, u64>,
-    /// The next persist tells the disk to drop entries below this.
-    compact_to: Option<u64>,
-}
-
 impl Replica {
     /// Starts from what the disk has.
     ///
@@ -135,6 +124,8 @@ impl Replica {
         let raft_config = raft::Config {
             id: config.id.0,
             election_tick: config.election_ticks,
+            // Raft draws from here and is told another one at once: the longest that it may be told.
+            max_election_tick: config.election_ticks * 2 * election::PATIENCE_MAX,
             heartbeat_tick: config.heartbeat_ticks,
             applied: applied.index,
             max_size_per_msg: APPEND_BYTES_MAX,
@@ -172,7 +163,8 @@ impl Replica {
             confirmed: VecDeque::new(),
             unpersisted: VecDeque::new(),
             incoming: None,
-            snapshots: Snapshots { durable: applied.index, ..Snapshots::default() },
+            snapshots: Snapshots::new(applied.index),
+            disk: disk::DiskWatch::default(),
             turn: None,
             is_behind: false,
             parked: office::Parked::default(),
@@ -204,6 +196,7 @@ impl Replica {
     ///
     /// A [`Fault`]: the process must stop.
     pub fn handle(&mut self, now: Time, input: Input) -> Result<(), Fault> {
+        self.notice_standstill(now);
         self.now = self.now.max(now);
         self.begin_turn();
         if planted!(StalledMasterEnds)
@@ -222,6 +215,7 @@ impl Replica {
             }
             Input::SnapshotSent { to, index, ok } => self.handle_snapshot_sent(to, index, ok),
             Input::SnapshotWritten { index } => self.handle_snapshot_written(index),
+            Input::SnapshotFailed { why } => self.handle_snapshot_failed(&why),
             Input::Frame { connection, principal, frame, charge } => {
                 self.handle_frame(connection, principal, frame, charge);
             }
@@ -342,6 +336,7 @@ impl Replica {
                 self.raw.tick();
                 self.set_election_timeout();
             }
+            self.watch_disk();
             // Ticks that were missed are not made up for: a replica that slept must first hear what came.
             self.next_tick = self.now + Duration::from_millis(self.config.tick_ms);
         }
@@ -357,6 +352,7 @@ impl Replica {
         }
         self.check_handing_over();
         self.refuse_stale_calls();
+        self.retry_snapshot();
         Ok(())
     }
 
@@ -394,6 +390,7 @@ impl Replica {
                 Ok(None)
             }
             Err(Doubt::Contradiction(why)) => Err(Fault::new(format!("{from} {why}"))),
+            Err(Doubt::DataLost(why)) => Err(Fault::data_lost(format!("{from} {why}"))),
         }
     }
 
@@ -434,8 +431,11 @@ impl Replica {
     }
 
     fn set_election_timeout(&mut self) {
-        let Config { seed, id, election_ticks, .. } = self.config;
-        let ticks = timeout_ticks(seed, id, self.raw.raft.term, election_ticks);
+        let Config { seed, id, election_ticks, tick_ms, .. } = self.config;
+        let (term, leads) = (Term(self.raw.raft.term), self.raw.raft.leader_id != raft::INVALID_ID);
+        let election = Duration::from_millis(tick_ms * election_ticks as u64);
+        let patience = self.election.patience(self.now, term, leads, election);
+        let ticks = timeout_ticks(seed, id, term.0, election_ticks * patience);
         self.raw.raft.set_randomized_election_timeout(ticks);
     }
 

@@ -208,12 +208,12 @@ impl Replica {
         self.state.members().map(status).collect()
     }
 
-    fn matched(&self, id: u64) -> u64 {
+    pub(crate) fn matched(&self, id: u64) -> u64 {
         self.raw.raft.prs().get(id).map_or(0, |progress| progress.matched)
     }
 
     /// Whether it has been heard within an election time-out.
-    fn reachable(&self, id: u64) -> bool {
+    pub(crate) fn reachable(&self, id: u64) -> bool {
         id == self.config.id.0 || self.raw.raft.prs().get(id).is_some_and(|progress| progress.recent_active)
     }
 

@@ -1,7 +1,7 @@
 //! One ready of raft-rs after another: what it wants sent, stored and applied (design.md §9).
 //!
 //! The order, which raft-rs leaves to us: append to our own log first, then `advance_append_async`; a leader's
-//! messages go out at once, a follower's after the sync; `on_persist_ready` in order; then `advance_apply`. A
+//! messages go out at once, a follower's after the sync, but for those that promise nothing; `on_persist_ready` in order; then `advance_apply`. A
 //! ready that needs no sync still queues behind those that do.
 
 use bytes::Bytes;
@@ -92,9 +92,11 @@ impl Replica {
             let sync = ready.must_sync() && !planted!(ForgottenSync);
             let hard_state = hard_state.or_else(|| Some(self.raw.raft.hard_state()));
             let persist = Persist { number, snapshot, hard_state, entries, sync, compact_to };
+            self.disk.begins(self.now, &persist);
             self.outputs.push_back(Output::Persist(persist));
         }
-        let mut messages = ready.take_persisted_messages();
+        let (prompt, mut messages) = ready.take_persisted_messages().into_iter().partition(needs_no_disk);
+        self.send_all(prompt)?;
         if planted!(PromiseBeforeSync) {
             self.send_all(std::mem::take(&mut messages))?;
         }
@@ -108,6 +110,7 @@ impl Replica {
     }
 
     pub(crate) fn handle_persisted(&mut self, number: u64) -> Result<(), Fault> {
+        self.sync_ended(number);
         self.settle_persisted(number)?;
         self.settle_rounds();
         Ok(())
@@ -286,39 +289,25 @@ impl Replica {
         }
         let term = Term(raft.term);
         info!(self.logger, "in office"; "term" => term.0);
+        self.disk.takes_office(self.now);
         self.master = Some(Master::new(self.now, term, self.config.master.clone(), &self.state));
     }
 
-    fn maybe_write_snapshot(&mut self) {
-        let snapshots = &mut self.snapshots;
-        if snapshots.writing || snapshots.bytes_since < self.config.snapshot_every_bytes {
-            return;
-        }
-        snapshots.writing = true;
-        snapshots.bytes_since = 0;
-        self.outputs.push_back(Output::WriteSnapshot(Box::new(self.state_at())));
-    }
-
-    /// A snapshot file is durable: the log behind it can go, but for a tail, and but for what a snapshot in
-    /// transfer will need next.
-    pub(crate) fn handle_snapshot_written(&mut self, index: u64) {
-        self.snapshots.writing = false;
-        self.snapshots.durable = self.snapshots.durable.max(index);
-        let in_transfer = self.snapshots.sending.values().copied().min().unwrap_or(u64::MAX);
-        let through = self.snapshots.durable.min(in_transfer);
-        let tail_bytes = self.config.log_tail_bytes;
-        if let Some(first) = self.raw.mut_store().compact(through, tail_bytes) {
-            self.snapshots.compact_to = Some(first);
-        }
-    }
-
     /// The state and where it stands.
-    fn state_at(&self) -> StateAt {
+    pub(crate) fn state_at(&self) -> StateAt {
         let Position { index, term } = self.raw.store().applied();
         let conf_state = self.raw.store().conf_state();
         let (voters, learners) = (conf_state.get_voters().to_vec(), conf_state.get_learners().to_vec());
         StateAt { index, term: Term(term), voters, learners, state: self.state.clone() }
     }
+}
+
+/// Whether a follower may say this before its disk has anything: that it heard a leader promises nothing that a crash could
+/// take back. Who elected that leader has the term on its disk, so whoever has forgotten it cannot help another one of an
+/// earlier term to a quorum, nor of this one; and a later one is elected after this answer. So a master stays master, and
+/// its sessions are kept alive, however slow the others' disks are.
+fn needs_no_disk(message: &Message) -> bool {
+    message.get_msg_type() == MessageType::MsgHeartbeatResponse
 }
 
 /// Whether the cell's mastership hangs on a message of this kind. All of them are small, and none need be in order.

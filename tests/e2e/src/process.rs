@@ -41,6 +41,16 @@ impl Process {
         log: &Path,
     ) -> Self {
         let log = File::options().create(true).append(true).open(log).expect("the log can be written");
+        Self::start_telling(tied, program, arguments, log)
+    }
+
+    /// Starts `program` with this standard error; else as [`Process::start`].
+    pub(crate) fn start_telling<A: AsRef<OsStr>>(
+        tied: &str,
+        program: &str,
+        arguments: impl IntoIterator<Item = A>,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
         let mut command = Command::new(tied);
         command.arg(std::process::id().to_string()).arg(program).args(arguments);
         // What the environment of whoever runs the tests says to holdfastd is not for these.
@@ -49,7 +59,7 @@ impl Process {
         {
             command.env_remove(name);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).kill_on_drop(true);
         Self(command.spawn().expect("the program was built with the tests"))
     }
 

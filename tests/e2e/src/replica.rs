@@ -1,9 +1,9 @@
 //! One replica as a process.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -95,10 +95,21 @@ impl Replica {
     ///
     /// If it runs.
     pub fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(&self.log).expect("the log can be written");
+        self.start_telling(log);
+    }
+
+    /// Starts it with this standard error instead of a file. Returns at once.
+    ///
+    /// # Panics
+    ///
+    /// If it runs.
+    pub fn start_telling(&mut self, stderr: impl Into<Stdio>) {
         assert!(self.process.is_none(), "replica {} runs already", self.id);
         let flags = self.flags.iter().map(|(flag, value)| format!("--{flag}={value}"));
         let arguments = std::iter::once("run".to_owned()).chain(flags);
-        self.process = Some(Process::start(self.programs.tied, self.programs.replica, arguments, &self.log));
+        let Programs { tied, replica, .. } = self.programs;
+        self.process = Some(Process::start_telling(tied, replica, arguments, stderr));
     }
 
     /// Kills it, by SIGKILL, and waits until it is gone.

@@ -77,6 +77,7 @@ impl Effort {
             | Input::SnapshotArrived { .. }
             | Input::SnapshotSent { .. }
             | Input::SnapshotWritten { .. }
+            | Input::SnapshotFailed { .. }
             | Input::Disconnected { .. }
             | Input::Call { .. }
             | Input::Unheard { .. }

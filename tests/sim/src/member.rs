@@ -86,6 +86,7 @@ pub(crate) fn roster(index: usize, data_id: u64, cell_id: u64) -> Roster {
         data_id,
         peer_address: address(index),
         state_version: holdfast_state::VERSION_MAX,
+        client_address: String::new(),
     };
     Roster { me, members: BTreeMap::new(), removed: Vec::new() }
 }

@@ -60,11 +60,13 @@ struct Document {
     /// Whether the states are the same; null if it was not asked for.
     states: Option<&'static str>,
     replicas: Vec<Replica>,
-    /// Addresses that were given and are no replica's of the cell, or do not answer.
+    /// Addresses that were given and are no replica's of the cell.
     strangers: Vec<Stranger>,
+    /// Addresses that were given, are not those that the cell has for its replicas, and do not answer.
+    silent: Vec<Stranger>,
 }
 
-/// An address that stands for no replica of the cell.
+/// An address that stands for no replica of the cell, or does not show that it does.
 #[derive(Debug, Serialize)]
 struct Stranger {
     address: String,
@@ -112,7 +114,9 @@ async fn compared(client: &Client) -> Result<(Survey, Option<Comparison>)> {
 impl From<Survey> for Document {
     fn from(survey: Survey) -> Self {
         let best = survey.best;
-        let strangers = survey.strangers.into_iter();
+        let listed = |addresses: Vec<(String, String)>| -> Vec<Stranger> {
+            addresses.into_iter().map(|(address, problem)| Stranger { address, problem }).collect()
+        };
         Self {
             cell: best.cell,
             cell_id: format!("{:016x}", best.cell_id),
@@ -130,7 +134,8 @@ impl From<Survey> for Document {
             principal: best.principal,
             states: None,
             replicas: survey.replicas,
-            strangers: strangers.map(|(address, problem)| Stranger { address, problem }).collect(),
+            strangers: listed(survey.strangers),
+            silent: listed(survey.silent),
         }
     }
 }
@@ -160,9 +165,17 @@ fn text(document: &Document) -> String {
         }
     }
     text.push_str(&output::table(&heading, &[3, 4], rows));
-    if !document.strangers.is_empty() {
-        text.push_str("\nAddresses given that are no replica's of this cell:\n");
-        for Stranger { address, problem } in &document.strangers {
+    for (heading, addresses) in [
+        ("Addresses given that are no replica's of this cell", &document.strangers),
+        (
+            "Addresses given that do not answer, and that the cell does not have for its replicas",
+            &document.silent,
+        ),
+    ] {
+        if !addresses.is_empty() {
+            text.push_str(&format!("\n{heading}:\n"));
+        }
+        for Stranger { address, problem } in addresses {
             text.push_str(&format!("  {}: {}\n", escaped(address), escaped(problem)));
         }
     }

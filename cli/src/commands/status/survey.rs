@@ -18,6 +18,9 @@ pub(super) struct Survey {
     pub(super) replicas: Vec<Replica>,
     /// Addresses that were given and belong to no replica of the cell, with why they do not count.
     pub(super) strangers: Vec<(String, String)>,
+    /// Addresses that were given, that no member is known to have and that do not answer: a member may well be there, under
+    /// another name than the cell has for it.
+    pub(super) silent: Vec<(String, String)>,
 }
 
 /// A replica, as `--json` prints it. The field names are promised in docs/cli.md.
@@ -80,16 +83,15 @@ impl Survey {
         let mut replicas: Vec<Replica> =
             best.members.iter().map(|member| Replica::of(member, &best, &mut answers)).collect();
         replicas.sort_by_key(|replica| replica.id);
-        // What is left belongs to no member.
-        let strangers = answers
-            .into_iter()
-            .filter(|(address, _)| given.contains(address))
-            .filter_map(|(address, answer)| {
-                let problem = stranger(&best, &address, answer)?;
-                Some((address, problem))
-            })
-            .collect();
-        Ok(Self { best, replicas, strangers })
+        // What is left belongs to no member, or says nothing.
+        let (mut strangers, mut silent) = (Vec::new(), Vec::new());
+        for (address, answer) in answers.into_iter().filter(|(address, _)| given.contains(address)) {
+            match answer {
+                Err(error) => silent.push((address.clone(), reason(&address, &error))),
+                Ok(status) => strangers.extend(stranger(&best, &status).map(|problem| (address, problem))),
+            }
+        }
+        Ok(Self { best, replicas, strangers, silent })
     }
 }
 
@@ -187,16 +189,13 @@ async fn ask(client: &Client, addresses: Vec<String>, state_hash: bool) -> Vec<A
     answers
 }
 
-/// Why an address that was given is no replica's of the cell; `None` if it is another way to one of them.
-fn stranger(best: &CellStatus, address: &str, answer: Result<CellStatus>) -> Option<String> {
-    match answer {
-        Err(error) => Some(format!("does not answer: {}", reason(address, &error))),
-        Ok(status) if status.cell_id != best.cell_id => {
-            Some(format!("is a replica of another cell: {:?} ({:016x})", status.cell, status.cell_id))
-        }
-        Ok(status) if best.members.iter().any(|member| member.id == status.replica) => None,
-        Ok(status) => Some(format!("is replica {}, which is not a member", status.replica)),
+/// Why who answers at an address that was given is no replica of the cell; `None` if it is another way to one.
+fn stranger(best: &CellStatus, status: &CellStatus) -> Option<String> {
+    if status.cell_id != best.cell_id {
+        return Some(format!("is a replica of another cell: {:?} ({:016x})", status.cell, status.cell_id));
     }
+    let is_member = best.members.iter().any(|member| member.id == status.replica);
+    (!is_member).then(|| format!("is replica {}, which is not a member", status.replica))
 }
 
 /// The part of an error that differs from address to address, without the address, which stands beside it.
@@ -321,9 +320,13 @@ mod tests {
             ("x:1".to_owned(), Ok(status(2, Role::Master, 8))),
             ("c3.alias:1".to_owned(), Ok(status(3, Role::Follower, 7))),
         ]);
-        assert_eq!(survey.strangers.len(), 2, "{:?}", survey.strangers);
-        assert_eq!(survey.strangers[0].1, "does not answer: connection refused");
-        assert!(survey.strangers[1].1.contains("another cell"));
+        assert_eq!(
+            survey.silent,
+            [("c2:2".to_owned(), "connection refused".to_owned())],
+            "it may be a member"
+        );
+        assert_eq!(survey.strangers.len(), 1, "{:?}", survey.strangers);
+        assert!(survey.strangers[0].1.contains("another cell"));
         // The alias reaches replica 3 all the same.
         assert_eq!(survey.replicas[2].role, Some("follower"));
     }

@@ -1,7 +1,7 @@
 //! From what was given to a [`Config`] whose parts agree with each other.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use holdfast_proto::client::v1::Settings;
@@ -9,7 +9,7 @@ use holdfast_proto::peer::v1::FoundingMember;
 use holdfast_state::settings;
 use holdfast_types::{ReplicaId, check_cell_name};
 
-use super::source::{Sources, flag_name, variable_name};
+use super::source::Sources;
 use super::value::Given;
 use super::{ClientCertificates, Config, ConfigError, LogFormat, LogLevel, TlsConfig};
 
@@ -78,6 +78,7 @@ pub(super) fn config(mut sources: Sources) -> Result<Config, ConfigError> {
             .transpose()?,
         log_format: sources.take("log_format").map_or(Ok(LogFormat::Auto), |given| given.log_format())?,
         log_level: sources.take("log_level").map_or(Ok(LogLevel::Info), |given| given.log_level())?,
+        passed_over: sources.passed_over(),
     })
 }
 
@@ -135,12 +136,8 @@ impl Members {
             if join {
                 return Ok(Self { join, list: Vec::new() });
             }
-            return Err(ConfigError::Missing {
-                key: "members".to_owned(),
-                variable: variable_name("members"),
-                flag: flag_name("members"),
-                meaning: "the replicas that found the cell; or give --join to join a cell that exists",
-            });
+            let meaning = "the replicas that found the cell; or give --join to join a cell that exists";
+            return Err(sources.missing("members", meaning));
         };
         let mut list = given.members()?;
         list.sort_by_key(|member| member.id);
@@ -233,6 +230,16 @@ fn own_address(
         let what = format!("{advertise} is no address that {} could connect to", side.who);
         return Err(given.as_ref().unwrap_or(&listen).wrong(what));
     }
+    if host_ip(listen.text()?) == Some(Ipv4Addr::UNSPECIFIED.into())
+        && host_ip(&advertise).is_some_and(|ip| ip.is_ipv6())
+    {
+        let port = listen.text()?.rsplit_once(':').map_or("PORT", |(_, port)| port);
+        return Err(listen.wrong(format!(
+            "0.0.0.0 is every IPv4 address of this machine and no other, and {who} would be told {advertise}: listen at \
+             [::]:{port}, which is every address of both kinds",
+            who = side.who,
+        )));
+    }
     if let Some(in_members) = in_members.filter(|in_members| **in_members != advertise) {
         return Err(given.as_ref().unwrap_or(&listen).wrong(format!(
             "{who} would be told {advertise}, but `members` says that this replica is at {in_members}. Is this \
@@ -245,9 +252,13 @@ fn own_address(
 }
 
 fn is_wildcard(address: &str) -> bool {
+    host_ip(address).is_some_and(|ip| ip.is_unspecified())
+}
+
+/// The host of an address, if it is no name.
+fn host_ip(address: &str) -> Option<IpAddr> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 struct Timing {

@@ -10,10 +10,12 @@
 //! begins; once it has begun they are replicated state, and what stands here is no longer looked at.
 //!
 //! Invariant: a [`Config`] that exists is consistent. Each error names the source, the key, what is wrong and
-//! what would be right. A key that does not exist is an error, never ignored.
+//! what would be right. A key that does not exist is an error, never ignored; as a variable, which others may have set, it is
+//! passed over and said ([`announce`]).
 
 mod checks;
 mod flags;
+mod passed_over;
 mod source;
 mod value;
 
@@ -28,6 +30,7 @@ use prost::Message;
 
 pub(crate) use checks::BOOTSTRAP_WITH_TLS;
 pub use flags::ConfigFlags;
+pub use passed_over::{PassedOver, announce};
 use source::Sources;
 
 /// The level of detail of the program's log.
@@ -93,6 +96,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How much the program's log says.
     pub log_level: LogLevel,
+    /// Variables that begin like those of a replica and set nothing, for whoever starts the log: [`announce`].
+    pub passed_over: Vec<PassedOver>,
 }
 
 /// The set-up of TLS: files in PEM form, which are read again when they change.
@@ -146,7 +151,7 @@ pub enum ConfigError {
         nearest: String,
     },
     /// A key that is needed is nowhere.
-    #[error("{key} is not given: set {key} in the file, {variable} or {flag}; {meaning}")]
+    #[error("{key} is not given: set {key} in the file, {variable} or {flag}; {meaning}{hint}")]
     Missing {
         /// The key, as the file writes it.
         key: String,
@@ -156,6 +161,8 @@ pub enum ConfigError {
         flag: String,
         /// What it is.
         meaning: &'static str,
+        /// A variable that may have been meant to set it, in a sentence; or empty.
+        hint: String,
     },
     /// A value is wrong, in itself or beside others.
     #[error("{place}: {what}")]
@@ -214,6 +221,7 @@ impl Config {
             client_connections_max: None,
             log_format: LogFormat::Auto,
             log_level: LogLevel::Info,
+            passed_over: Vec::new(),
         }
     }
 

@@ -10,10 +10,13 @@ use holdfast_io::small_file;
 use toml::Value;
 
 use super::flags::{ConfigFlags, KEYS};
+use super::passed_over::{PassedOver, is_of_service};
 use super::{ConfigError, value::Given};
 
 /// What every variable of Holdfast's begins with.
 const PREFIX: &str = "HOLDFAST_";
+/// The variable that names the file.
+const CONFIG: &str = "HOLDFAST_CONFIG";
 
 /// Variables that begin like ours and are others' business: the command-line client's and the tests'.
 const FOREIGN: [&str; 6] = [
@@ -31,7 +34,10 @@ const TLS: &str = "tls";
 
 /// What was given, by key: of several sources, the one that weighs most.
 #[derive(Debug, Default)]
-pub(super) struct Sources(BTreeMap<&'static str, Given>);
+pub(super) struct Sources {
+    given: BTreeMap<&'static str, Given>,
+    passed_over: Vec<PassedOver>,
+}
 
 impl Sources {
     pub(super) fn read(
@@ -39,21 +45,33 @@ impl Sources {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
         let mut file = flags.config.clone();
-        let variables = own_variables(variables)?;
         let mut sources = Self::default();
         let mut from_variables = Self::default();
-        for (variable, text) in variables {
-            if variable == "HOLDFAST_CONFIG" {
-                file = file.or_else(|| Some(PathBuf::from(text)));
+        for (variable, value) in own_variables(variables) {
+            if variable == CONFIG {
+                file = file.or_else(|| Some(PathBuf::from(value)));
                 continue;
             }
-            let key = known_key(&variable, variable_name, &variable)?;
+            let key = match known_key(&variable, variable_name) {
+                Ok(key) => key,
+                Err(nearest) => {
+                    let of_service = is_of_service(&variable, &value.to_string_lossy());
+                    let nearest = (!of_service).then_some(nearest);
+                    from_variables.passed_over.push(PassedOver { variable, nearest });
+                    continue;
+                }
+            };
+            let text = value.into_string().map_err(|_| ConfigError::Wrong {
+                place: variable.clone(),
+                what: "the value is not UTF-8; every value is text".to_owned(),
+            })?;
             from_variables.insert(key, Given { place: variable, value: Value::String(text), is_text: true });
         }
         if let Some(file) = file {
             sources = Self::read_file(&file)?;
         }
-        sources.0.append(&mut from_variables.0);
+        sources.given.append(&mut from_variables.given);
+        sources.passed_over = from_variables.passed_over;
         for (key, text) in KEYS.into_iter().zip(flags.given()) {
             if let Some(text) = text {
                 let value = Value::String(text.clone());
@@ -86,52 +104,53 @@ impl Sources {
 
     fn insert_from(&mut self, file: &Path, name: &str, value: Value) -> Result<(), ConfigError> {
         let place = format!("{}, key {name}", file.display());
-        let key = known_key(name, file_name, &place)?;
+        let key = known_key(name, file_name);
+        let key = key.map_err(|nearest| ConfigError::UnknownKey { place: place.clone(), nearest })?;
         self.insert(key, Given { place, value, is_text: false });
         Ok(())
     }
 
     fn insert(&mut self, key: &'static str, given: Given) {
-        self.0.insert(key, given);
+        self.given.insert(key, given);
     }
 
     /// Takes a value out, if it was given.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Given> {
         debug_assert!(KEYS.contains(&key), "{key} is one of the keys");
-        self.0.remove(key)
+        self.given.remove(key)
     }
 
     /// Whether a value was given.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.0.contains_key(key)
+        self.given.contains_key(key)
     }
 
     /// Takes a value out that must have been given.
     pub(super) fn need(&mut self, key: &'static str, meaning: &'static str) -> Result<Given, ConfigError> {
-        self.take(key).ok_or_else(|| ConfigError::Missing {
-            key: file_name(key),
-            variable: variable_name(key),
-            flag: flag_name(key),
-            meaning,
-        })
+        self.take(key).ok_or_else(|| self.missing(key, meaning))
+    }
+
+    /// The error that a key is given nowhere. It names a variable that was passed over and may have meant it.
+    pub(super) fn missing(&self, key: &str, meaning: &'static str) -> ConfigError {
+        let variable = variable_name(key);
+        let misspelt = self.passed_over.iter().find(|it| it.nearest.as_ref() == Some(&variable));
+        let hint =
+            misspelt.map_or_else(String::new, |it| format!(". {} is set, and sets nothing", it.variable));
+        ConfigError::Missing { key: file_name(key), variable, flag: flag_name(key), meaning, hint }
+    }
+
+    /// The variables that set nothing.
+    pub(super) fn passed_over(&mut self) -> Vec<PassedOver> {
+        std::mem::take(&mut self.passed_over)
     }
 }
 
-/// The variables that are meant for a server. A value that is not UTF-8 is an error; a foreign one's is not read.
-fn own_variables(
-    variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Vec<(String, String)>, ConfigError> {
-    let mut own = Vec::new();
-    for (name, value) in variables {
-        let Some(name) = own_name(&name) else { continue };
-        let value = value.into_string().map_err(|_| ConfigError::Wrong {
-            place: name.clone(),
-            what: "the value is not UTF-8; every value is text".to_owned(),
-        })?;
-        own.push((name, value));
-    }
+/// The variables that may be meant for a server.
+fn own_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, OsString)> {
+    let own = variables.into_iter().filter_map(|(name, value)| Some((own_name(&name)?, value)));
+    let mut own: Vec<_> = own.collect();
     own.sort();
-    Ok(own)
+    own
 }
 
 pub(super) fn own_name(name: &OsStr) -> Option<String> {
@@ -140,18 +159,13 @@ pub(super) fn own_name(name: &OsStr) -> Option<String> {
     (name.starts_with(PREFIX) && !foreign).then(|| name.to_owned())
 }
 
-/// The key that a source calls `name`; an error that tells the nearest one if there is none.
-fn known_key(
-    name: &str,
-    spelling: impl Fn(&str) -> String,
-    place: &str,
-) -> Result<&'static str, ConfigError> {
+/// The key that a source calls `name`; if there is none, the nearest one, as the source would call it.
+fn known_key(name: &str, spelling: impl Fn(&str) -> String) -> Result<&'static str, String> {
     if let Some(key) = KEYS.into_iter().find(|key| spelling(key) == name) {
         return Ok(key);
     }
     let spellings: Vec<String> = KEYS.iter().map(|key| spelling(key)).collect();
-    let nearest = super::value::nearest(name, spellings.iter().map(String::as_str));
-    Err(ConfigError::UnknownKey { place: place.to_owned(), nearest: nearest.to_owned() })
+    Err(super::value::nearest(name, spellings.iter().map(String::as_str)).to_owned())
 }
 
 /// What a key is called in the file: those of TLS stand in a table of their own.

@@ -186,10 +186,6 @@ fn an_unknown_key_names_the_source_and_the_nearest_key() {
         &["holdfastd.toml, key dat_dir", "is data_dir"],
     );
     assert_wrong(
-        load(FILE, &[("HOLDFAST_TICKS_MS", "9")], &[]),
-        &["HOLDFAST_TICKS_MS:", "is HOLDFAST_TICK_MS"],
-    );
-    assert_wrong(
         load(&file_with("settings", "{ node_max = 1 }"), &[], &[]),
         &["settings.node_max", "is nodes_max"],
     );
@@ -209,6 +205,34 @@ fn variables_of_clients_and_tests_are_no_keys() {
     for variable in KEYS.map(variable_name) {
         assert!(source::own_name(variable.as_ref()).is_some(), "{variable} is a server's");
     }
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_passed_over_and_named_where_what_it_meant_is_missing() {
+    let variables =
+        [("HOLDFAST_PORT", "tcp://10.96.4.7:7101"), ("HOLDFAST_TICKS_MS", "9"), ("HOLDFAST_TICK_MS", "20")];
+    let config = load(FILE, &variables, &[]).unwrap();
+    assert_eq!(config.tick_ms, 20);
+    let passed_over: Vec<_> =
+        config.passed_over.iter().map(|it| (it.variable.as_str(), it.nearest.as_deref())).collect();
+    assert_eq!(passed_over, [("HOLDFAST_PORT", None), ("HOLDFAST_TICKS_MS", Some("HOLDFAST_TICK_MS"))]);
+    let misspelt = Config::load(&ConfigFlags::default(), [("HOLDFAST_CEL".into(), "dev".into())]);
+    assert_wrong(misspelt, &["cell is not given", "HOLDFAST_CEL is set, and sets nothing"]);
+}
+
+#[test]
+fn what_listens_at_ipv4_only_is_not_reached_by_ipv6() {
+    let members = "1=[::1]:7101/[::1]:7001,2=[::1]:7102/[::1]:7002";
+    let listen = |peer: &str| {
+        let variables = [
+            ("HOLDFAST_MEMBERS", members),
+            ("HOLDFAST_PEER_LISTEN", peer),
+            ("HOLDFAST_CLIENT_LISTEN", "[::]:7001"),
+        ];
+        load(FILE, &variables, &[])
+    };
+    assert_wrong(listen("0.0.0.0:7101"), &["HOLDFAST_PEER_LISTEN", "no other", "[::1]:7101", "[::]:7101"]);
+    assert_eq!(listen("[::]:7101").unwrap().peer_advertise, "[::1]:7101");
 }
 
 #[cfg(unix)]

@@ -46,7 +46,7 @@ impl Front {
                 return Err(refused(RefusalCode::Invalid, message));
             }
         }
-        let joiner = self.greeter.greet_joiner(id, &request.peer_address).await;
+        let joiner = self.greeter.greet_joiner(id, &request.peer_address, &request.client_address).await;
         let joiner = joiner.map_err(|reason| refused(RefusalCode::Membership, reason))?;
         let member = Member {
             id: id.0,

@@ -190,6 +190,7 @@ mod tests {
             data_id,
             peer_address: "127.0.0.1:1".into(),
             state_version: 2,
+            client_address: String::new(),
         }
     }
 

@@ -96,22 +96,27 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 pub(crate) struct Greeter(pub(crate) Arc<PeerBook>);
 
 impl Greeter {
-    /// Who waits at `address` to join as `id`; or why it cannot.
-    pub(crate) async fn greet_joiner(&self, id: ReplicaId, address: &str) -> Result<Identity, String> {
+    /// Who waits at `address` to join as `id`, and to be found by clients at `client_address`; or why it cannot.
+    pub(crate) async fn greet_joiner(
+        &self,
+        id: ReplicaId,
+        address: &str,
+        client_address: &str,
+    ) -> Result<Identity, String> {
         let (_, answer) = greet(&self.0, id, address, 0).await.map_err(|reason| {
             format!(
                 "{id} does not answer at {address}: {reason}. It must be running before it is added: start it with \
                  `holdfastd run --join`"
             )
         })?;
-        check_joiner(&self.0.me(), id, address, answer)
+        check_joiner(&self.0.me(), id, [address, client_address], answer)
     }
 }
 
 fn check_joiner(
     me: &Identity,
     id: ReplicaId,
-    address: &str,
+    [address, client_address]: [&str; 2],
     answer: HelloResponse,
 ) -> Result<Identity, String> {
     let joiner = answer.identity.unwrap_or_default();
@@ -140,6 +145,18 @@ fn check_joiner(
             "{id} at {address} is configured to found a cell: to join one, start it with --join"
         ));
     }
+    // Neither can be changed once it is a member, and with a wrong one no client would find it as master.
+    for (flag, key, given, own) in [
+        ("--peer", "peer_advertise", address, &joiner.peer_address),
+        ("--client", "client_advertise", client_address, &joiner.client_address),
+    ] {
+        if !own.is_empty() && own != given {
+            return Err(format!(
+                "{id} says that it is at {own}, and {flag} says {given}: give {flag} {own}, or set {key} on it to {given} \
+                 and start it again"
+            ));
+        }
+    }
     Ok(joiner)
 }
 
@@ -153,7 +170,7 @@ mod tests {
     }
 
     fn check(answer: HelloResponse) -> Result<u64, String> {
-        check_joiner(&identity(9, 1), ReplicaId(4), "host:1", answer).map(|joiner| joiner.data_id)
+        check_joiner(&identity(9, 1), ReplicaId(4), ["host:1", "host:2"], answer).map(|joiner| joiner.data_id)
     }
 
     fn answer(identity: Identity) -> HelloResponse {
@@ -164,6 +181,9 @@ mod tests {
     fn who_waits_to_join_is_taken_with_its_data_id() {
         assert_eq!(check(answer(identity(0, 4))), Ok(44));
         assert_eq!(check(answer(identity(9, 4))), Ok(44), "an addition may be tried again");
+        let addresses =
+            Identity { peer_address: "host:1".into(), client_address: "host:2".into(), ..identity(0, 4) };
+        assert_eq!(check(answer(addresses)), Ok(44));
     }
 
     #[test]
@@ -177,6 +197,11 @@ mod tests {
             (foreign, "\"prod\""),
             (answer(identity(8, 4)), "another cell"),
             (answer(identity(0, 5)), "is replica 5"),
+            (answer(Identity { client_address: "host:3".into(), ..identity(0, 4) }), "give --client host:3"),
+            (
+                answer(Identity { peer_address: "host:3".into(), ..identity(0, 4) }),
+                "set peer_advertise on it to host:1",
+            ),
         ] {
             let reason = check(answer).unwrap_err();
             assert!(reason.contains(words), "{reason}");
@@ -189,7 +214,7 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
         let greeter = Greeter(Arc::new(PeerBook::new(identity(9, 1), None, None)));
-        let reason = greeter.greet_joiner(ReplicaId(4), &address).await.unwrap_err();
+        let reason = greeter.greet_joiner(ReplicaId(4), &address, "host:2").await.unwrap_err();
         assert!(reason.contains("refused") && reason.contains("--join"), "{reason}");
     }
 }

@@ -53,6 +53,7 @@ impl End {
             data_id: member.data_id,
             peer_address: member.peer_address.clone(),
             state_version: 2,
+            client_address: String::new(),
         };
         let book = Arc::new(PeerBook::new(me, None, None));
         let service = PeerService::new(Arc::clone(&book), sender.clone(), logger()).router();

@@ -15,24 +15,23 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
-use std::time::Instant;
 
 use holdfast_replica::{Persist, raft_bytes, raftpb};
 use holdfast_types::ReplicaId;
 use protobuf::Message;
-use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+use raft_engine::{Command, Engine, LogBatch, MessageExt};
 use slog::{Logger, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::checked_entry::{CheckedEntries, CheckedEntry};
+use super::engine::{Trouble, check_room, open_engine, write_error};
 use super::inspect::{self, InspectError, Tails};
 use super::{StorageError, sync_dir};
 use crate::config::Config;
-use crate::identity::{DataDir, LOCK_PAUSE, LOCK_WAIT, Stage};
+use crate::identity::{DataDir, Stage};
+use crate::system::create_private_dir;
 
 /// raft-engine keeps many raft groups; a replica has one.
 const GROUP: u64 = 1;
@@ -111,8 +110,9 @@ impl LogStore {
         let LogOptions { dir, replica, data_id, may_be_new, live_bytes } = options;
         let damaged = |what: String| StorageError::Damaged { path: dir.clone(), what, replica };
         if may_be_new {
-            fs::create_dir_all(&dir).map_err(StorageError::io("create", &dir))?;
+            create_private_dir(&dir).map_err(StorageError::io("create", &dir))?;
         }
+        check_room(&dir)?;
         let closed = read_closed(&dir).map_err(|error| error.at(replica))?;
         let tails = if closed.is_some() { Tails::Refused } else { Tails::CutIfTorn };
         let inspection = inspect::inspect(&dir, tails).map_err(|error| error.at(replica))?;
@@ -124,10 +124,11 @@ impl LogStore {
         if inspection.files == 0 && !may_be_new {
             return Err(damaged("its files are not there".to_owned()));
         }
-        let engine = open_engine(&dir, live_bytes).map_err(&damaged)?;
+        let trouble = |trouble: Trouble| trouble.at(&dir, replica);
+        let engine = open_engine(&dir, live_bytes).map_err(trouble)?;
         let mut store =
             Self { dir: dir.clone(), data_id, engine: Arc::new(engine), hard_state: Default::default() };
-        let contents = store.contents().map_err(&damaged)?;
+        let contents = store.contents().map_err(trouble)?;
         let Some(contents) = contents else {
             if !may_be_new {
                 return Err(damaged("it holds no hard state".to_owned()));
@@ -152,25 +153,27 @@ impl LogStore {
     }
 
     /// Everything that the engine has; `None` if it has nothing.
-    fn contents(&self) -> Result<Option<LogContents>, String> {
+    fn contents(&self) -> Result<Option<LogContents>, Trouble> {
         let first = self.engine.first_index(GROUP);
         let Some(record) = self.engine.get(GROUP, HARD_STATE_KEY) else {
             return match first {
                 None => Ok(None),
-                Some(_) => Err("it holds entries and no hard state".to_owned()),
+                Some(_) => Err(Trouble::Damage("it holds entries and no hard state".to_owned())),
             };
         };
-        let hard_state = decode_hard_state(&record, self.data_id)?;
+        let hard_state = decode_hard_state(&record, self.data_id).map_err(Trouble::Damage)?;
         let mut entries = Vec::new();
         if let (Some(first), Some(last)) = (first, self.engine.last_index(GROUP)) {
             let mut checked = Vec::new();
             let fetched =
                 self.engine.fetch_entries_to::<CheckedEntries>(GROUP, first, last + 1, None, &mut checked);
-            fetched.map_err(|error| format!("its entries {first} to {last} cannot be read: {error}"))?;
+            fetched.map_err(|error| {
+                Trouble::of(error, &format!("its entries {first} to {last} cannot be read"))
+            })?;
             entries.extend(checked.into_iter().map(CheckedEntry::into_inner));
             let whole = entries.iter().map(|entry| entry.index).eq(first..=last);
             if !whole {
-                return Err(format!("its entries {first} to {last} are not all there"));
+                return Err(Trouble::Damage(format!("its entries {first} to {last} are not all there")));
             }
         }
         Ok(Some(LogContents { hard_state, entries }))
@@ -223,6 +226,11 @@ impl LogStore {
     }
 
     /// Closes the log and marks it as closed. Its [`LogTrimmer`]s must be gone.
+    ///
+    /// # Errors
+    ///
+    /// If the mark cannot be written. Everything is durable all the same, and the next start checks the log as it does after a
+    /// crash.
     pub(super) fn close(self) -> Result<(), StorageError> {
         let Self { dir, engine, .. } = self;
         let engine = Arc::into_inner(engine).ok_or_else(|| StorageError::Log {
@@ -247,57 +255,18 @@ impl LogStore {
     }
 
     fn error(&self, error: raft_engine::Error) -> StorageError {
-        StorageError::Log { path: self.dir.clone(), what: error.to_string() }
+        write_error(&self.dir, error)
     }
 }
 
 impl LogTrimmer {
     /// Removes the entries below `index`, and the files that held nothing else.
     pub(super) fn trim_to(&self, index: u64) -> Result<(), StorageError> {
-        let error =
-            |error: raft_engine::Error| StorageError::Log { path: self.dir.clone(), what: error.to_string() };
+        let error = |error: raft_engine::Error| write_error(&self.dir, error);
         let mut batch = LogBatch::default();
         batch.add_command(GROUP, Command::Compact { index });
         self.engine.write(&mut batch, false).map_err(error)?;
         self.engine.purge_expired_files().map(drop).map_err(error)
-    }
-}
-
-/// Opens raft-engine in its strict mode: what may be repaired was repaired before.
-fn open_engine(dir: &Path, live_bytes: u64) -> Result<Engine, String> {
-    let file_bytes = (live_bytes / 4).clamp(64 << 10, 32 << 20);
-    let config = raft_engine::Config {
-        dir: dir.to_str().ok_or("its path is not UTF-8")?.to_owned(),
-        recovery_mode: RecoveryMode::AbsoluteConsistency,
-        recovery_threads: 1,
-        // Zero means never: the log is written once and read once, and entries are small.
-        batch_compression_threshold: ReadableSize(0),
-        target_file_size: ReadableSize(file_bytes),
-        // Beyond this the engine begins to copy live entries to save space. What is needed must fit below.
-        purge_threshold: ReadableSize(live_bytes + 2 * file_bytes),
-        // A recycled file holds intact records of its former life behind its end.
-        enable_log_recycle: false,
-        ..raft_engine::Config::default()
-    };
-    once_unlocked(|| match catch_unwind(AssertUnwindSafe(|| Engine::open(config.clone()))) {
-        Ok(opened) => opened.map_err(|error| error.to_string()),
-        Err(panic) => Err(super::panic_message(&*panic)),
-    })
-}
-
-/// What the engine says if somebody else has its lock.
-const LOCKED: &str = "Failed to lock file";
-
-/// Opens, again and again while the engine's lock is taken. Nobody else has the directory, which has a lock of its own:
-/// it is a child that this process has just forked and that has not become another program yet, and holds the lock of an
-/// engine that was closed since.
-fn once_unlocked<T>(mut open: impl FnMut() -> Result<T, String>) -> Result<T, String> {
-    let began = Instant::now();
-    loop {
-        match open() {
-            Err(error) if error.contains(LOCKED) && began.elapsed() < LOCK_WAIT => thread::sleep(LOCK_PAUSE),
-            opened => return opened,
-        }
     }
 }
 
@@ -351,10 +320,17 @@ fn write_closed(dir: &Path) -> Result<(), StorageError> {
     let (path, temporary) = (dir.join(CLOSED_NAME), dir.join("CLOSED.tmp"));
     let lines = listing(dir)?;
     let text = format!("{:016x}\n{lines}", xxh3_64(lines.as_bytes()));
-    let mut file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
-    file.write_all(text.as_bytes()).map_err(StorageError::io("write", &temporary))?;
-    file.sync_all().map_err(StorageError::io("sync", &temporary))?;
-    fs::rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
+    let write = || {
+        let mut file = File::create(&temporary).map_err(StorageError::io("create", &temporary))?;
+        file.write_all(text.as_bytes()).map_err(StorageError::io("write", &temporary))?;
+        file.sync_all().map_err(StorageError::io("sync", &temporary))?;
+        fs::rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))
+    };
+    if let Err(error) = write() {
+        // It would be of no use to anybody.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
     sync_dir(dir).map_err(StorageError::io("sync", dir))
 }
 

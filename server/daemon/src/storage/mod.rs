@@ -15,6 +15,7 @@
 //! replica does not start (design.md §5, §8).
 
 mod checked_entry;
+mod engine;
 mod inspect;
 pub mod log;
 pub mod recovery;
@@ -24,7 +25,7 @@ pub mod snapshot_files;
 pub(crate) mod testing;
 pub mod writer;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,13 +35,15 @@ use slog::{Logger, o};
 
 use crate::config::Config;
 use crate::identity::DataDir;
+use crate::system::{self, advice, create_private_dir};
 
-/// Why storage cannot be used, or cannot be used any longer. No caller retries: each of these ends the process.
+/// Why storage cannot be used, or cannot be used any longer. Each of these ends the process, but for a snapshot that cannot be
+/// written for a reason that may pass.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {source}{advice}", path = path.display(), advice = advice(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -78,6 +81,16 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether it is for want of room.
+    pub(crate) fn is_no_room(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if system::is_no_room(source))
+    }
+
+    /// Whether it says nothing of the disk, and what failed may well succeed later.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if system::may_pass(source))
+    }
+
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source }
@@ -87,7 +100,7 @@ impl StorageError {
 /// Begins the log and makes the directory of the snapshots, for a replica that belongs to no cell yet.
 pub(crate) fn prepare(dir: &DataDir, config: &Config) -> Result<(), StorageError> {
     let snapshots = dir.snapshot_dir();
-    fs::create_dir_all(&snapshots).map_err(StorageError::io("create", &snapshots))?;
+    create_private_dir(&snapshots).map_err(StorageError::io("create", &snapshots))?;
     let (log, _) =
         log::LogStore::open(log::LogOptions::new(dir, config), &Logger::root(slog::Discard, o!()))?;
     log.close()

@@ -16,6 +16,7 @@ use holdfast_types::{ReplicaId, Term};
 
 use super::snapshot::{SnapshotDecoder, SnapshotEncoder, SnapshotError};
 use super::{StorageError, sync_dir};
+use crate::system::create_private_dir;
 
 const EXTENSION: &str = "snap";
 const TEMPORARY_EXTENSION: &str = "tmp";
@@ -68,7 +69,8 @@ impl SnapshotName {
 impl SnapshotFiles {
     /// Opens the directory, making it if need be, and removes what a crash left half written.
     pub(super) fn open(dir: PathBuf, replica: ReplicaId) -> Result<Self, StorageError> {
-        fs::create_dir_all(&dir).map_err(StorageError::io("create", &dir))?;
+        create_private_dir(&dir).map_err(StorageError::io("create", &dir))?;
+        check_writable(&dir)?;
         for entry in fs::read_dir(&dir).map_err(StorageError::io("list", &dir))? {
             let path = entry.map_err(StorageError::io("list", &dir))?.path();
             if path.extension().is_some_and(|extension| extension == TEMPORARY_EXTENSION) {
@@ -88,16 +90,21 @@ impl SnapshotFiles {
     ///
     /// # Errors
     ///
-    /// If the disk fails; the snapshots before are still there. The replica must stop all the same: a disk that
-    /// failed once is not to be trusted with the log.
+    /// If it could not be written: nothing is left of it, and the snapshots before are still there. If the reason is not one
+    /// that may pass, the replica must stop: a disk that failed once is not to be trusted with the log.
     pub fn write(&self, at: &StateAt) -> Result<(), StorageError> {
         let name = SnapshotName::of(at);
         let path = self.path(name);
         let temporary = path.with_extension(format!("{EXTENSION}.{TEMPORARY_EXTENSION}"));
-        write_chunks(&temporary, SnapshotEncoder::new(at))?;
-
+        let written = write_chunks(&temporary, SnapshotEncoder::new(at));
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        fs::rename(&temporary, &path).map_err(StorageError::io("rename", &temporary))?;
+        let renamed = written
+            .and_then(|()| fs::rename(&temporary, &path).map_err(StorageError::io("rename", &temporary)));
+        if let Err(error) = renamed {
+            // It takes the room that the log needs. If it cannot be removed, the next start does.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         self.sync()?;
         *newest = (*newest).max(name.index);
         self.remove_old()
@@ -181,6 +188,17 @@ impl SnapshotFiles {
             fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
         }
         Ok(())
+    }
+}
+
+/// Files can be made in the directory: better found out at the start than when a snapshot is due, which it is on all replicas
+/// at once. That there is no room now may pass.
+fn check_writable(dir: &Path) -> Result<(), StorageError> {
+    let probe = dir.join(format!("probe.{TEMPORARY_EXTENSION}"));
+    match File::create(&probe).map_err(StorageError::io("create", &probe)) {
+        Err(error) if !error.is_no_room() => Err(error),
+        // It is among what is removed next.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! The simulator attacks the same machines with faults.
 
 mod caching;
+mod disks;
 mod large_writes;
 mod table;
 mod turns;

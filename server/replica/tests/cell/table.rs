@@ -29,11 +29,15 @@ pub(crate) struct Host {
     pub(crate) persisted: VecDeque<(Time, u64)>,
     /// The disk answers nothing for now.
     pub(crate) slow: bool,
+    /// How long its disk takes for a sync of all that has come meanwhile, if that is not as long as all disks take.
+    pub(crate) sync: Option<Duration>,
     pub(crate) frames: Vec<(ConnectionId, client::ServerFrame)>,
     pub(crate) answers: BTreeMap<CallId, Result<CallAnswer, client::Refusal>>,
     /// Where the last answer sent its caller.
     pub(crate) master_address: String,
     pub(crate) snapshots_written: usize,
+    /// Snapshots cannot be written for now; so many could not be.
+    pub(crate) snapshots_refused: Option<usize>,
     pub(crate) snapshots_sent: usize,
     /// What it sends next stays on its way, and stands here.
     pub(crate) on_its_way: Option<u64>,
@@ -107,10 +111,12 @@ impl Cell {
             disk,
             persisted: VecDeque::new(),
             slow: false,
+            sync: None,
             frames: Vec::new(),
             answers: BTreeMap::new(),
             master_address: String::new(),
             snapshots_written: 0,
+            snapshots_refused: None,
             snapshots_sent: 0,
             on_its_way: None,
             handed_over: false,
@@ -193,7 +199,13 @@ impl Cell {
                 if let Some(first) = persist.compact_to {
                     host.disk.entries.retain(|entry| entry.index >= first);
                 }
-                host.persisted.push_back((self.now + self.sync, persist.number));
+                let at = match (host.sync, host.persisted.front()) {
+                    (None, _) => self.now + self.sync,
+                    (Some(sync), None) => self.now + sync,
+                    // The one that is under way ends first.
+                    (Some(sync), Some((ends, _))) => *ends + sync,
+                };
+                host.persisted.push_back((at, persist.number));
             }
             Output::Peer { to, message, .. } => {
                 if !self.cut.contains(&(id, to)) {
@@ -212,6 +224,10 @@ impl Cell {
                     self.input(to, Input::SnapshotArrived { from: id, message, state });
                 }
                 self.input(id, Input::SnapshotSent { to, index, ok });
+            }
+            Output::WriteSnapshot(_) if host.snapshots_refused.is_some() => {
+                host.snapshots_refused = host.snapshots_refused.map(|count| count + 1);
+                self.input(id, Input::SnapshotFailed { why: "there is no room".to_owned() });
             }
             Output::WriteSnapshot(state) => {
                 host.snapshots_written += 1;

@@ -97,3 +97,25 @@ async fn a_master_that_is_removed_hands_over_and_ends_and_does_not_come_back() {
     assert!(words.contains("was removed") && words.contains("never used again"), "{words}");
     assert_eq!(cell.status().await.unwrap().members.len(), 2);
 }
+
+#[tokio::test]
+async fn a_newcomer_that_is_elsewhere_than_it_is_said_to_be_is_not_added() {
+    let mut cluster = Cluster::start(PROGRAMS).await;
+    let cell = cluster.cell();
+    let mut newcomer = cluster.describe(4);
+    newcomer.set("join", "true");
+    newcomer.start();
+    cluster.insert(newcomer);
+    let (peer, client) = (cluster[4].peer_address(), cluster[4].client_address());
+    let mistyped = eventually("the newcomer is asked", async || {
+        let error = cell.add_member(4, peer, "127.0.0.1:1").await.unwrap_err().to_string();
+        // It may not listen yet.
+        (!error.contains("does not answer")).then_some(error)
+    })
+    .await;
+    for part in [client, "--client says 127.0.0.1:1", "set client_advertise"] {
+        assert!(mistyped.contains(part), "{part:?} in {mistyped}");
+    }
+    assert_eq!(cell.status().await.unwrap().members.len(), 3);
+    cell.add_member(4, peer, client).await.unwrap();
+}

@@ -248,25 +248,19 @@ fn a_log_cannot_be_opened_twice() {
 }
 
 #[test]
-fn a_log_is_opened_once_a_child_that_was_just_forked_lets_its_lock_go() {
+fn what_the_system_refuses_is_not_called_damage() {
     let dir = tempfile::tempdir().unwrap();
-    drop(open_engine(dir.path(), 1 << 20).unwrap());
-    // As a child would hold it that was forked while the engine was open.
-    let lock = File::open(dir.path().join("LOCK")).unwrap();
-    lock.lock().unwrap();
-    let mut held = Some(lock);
-    let mut looks = 0;
-    let engine = once_unlocked(|| {
-        looks += 1;
-        let config = raft_engine::Config {
-            dir: dir.path().to_str().unwrap().to_owned(),
-            ..raft_engine::Config::default()
-        };
-        let opened = Engine::open(config).map_err(|error| error.to_string());
-        held = None;
-        opened
-    });
-    assert!(engine.is_ok(), "{:?}", engine.err());
-    assert_eq!(looks, 2, "the first time it was locked");
-    assert_eq!(once_unlocked(|| Err::<(), _>("damaged".to_owned())), Err("damaged".to_owned()));
+    let (store, _) = open(dir.path()).unwrap();
+    store.close().unwrap();
+    // The engine cannot open its lock: a directory refuses that to everybody, `root` included.
+    let lock = dir.path().join("LOCK");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let error = reopen(dir.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, StorageError::Io { .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("cannot open the log in") && said.contains("directory"), "{said}");
+    assert!(!said.contains("damaged") && !said.contains("member add"), "{said}");
+    fs::remove_dir(&lock).unwrap();
+    reopen(dir.path()).map(|_| ()).expect("the log is as it was");
 }

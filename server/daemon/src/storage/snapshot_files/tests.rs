@@ -3,7 +3,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::storage::testing::{CELL_ID, REPLICA, damage, state_at};
+use crate::storage::testing::{CELL_ID, REPLICA, damage, files, state_at};
 
 fn open() -> (TempDir, SnapshotFiles) {
     let dir = tempfile::tempdir().unwrap();
@@ -64,4 +64,27 @@ fn a_snapshot_that_was_set_aside_no_longer_counts() {
     files.set_aside(files.names().unwrap()[0]).unwrap();
     assert_eq!((indexes(&files), files.newest_index()), (vec![10], 10));
     assert_eq!(fs::read_dir(&files.dir).unwrap().count(), 2, "it is still there to be looked at");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_leaves_nothing_and_the_older_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotFiles::open(dir.path().to_owned(), REPLICA).unwrap();
+    snapshots.write(&state_at(5, 1, 3)).unwrap();
+    // Where the next one should be is something that no file can replace.
+    let next = SnapshotName { index: 9, term: Term(1) };
+    fs::create_dir_all(snapshots.path(next).join("in the way")).unwrap();
+    let error = snapshots.write(&state_at(9, 1, 3)).unwrap_err();
+    assert!(!error.may_pass(), "{error}");
+    assert_eq!(snapshots.newest_index(), 5);
+    assert_eq!(files(dir.path(), TEMPORARY_EXTENSION).len(), 0);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_found_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    // The probe is in the way of itself: as `root` nothing else keeps a file from being made.
+    fs::create_dir(dir.path().join(format!("probe.{TEMPORARY_EXTENSION}"))).unwrap();
+    let error = SnapshotFiles::open(dir.path().to_owned(), REPLICA).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("cannot create"), "{error}");
 }
