@@ -75,6 +75,11 @@ const OTHERS: u32 = 0o077;
 const OTHERS_READ: u32 = 0o044;
 const OTHERS_WRITE: u32 = 0o022;
 
+/// Whether everybody on this machine, or everybody of the file's group, can read or change a file.
+pub(crate) fn is_exposed(file: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(file)?.permissions().mode() & (OTHERS_READ | OTHERS_WRITE) != 0)
+}
+
 /// Something in or at `dir` that others may read or write; `None` if nobody else gets at its contents.
 pub(crate) fn exposed(dir: &Path) -> io::Result<Option<PathBuf>> {
     let mode = |metadata: &Metadata| metadata.permissions().mode();
@@ -92,7 +97,7 @@ pub(crate) fn exposed(dir: &Path) -> io::Result<Option<PathBuf>> {
         let found = match metadata.is_dir() {
             true => exposed(&path)?,
             false if metadata.is_symlink() || metadata.len() == 0 => None,
-            false => (mode(&metadata) & (OTHERS_READ | OTHERS_WRITE) != 0).then_some(path),
+            false => is_exposed(&path)?.then_some(path),
         };
         if found.is_some() {
             return Ok(found);

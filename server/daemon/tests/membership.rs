@@ -113,9 +113,9 @@ async fn at_master<T>(
     tokio::time::timeout(LIMIT, trying).await.expect("there is a master")
 }
 
-async fn add(servers: &[Server], id: u64, peer_address: &str) -> Result<(), Status> {
+async fn add(servers: &[Server], id: u64, [peer_address, client_address]: [&str; 2]) -> Result<(), Status> {
     let request =
-        AddMemberRequest { id, peer_address: peer_address.into(), client_address: "127.0.0.1:1".into() };
+        AddMemberRequest { id, peer_address: peer_address.into(), client_address: client_address.into() };
     at_master(servers, async |mut admin: AdminClient<Channel>| {
         admin.add_member(request.clone()).await.map(drop)
     })
@@ -211,9 +211,9 @@ async fn a_wiped_replica_refuses_to_run_and_its_replacement_takes_its_place() {
     assert!(error.to_string().contains("--join"), "{error}");
 
     let replacement = joiner(4, &dir);
-    let address = replacement.config.peer_advertise.clone();
+    let addresses = [replacement.config.peer_advertise.clone(), replacement.config.client_advertise.clone()];
     let replacement = replacement.start().await.unwrap();
-    add(&servers, 4, &address).await.unwrap();
+    add(&servers, 4, addresses.each_ref().map(String::as_str)).await.unwrap();
     wait_for(&replacement, "a learner that has caught up", |status| {
         status.role() == Role::Learner && status.members.len() == 4
     })
@@ -281,7 +281,7 @@ async fn an_addition_that_cannot_be_is_refused_with_the_reason() {
         (4, "nonsense", "must be host:port"),
         (0, &member, "greater than 0"),
     ] {
-        let refused = add(&servers, id, address).await.unwrap_err();
+        let refused = add(&servers, id, [address, "127.0.0.1:1"]).await.unwrap_err();
         assert!(refused.message().contains(words), "{}", refused.message());
     }
     foreign.stop().await.unwrap();
@@ -323,7 +323,7 @@ async fn a_replica_of_a_release_that_is_too_old_for_the_cell_is_not_added() {
         .add_service(PeerServer::new(OldJoiner))
         .serve_with_incoming(TcpListenerStream::new(listener));
     let serving = tokio::spawn(serve);
-    let refused = add(&servers, 4, &address).await.unwrap_err();
+    let refused = add(&servers, 4, [&address, "127.0.0.1:1"]).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     let words = "replica 4 is of a release that can apply state versions up to 1, and the cell's is 2";
     assert!(refused.message().contains(words), "{}", refused.message());

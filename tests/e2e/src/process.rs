@@ -41,14 +41,15 @@ impl Process {
         log: &Path,
     ) -> Self {
         let log = File::options().create(true).append(true).open(log).expect("the log can be written");
-        Self::start_telling(tied, program, arguments, log)
+        Self::start_telling(tied, program, arguments, [], log)
     }
 
-    /// Starts `program` with this standard error; else as [`Process::start`].
+    /// Starts `program` with these variables and this standard error; else as [`Process::start`].
     pub(crate) fn start_telling<A: AsRef<OsStr>>(
         tied: &str,
         program: &str,
         arguments: impl IntoIterator<Item = A>,
+        variables: impl IntoIterator<Item = (String, String)>,
         stderr: impl Into<Stdio>,
     ) -> Self {
         let mut command = Command::new(tied);
@@ -59,6 +60,7 @@ impl Process {
         {
             command.env_remove(name);
         }
+        command.envs(variables);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr).kill_on_drop(true);
         Self(command.spawn().expect("the program was built with the tests"))
     }

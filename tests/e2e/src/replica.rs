@@ -18,6 +18,8 @@ pub struct Replica {
     client_address: String,
     /// The flags of `holdfastd run`, without their dashes.
     flags: BTreeMap<String, String>,
+    /// What its environment has besides.
+    variables: BTreeMap<String, String>,
     /// What it has said so far, over all its starts.
     log: PathBuf,
     process: Option<Process>,
@@ -36,7 +38,16 @@ impl Replica {
             ("lease-floor-ms".to_owned(), "1000".to_owned()),
         ]);
         let log = dir.join(format!("replica-{id}.log"));
-        Self { programs, id, peer_address, client_address, flags, log, process: None }
+        Self {
+            programs,
+            id,
+            peer_address,
+            client_address,
+            flags,
+            variables: BTreeMap::new(),
+            log,
+            process: None,
+        }
     }
 
     /// Its raft id.
@@ -89,6 +100,11 @@ impl Replica {
         self.flags.remove(flag);
     }
 
+    /// Sets a variable of its environment, from its next start on.
+    pub fn set_variable(&mut self, name: &str, value: impl Into<String>) {
+        self.variables.insert(name.to_owned(), value.into());
+    }
+
     /// Starts it. Returns at once.
     ///
     /// # Panics
@@ -109,7 +125,8 @@ impl Replica {
         let flags = self.flags.iter().map(|(flag, value)| format!("--{flag}={value}"));
         let arguments = std::iter::once("run".to_owned()).chain(flags);
         let Programs { tied, replica, .. } = self.programs;
-        self.process = Some(Process::start_telling(tied, replica, arguments, stderr));
+        let variables = self.variables.clone();
+        self.process = Some(Process::start_telling(tied, replica, arguments, variables, stderr));
     }
 
     /// Kills it, by SIGKILL, and waits until it is gone.

@@ -4,19 +4,17 @@
 //! system refuses (permission, descriptors, room) is told in the system's words instead.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
 use holdfast_types::ReplicaId;
-use nix::fcntl::posix_fallocate;
 use raft_engine::{Engine, ReadableSize, RecoveryMode};
 
 use super::StorageError;
 use crate::identity::{LOCK_PAUSE, LOCK_WAIT};
-use crate::system::is_no_room;
 
 /// Why a log cannot be used.
 #[derive(Debug)]
@@ -69,20 +67,16 @@ pub(super) fn write_error(dir: &Path, error: raft_engine::Error) -> StorageError
 
 /// A log is not opened with less room than this on its file system: it could take up next to nothing, and each attempt
 /// would leave new files behind.
-const ROOM_MIN: u64 = 1 << 20;
+const ROOM_MIN: usize = 1 << 20;
 
 /// Whether there is room for the log to go on.
 pub(super) fn check_room(dir: &Path) -> Result<(), StorageError> {
     let path = dir.join("ROOM.tmp");
-    let file = File::create(&path).map_err(StorageError::io("make room for the log with", &path))?;
-    let reserved = posix_fallocate(&file, 0, ROOM_MIN as i64).map_err(io::Error::from);
+    let mut file = File::create(&path).map_err(StorageError::io("make room for the log with", &path))?;
+    let written = file.write_all(&vec![0; ROOM_MIN]);
     drop(file);
     fs::remove_file(&path).map_err(StorageError::io("remove", &path))?;
-    match reserved {
-        Err(error) if is_no_room(&error) => Err(StorageError::io("reserve 1 MiB for the log in", dir)(error)),
-        // A file system that reserves nothing tells of its room when it is written to.
-        Ok(()) | Err(_) => Ok(()),
-    }
+    written.map_err(StorageError::io("find room for 1 MiB of log in", dir))
 }
 
 /// Opens raft-engine in its strict mode: what may be repaired was repaired before.

@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::{Config, TlsConfig};
+use crate::system::is_exposed;
 
 pub(crate) use certificate::Presented;
 pub(crate) use certificate::ReplicaName;
@@ -124,6 +125,14 @@ impl Tls {
                 "the certificate {} expires on {}: renew it; new files are taken up by themselves",
                 self.files.certificate.display(),
                 validity.until
+            );
+        }
+        // If it cannot be looked at, it could not have been read.
+        if is_exposed(&self.files.key).unwrap_or(false) {
+            warn!(
+                logger,
+                "others on this machine can read the replica's key, and pose as it: `chmod go= {}`",
+                self.files.key.display()
             );
         }
         let host = self.client_advertise.rsplit_once(':').map_or("", |(host, _)| host);

@@ -54,6 +54,22 @@ fn sign(dir: &Path, change: impl FnOnce(&mut CertificateParams)) {
 }
 
 #[test]
+fn a_key_that_others_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = certificates();
+    let config = config(dir.path());
+    let warnings = || {
+        let lines = Lines::default();
+        Tls::load(&config).unwrap().unwrap().announce(&lines.logger());
+        lines.containing("others on this machine can read the replica's key")
+    };
+    assert_eq!(warnings(), 0, "as `holdfastd certs` makes it");
+    let (_, key) = certs::replica_files(dir.path(), ReplicaId(1));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(warnings(), 1);
+}
+
+#[test]
 fn what_the_program_makes_it_can_use() {
     let dir = certificates();
     let lines = Lines::default();

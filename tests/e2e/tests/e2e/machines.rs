@@ -58,6 +58,37 @@ async fn what_a_replica_writes_is_for_its_user_alone() {
 }
 
 #[tokio::test]
+async fn the_most_talkative_log_has_no_contents_no_secrets_and_one_message_a_line() {
+    let mut cluster = Cluster::configure(PROGRAMS, &[]);
+    for replica in cluster.replicas_mut() {
+        replica.set("log-level", "trace");
+        replica.set("log-format", "json");
+        replica.start();
+    }
+    cluster.serving().await;
+    let cell = cluster.cell();
+    const CONTENTS: &str = "entrusted-to-the-cell";
+    write(&cell, CONTENTS.into()).await.unwrap();
+    let session = cell.session().open().await.unwrap();
+    let file = session.open("/path-of-a-node", holdfast::OpenOptions::new().create()).await.unwrap();
+    file.set_contents(CONTENTS).await.unwrap();
+    for id in 1..=3 {
+        cluster.caught_up(id).await;
+        let log = cluster[id].log();
+        assert!(
+            log.contains("\"level\":\"DEBG\"") || log.contains("\"level\":\"DEBUG\""),
+            "it says much: {log}"
+        );
+        for line in log.lines() {
+            assert_eq!(line.matches("\"msg\":").count(), 1, "{line}");
+            for entrusted in [CONTENTS, "path-of-a-node"] {
+                assert!(!line.contains(entrusted), "{line}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_replica_whose_disk_is_full_ends_leaves_nothing_at_its_starts_and_comes_back_with_room() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(dir.path(), 3) else {

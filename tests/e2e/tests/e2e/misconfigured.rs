@@ -123,6 +123,41 @@ async fn a_configuration_that_cannot_be_is_refused_before_anything_is_opened() {
 }
 
 #[tokio::test]
+async fn variables_that_an_orchestrator_sets_for_a_service_stop_nobody_and_misspelt_ones_are_warned_of() {
+    let mut cluster = Cluster::configure(PROGRAMS, &[]);
+    for replica in cluster.replicas_mut() {
+        replica.set_variable("HOLDFAST_PORT", "tcp://10.96.4.7:7101");
+        replica.set_variable("HOLDFAST_SERVICE_HOST", "10.96.4.7");
+        replica.set_variable("HOLDFAST_PORT_7101_TCP_ADDR", "10.96.4.7");
+        replica.set_variable("HOLDFAST_TIK_MS", "1");
+        replica.start();
+    }
+    cluster.serving().await;
+    let said = cluster[1].log();
+    let passed_over = "HOLDFAST_PORT, HOLDFAST_PORT_7101_TCP_ADDR, HOLDFAST_SERVICE_HOST";
+    for part in [passed_over, "HOLDFAST_TIK_MS sets nothing", "the nearest one is HOLDFAST_TICK_MS"] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_founder_that_is_not_where_its_members_say_notices_it_itself() {
+    let mut cluster = Cluster::configure(PROGRAMS, &[]);
+    // Where it listens is free for nobody else; where `members` says that it is, nobody listens.
+    let elsewhere = cluster.describe(4).peer_address().to_owned();
+    let own = cluster[1].peer_address().to_owned();
+    cluster[1].set("peer-listen", elsewhere.clone());
+    cluster[1].set("peer-advertise", own.clone());
+    cluster[1].start();
+    eventually("it says that it does not reach itself", async || {
+        let said = cluster[1].log();
+        let parts = ["this replica does not reach itself", &own, &elsewhere];
+        parts.iter().all(|part| said.contains(part)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_means_another_cell_is_told_so() {
     let cluster = Cluster::start(PROGRAMS).await;
     let other = Cell::builder().addresses(cluster.cell().addresses()).name("other").connect().unwrap();
