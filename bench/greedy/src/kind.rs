@@ -120,4 +120,13 @@ mod tests {
         assert_eq!(Kind::ALL.as_slice(), Kind::value_variants());
         assert_eq!(serde_json::to_string(&Kind::ReadDir).unwrap(), format!("\"{}\"", Kind::ReadDir.name()));
     }
+
+    #[test]
+    fn each_kind_stands_in_the_ledger_of_what_went_wrong() {
+        let ledger = include_str!("../../../docs/testing.md");
+        for kind in Kind::ALL {
+            let name = kind.name();
+            assert!(ledger.contains(&format!("`{name}`")), "docs/testing.md says nothing of `{name}`");
+        }
+    }
 }

@@ -14,24 +14,24 @@ use holdfast_types::{Principal, SessionId};
 use crate::held::Change;
 use crate::interface::Output;
 use crate::lists::List;
-use crate::unary::{CallAnswer, CallId, CallRequest};
-use crate::work::Caller;
+use crate::unary::{CallAnswer, CallId, CallRequest, Caller};
+use crate::work::Party;
 use crate::{Master, Waiter, refusal};
 
 /// Calls whose command is proposed, by its tag.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    proposed: BTreeMap<u64, CallId>,
+    proposed: BTreeMap<u64, (CallId, Caller)>,
 }
 
 impl Calls {
     /// The call's command is proposed under this tag.
-    pub(crate) fn proposed(&mut self, tag: u64, call: CallId) {
-        self.proposed.insert(tag, call);
+    pub(crate) fn proposed(&mut self, tag: u64, call: CallId, caller: Caller) {
+        self.proposed.insert(tag, (call, caller));
     }
 
     pub(crate) fn into_ids(self) -> Vec<CallId> {
-        self.proposed.into_values().collect()
+        self.proposed.into_values().map(|(call, _)| call).collect()
     }
 }
 
@@ -72,7 +72,7 @@ impl Master {
         };
         let principal = caller.principal();
         let administers = administers(&kind) && state.may_administer(&principal).is_ok();
-        let mut change = Change { call: Some(call), administers, ..Change::of_master(kind) };
+        let mut change = Change { call: Some((call, caller)), administers, ..Change::of_master(kind) };
         change.command.principal = principal.as_str().to_owned();
         change.command.force = force;
         self.plan(state, change);
@@ -92,7 +92,8 @@ impl Master {
 
     /// A command without a session was applied.
     pub(crate) fn handle_decided(&mut self, state: &State, tag: u64, outcome: Outcome) {
-        let Some(call) = self.calls.proposed.remove(&tag) else { return };
+        let Some((call, caller)) = self.calls.proposed.remove(&tag) else { return };
+        self.charge_for_telling(tag, || Party::Caller(caller));
         let revision = outcome.revision;
         let answer = match outcome.result {
             Some(outcome::Result::Written(written)) => {

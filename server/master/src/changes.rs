@@ -117,7 +117,7 @@ impl Master {
         if let Some(touched) = &held.touched {
             self.bars.lower(touched);
         }
-        if let Some(call) = held.change.call {
+        if let Some((call, _)) = held.change.call {
             self.answer(call, Err(refusal));
         }
         self.held.leave(held.change.session(), id)
@@ -233,8 +233,8 @@ impl Master {
         }
         self.last_tag += 1;
         command.tag = self.last_tag;
-        if let Some(call) = call {
-            self.calls.proposed(command.tag, call);
+        if let Some((call, caller)) = call {
+            self.calls.proposed(command.tag, call, caller);
         }
         if let Some(touched) = touched {
             self.bars.proposed(command.tag, touched);

@@ -103,6 +103,24 @@ impl<P: Clone + Ord, T> FairQueue<P, T> {
         }
     }
 
+    /// What earlier work of a party turns out to have cost besides. It counts whether or not the party has more work.
+    pub(crate) fn charge_later(&mut self, name: &P, cost: u64) {
+        let is_served = self.served.as_ref().is_some_and(|(served, _)| served == name);
+        let is_aside = self.aside.contains(name);
+        let clock = self.clock;
+        let party =
+            self.parties.entry(name.clone()).or_insert_with(|| Party { items: VecDeque::new(), cost: clock });
+        let before = party.cost;
+        party.cost += cost;
+        if is_served {
+            self.served = None;
+        }
+        if !is_aside {
+            self.order.remove(&(before, name.clone()));
+            self.order.insert((before + cost, name.clone()));
+        }
+    }
+
     /// Those that were set aside can be served again.
     pub(crate) fn take_back(&mut self) {
         self.aside_len = 0;
@@ -215,6 +233,31 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_work_turns_out_to_cost_more_waits_until_others_have_had_as_much() {
+        let mut queue = FairQueue::new(u64::MAX);
+        queue.push(&1, 1);
+        work_off(&mut queue, 1);
+        queue.charge_later(&1, 50 * QUANTUM);
+        for party in [1, 2] {
+            (0..100).for_each(|_| queue.push(&party, QUANTUM));
+        }
+        let served = work_off(&mut queue, 40 * QUANTUM);
+        assert_eq!(cost_of(&served, 1), 0, "{served:?}");
+        let served = work_off(&mut queue, 100 * QUANTUM);
+        assert!(
+            cost_of(&served, 1).abs_diff(45 * QUANTUM) <= 2 * QUANTUM,
+            "and has its share then: {served:?}"
+        );
+        queue.charge_later(&3, 1_000 * QUANTUM);
+        queue.push(&3, 1);
+        assert_eq!(
+            work_off(&mut queue, u64::MAX).last(),
+            Some(&(3, 1)),
+            "who has nothing else to wait for goes on"
+        );
+    }
+
+    #[test]
     fn what_does_not_fit_waits_with_all_that_is_behind_it_and_holds_up_no_other() {
         let mut queue = FairQueue::new(u64::MAX);
         for cost in [9, 1] {
@@ -237,6 +280,8 @@ mod tests {
         Serve(u64),
         /// Serves what costs less than this, and takes the others back.
         ServeSmall(u64),
+        /// Something turns out to have cost more.
+        Charge(u8, u64),
         Drop(u8),
     }
 
@@ -245,6 +290,7 @@ mod tests {
             6 => (0_u8..6, 1_u64..100_000).prop_map(|(party, cost)| Step::Push(party, cost)),
             2 => (1_u64..400_000).prop_map(Step::Serve),
             1 => (1_u64..100_000).prop_map(Step::ServeSmall),
+            1 => (0_u8..6, 1_u64..400_000).prop_map(|(party, cost)| Step::Charge(party, cost)),
             1 => (0_u8..6).prop_map(Step::Drop),
         ]
     }
@@ -276,6 +322,7 @@ mod tests {
                         prop_assert!(!queue.has_work());
                         queue.take_back();
                     }
+                    Step::Charge(party, cost) => queue.charge_later(&party, cost),
                     Step::Drop(party) => {
                         queue.drop_party(&party);
                         model.remove(&party);

@@ -15,7 +15,7 @@ use holdfast_state::TouchedNodes;
 use holdfast_types::{SessionId, Time, planted};
 
 use crate::held_calls::{HeldCalls, NoRoom};
-use crate::unary::CallId;
+use crate::unary::{CallId, Caller};
 
 /// A held change; in the order in which they came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +27,7 @@ pub(crate) struct Change {
     /// The command, still without its tag.
     pub(crate) command: Command,
     /// Whom to answer, if it is a unary call.
-    pub(crate) call: Option<CallId>,
+    pub(crate) call: Option<(CallId, Caller)>,
     /// Whether it is a call that administers the cell, of somebody who may.
     pub(crate) administers: bool,
 }
@@ -313,7 +313,7 @@ impl HeldChanges {
 
     /// The calls that are held.
     pub(crate) fn into_calls(self) -> impl Iterator<Item = CallId> {
-        self.held.into_values().filter_map(|held| held.change.call)
+        self.held.into_values().filter_map(|held| held.change.call.map(|(call, _)| call))
     }
 }
 
@@ -488,7 +488,7 @@ mod tests {
         let mut held = HeldChanges::default();
         let id = hold(&mut held, write(1));
         let call = Change {
-            call: Some(CallId(3)),
+            call: Some((CallId(3), Caller::Named(holdfast_types::Principal::anonymous()))),
             ..Change::of_master(Kind::Delete(client::DeleteRequest::default()))
         };
         hold(&mut held, call);

@@ -45,11 +45,13 @@ mod memory;
 mod misuse;
 mod notices;
 mod past_stream;
+mod pending_events;
 mod requests;
 mod rounds;
 mod sessions;
 mod unary;
 mod unreaped;
+mod untold;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -80,8 +82,10 @@ use leases::Leases;
 use load::PromiseTimer;
 use rounds::Rounds;
 use sessions::{End, Sessions};
+use unary::Caller;
 use unreaped::Unreaped;
-use work::{Budget, Caller, Party, Room, Untold, Work};
+use untold::Untold;
+use work::{Budget, Party, Room, Work};
 
 /// How a master is set up.
 #[derive(Clone, Debug)]
@@ -150,8 +154,10 @@ pub struct Master {
     budget: Budget,
     /// What keeps changes from being proposed.
     room: Room,
-    /// Sessions to be told of changes.
+    /// Changes of watched nodes that have yet to be told.
     untold: Untold,
+    /// The command that was applied last of those that have something told, and what that costs.
+    telling: (u64, u64),
     /// Sessions with events that can be sent.
     eventful: BTreeSet<SessionId>,
     /// The last of these that was sent some.
@@ -220,6 +226,7 @@ impl Master {
             budget: Budget::new(config.turn_work),
             room: Room::default(),
             untold: Untold::default(),
+            telling: (0, 0),
             eventful: BTreeSet::new(),
             last_told: SessionId(0),
             unheard_since: None,

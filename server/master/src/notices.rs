@@ -1,23 +1,18 @@
 //! What a session must act on, and say that it did: invalidations and events (design.md §4, §6, I8).
 //!
 //! Both go out as numbered notices on the session's one stream. Invalidations go at once. Of notices with events only
-//! one is unacknowledged at a time; what happens meanwhile is merged into one event a handle, so that a slow client costs
-//! no more memory than it has handles. Nothing is kept for a session without a stream: when it comes back, what it has
+//! one is unacknowledged at a time, and it has a bounded size; what happens meanwhile is merged into one event a handle
+//! (`pending_events`), so that a slow client costs no more memory than it has handles. Nothing is kept for a session without a stream: when it comes back, what it has
 //! seen is compared with what is. Invariant: a notice that was not acknowledged is here, and can be repeated.
 
 use std::collections::BTreeMap;
 
-use holdfast_proto::client::v1::{
-    ChildChange, EventKind, HandleEvent, Invalidation, Notice, Refusal, RefusalCode, ServerFrame,
-};
+use holdfast_proto::client::v1::{HandleEvent, Invalidation, Notice, Refusal, RefusalCode, ServerFrame};
 use holdfast_types::{Duration, Time, planted};
 
+use crate::pending_events::PendingEvents;
 use crate::refusal;
 
-/// So many changed children are named in one event.
-const CHILDREN_PER_HANDLE_MAX: usize = 64;
-/// And so many in all events together that wait for one session.
-const CHILDREN_PER_SESSION_MAX: usize = 4096;
 /// A client that has so many invalidations to acknowledge is told of no more opens that prove nothing. Of what it keeps,
 /// which is bounded by its handles, it is told nevertheless.
 const INVALIDATIONS_MAX: usize = 1 << 16;
@@ -65,9 +60,9 @@ impl Notices {
         self.last
     }
 
-    /// Something happened to a watched node.
-    pub(crate) fn push_event(&mut self, event: HandleEvent) {
-        self.pending.push(event);
+    /// Something happened to a node that a handle watches.
+    pub(crate) fn push_event(&mut self, handle: u64, event: &HandleEvent) {
+        self.pending.push(handle, event);
     }
 
     /// A handle is closed: nobody wants to hear of it any more.
@@ -77,15 +72,15 @@ impl Notices {
 
     /// Whether events could be sent now.
     pub(crate) fn has_events_to_send(&self) -> bool {
-        self.events.is_none() && !self.pending.handles.is_empty()
+        self.events.is_none() && !self.pending.is_empty()
     }
 
-    /// A notice of the events that wait, to be sent next; unless some are out already.
+    /// A notice of events that wait, to be sent next; unless some are out already.
     pub(crate) fn take_events(&mut self, awake: Time) -> Option<Notice> {
         if !self.has_events_to_send() {
             return None;
         }
-        let events = std::mem::take(&mut self.pending).into_events();
+        let events = self.pending.take_some();
         let notice = self.number(awake, Notice { events, ..Notice::default() });
         self.events = Some(notice.number);
         Some(notice)
@@ -150,87 +145,10 @@ impl Notices {
     }
 }
 
-/// Events that wait until the last ones are acknowledged: one a handle.
-#[derive(Debug, Default)]
-struct PendingEvents {
-    handles: BTreeMap<u64, PendingEvent>,
-    /// How many children are named in all of them.
-    children: usize,
-}
-
-/// What happened through one handle since it was last told.
-#[derive(Debug, Default)]
-struct PendingEvent {
-    /// The latest, for its generations.
-    last: HandleEvent,
-    /// Which kinds, as bits.
-    kinds: u32,
-    /// The last that happened to each child.
-    children: BTreeMap<String, i32>,
-    more_children: bool,
-}
-
-impl PendingEvents {
-    fn push(&mut self, mut event: HandleEvent) {
-        let (kinds, children) = (std::mem::take(&mut event.kinds), std::mem::take(&mut event.children));
-        let pending = self.handles.entry(event.handle).or_default();
-        pending.more_children |= event.more_children;
-        pending.last = latest(&pending.last, event);
-        // Kinds that this program does not know are none that it was asked to tell.
-        let known = kinds.into_iter().filter_map(|kind| EventKind::try_from(kind).ok());
-        pending.kinds |= known.fold(0, |bits, kind| bits | 1 << kind as u32);
-        for ChildChange { name, kind } in children {
-            let is_new = !pending.children.contains_key(&name);
-            let is_full = pending.children.len() >= CHILDREN_PER_HANDLE_MAX
-                || self.children >= CHILDREN_PER_SESSION_MAX;
-            if is_new && is_full {
-                pending.more_children = true;
-                continue;
-            }
-            self.children += usize::from(is_new);
-            pending.children.insert(name, kind);
-        }
-    }
-
-    fn remove(&mut self, handle: u64) {
-        if let Some(pending) = self.handles.remove(&handle) {
-            self.children -= pending.children.len();
-        }
-    }
-
-    fn into_events(self) -> Vec<HandleEvent> {
-        let event = |pending: PendingEvent| HandleEvent {
-            kinds: (1..u32::BITS as i32).filter(|kind| pending.kinds & (1 << kind) != 0).collect(),
-            children: pending.children.into_iter().map(|(name, kind)| ChildChange { name, kind }).collect(),
-            more_children: pending.more_children,
-            ..pending.last
-        };
-        self.handles.into_values().map(event).collect()
-    }
-}
-
-/// Two events of the same handles as one, with the last that happened to each child.
-pub(crate) fn merged(known: &HandleEvent, event: &HandleEvent) -> HandleEvent {
-    let mut pending = PendingEvents::default();
-    pending.push(known.clone());
-    pending.push(HandleEvent { handle: known.handle, ..event.clone() });
-    pending.into_events().pop().unwrap_or_default()
-}
-
-/// An event, with no generation older than was known: what a client is told anew when it asks again may be newer than
-/// changes of which it has yet to be told.
-fn latest(known: &HandleEvent, event: HandleEvent) -> HandleEvent {
-    HandleEvent {
-        content_generation: event.content_generation.max(known.content_generation),
-        children_generation: event.children_generation.max(known.children_generation),
-        acl_generation: event.acl_generation.max(known.acl_generation),
-        lock_generation: event.lock_generation.max(known.lock_generation),
-        ..event
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use holdfast_proto::client::v1::EventKind;
+
     use super::*;
 
     const AT: Time = Time::from_millis(7);
@@ -243,11 +161,6 @@ mod tests {
     fn written(handle: u64, content_generation: u64) -> HandleEvent {
         let kinds = vec![EventKind::ContentsModified.into()];
         HandleEvent { handle, kinds, content_generation, ..HandleEvent::default() }
-    }
-
-    fn child(handle: u64, name: &str, kind: EventKind) -> HandleEvent {
-        let children = vec![ChildChange { name: name.to_owned(), kind: kind.into() }];
-        HandleEvent { handle, kinds: vec![kind.into()], children, ..HandleEvent::default() }
     }
 
     fn sent(notices: &mut Notices) -> Vec<HandleEvent> {
@@ -303,40 +216,20 @@ mod tests {
     #[test]
     fn events_wait_for_the_acknowledgement_of_the_last_ones_and_become_one_a_handle() {
         let mut notices = Notices::default();
-        notices.push_event(written(1, 10));
+        notices.push_event(1, &written(1, 10));
         assert_eq!(sent(&mut notices), [written(1, 10)]);
         for generation in 11..1000 {
-            notices.push_event(written(1, generation));
+            notices.push_event(1, &written(1, generation));
         }
-        notices.push_event(written(2, 11));
-        notices.push_event(written(3, 11));
+        notices.push_event(2, &written(2, 11));
+        notices.push_event(3, &written(3, 11));
         notices.closed(3);
         assert_eq!(sent(&mut notices), []);
         notices.acknowledge(1);
-        assert_eq!(sent(&mut notices), [written(1, 999), written(2, 11)]);
-    }
-
-    #[test]
-    fn changed_children_are_named_up_to_a_bound() {
-        let mut pending = PendingEvents::default();
-        pending.push(child(1, "x", EventKind::ChildAdded));
-        pending.push(child(1, "x", EventKind::ChildRemoved));
-        let [event] = &pending.into_events()[..] else { panic!("one handle, one event") };
-        assert_eq!(event.kinds, [EventKind::ChildAdded as i32, EventKind::ChildRemoved as i32]);
-        assert_eq!(event.children.len(), 1);
-        assert_eq!(event.children[0].kind(), EventKind::ChildRemoved, "the last that happened to it");
-        assert!(!event.more_children);
-
-        let mut pending = PendingEvents::default();
-        for handle in 0..100 {
-            for name in 0..100 {
-                pending.push(child(handle, &format!("n{name}"), EventKind::ChildModified));
-            }
-        }
-        pending.remove(0);
-        assert_eq!(pending.children, CHILDREN_PER_SESSION_MAX - CHILDREN_PER_HANDLE_MAX);
-        let events = pending.into_events();
-        assert_eq!(events.len(), 99);
-        assert!(events.iter().all(|event| event.more_children && event.children.len() <= 64));
+        assert_eq!(
+            sent(&mut notices),
+            [written(2, 11), written(1, 999)],
+            "those first that have waited longer"
+        );
     }
 }

@@ -4,12 +4,31 @@
 
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::log::v1::Member;
-use holdfast_types::{ReplicaId, SessionId};
+use holdfast_types::{Principal, ReplicaId, SessionId, SocketId};
 use prost::Message as _;
 
 /// One unary call, so that its answer finds its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
+
+/// Those who make unary calls as one principal; by one connection, where that is `anonymous`, which everybody is without TLS.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Caller {
+    /// By this connection.
+    Anonymous(SocketId),
+    /// Wherever they come from.
+    Named(Principal),
+}
+
+impl Caller {
+    /// Who they have proved to be.
+    pub(crate) fn principal(&self) -> Principal {
+        match self {
+            Self::Named(principal) => principal.clone(),
+            Self::Anonymous(_) => Principal::anonymous(),
+        }
+    }
+}
 
 /// A unary call's request.
 #[derive(Clone, Debug, PartialEq)]

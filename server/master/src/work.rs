@@ -7,35 +7,26 @@
 //! answered with the state of the turn that sends the answer (I5). Invariant: a turn works off one item beyond its
 //! budget at the most, and a session's requests are taken up in their order.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-
-use holdfast_proto::client::v1::{self as client, HandleEvent, RefusalCode, request::Operation};
+use holdfast_proto::client::v1::{self as client, RefusalCode, request::Operation};
 use holdfast_state::{Recorded, State};
 use holdfast_types::ledger::Charge;
 use holdfast_types::{
-    ConnectionId, FRAME_REQUESTS_MAX, HandleId, Principal, RequestNumber, SessionId, SocketId, planted,
+    ConnectionId, FRAME_REQUESTS_MAX, Principal, RequestNumber, SessionId, SocketId, planted,
 };
 use prost::Message as _;
 
 use crate::fingerprint::Fingerprint;
 use crate::memory;
 use crate::misuse::misuse;
-use crate::notices::merged;
 use crate::requests::{gives_back, is_read};
 use crate::sessions::Waiting;
-use crate::unary::{CallId, CallRequest};
+use crate::unary::{CallId, CallRequest, Caller};
 use crate::{Master, ledger_full, limited};
 
 /// What it costs to look at a request, whatever comes of it.
 const COST_TAKEN_UP: u64 = 64;
 /// What it costs to answer a read, or to have a change ordered and applied, beside its bytes.
 const COST_DONE: u64 = 192;
-/// What it costs to note an event for one handle.
-const COST_NOTED: u64 = 16;
-/// What it costs to send a notice, beside its bytes.
-const COST_NOTICE: u64 = 128;
 /// A change of more bytes than this is large.
 const LARGE_BYTES: u64 = 4 << 10;
 /// No large change is proposed while so many bytes of changes are on their way through the log: whatever is proposed
@@ -44,10 +35,9 @@ const LOG_BYTES_LARGE_MAX: u64 = 1 << 20;
 /// And none at all while there are so many: thousands of small ones are as long a wait as a few large ones. (raft drops
 /// proposals beyond 64 MiB.)
 const LOG_BYTES_MAX: u64 = 2 << 20;
-/// No change is proposed while so many handles have yet to be told of earlier ones.
-const UNTOLD_MAX: usize = 256 << 10;
-/// Of one change so many handles of a session are noted before the turn's budget is looked at again.
-const HANDLES_AT_ONCE_MAX: usize = 1_024;
+
+/// A turn has one in so many parts of its budget for telling what has changed.
+const TELLING_ONE_IN: u64 = 4;
 
 /// Whose work it is: each has its share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,30 +48,11 @@ pub(crate) enum Party {
     Caller(Caller),
 }
 
-/// Those who make unary calls as one principal; by one connection, where that is `anonymous`, which everybody is without TLS.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Caller {
-    /// By this connection.
-    Anonymous(SocketId),
-    /// Wherever they come from.
-    Named(Principal),
-}
-
 impl Party {
     /// Whoever calls by a connection.
     pub(crate) fn caller(principal: Principal, socket: SocketId) -> Self {
         let is_anonymous = principal == Principal::anonymous();
         Self::Caller(if is_anonymous { Caller::Anonymous(socket) } else { Caller::Named(principal) })
-    }
-}
-
-impl Caller {
-    /// Who they have proved to be.
-    pub(crate) fn principal(&self) -> Principal {
-        match self {
-            Self::Named(principal) => principal.clone(),
-            Self::Anonymous(_) => Principal::anonymous(),
-        }
     }
 }
 
@@ -125,7 +96,12 @@ impl Budget {
         self.done
     }
 
-    fn spend(&mut self, cost: u64) {
+    /// What is left of it in this turn.
+    pub(crate) fn left(&self) -> u64 {
+        self.left
+    }
+
+    pub(crate) fn spend(&mut self, cost: u64) {
         self.left = self.left.saturating_sub(cost);
         self.done += cost;
     }
@@ -141,8 +117,8 @@ impl Budget {
 pub(crate) struct Room {
     /// So many bytes of changes are proposed and not applied.
     log_bytes: u64,
-    /// So many handles have yet to be told of changes.
-    untold: usize,
+    /// Too much of earlier changes has yet to be told.
+    untold_is_full: bool,
 }
 
 impl Room {
@@ -155,79 +131,7 @@ impl Room {
             Work::Close | Work::Read(_) | Work::Call(..) | Work::ConfirmedCall(..) => return true,
         };
         let log_bytes_max = if bytes > LARGE_BYTES { LOG_BYTES_LARGE_MAX } else { LOG_BYTES_MAX };
-        self.log_bytes < log_bytes_max && self.untold < UNTOLD_MAX
-    }
-}
-
-/// Sessions that have yet to be told of changes of what they watch, in the order in which these were applied. Of what is
-/// told to the same handles, the later joins what has not begun to be told: however often a node changes, no more waits
-/// here than twice what watches it.
-#[derive(Debug, Default)]
-pub(crate) struct Untold {
-    changes: VecDeque<Change>,
-    /// How many were taken out of the front.
-    taken: u64,
-    /// Where those stand that a later change may join, by their session and the first of their handles: as many places
-    /// behind the first that ever was.
-    joinable: BTreeMap<(SessionId, HandleId), u64>,
-    /// How many handles the changes name.
-    handles: usize,
-    /// How many changes were ever noted here.
-    noted: u64,
-}
-
-/// What a session has yet to be told.
-#[derive(Debug)]
-struct Change {
-    session: SessionId,
-    handles: Vec<HandleId>,
-    event: Arc<HandleEvent>,
-    /// So many changes were noted before the last of those that it is made of.
-    before: u64,
-}
-
-impl Untold {
-    pub(crate) fn push(&mut self, session: SessionId, handles: Vec<HandleId>, event: Arc<HandleEvent>) {
-        let before = self.noted;
-        self.noted += 1;
-        let Some(first) = handles.first() else { return };
-        let place = (session, *first);
-        let known = self.joinable.get(&place).and_then(|at| usize::try_from(at - self.taken).ok());
-        if let Some(known) =
-            known.and_then(|at| self.changes.get_mut(at)).filter(|known| known.handles == handles)
-        {
-            known.event = Arc::new(merged(&known.event, &event));
-            known.before = before;
-            return;
-        }
-        self.joinable.insert(place, self.taken + self.changes.len() as u64);
-        self.handles += handles.len();
-        self.changes.push_back(Change { session, handles, event, before });
-    }
-
-    /// How many changes were ever noted here.
-    pub(crate) fn noted(&self) -> u64 {
-        self.noted
-    }
-
-    /// The oldest change, for some of its handles, and how many were noted before it.
-    fn pop(&mut self) -> Option<(u64, SessionId, Vec<HandleId>, Arc<HandleEvent>)> {
-        let change = self.changes.front_mut()?;
-        // Whoever comes from now on is told to those again who have been told already.
-        if let Some(first) = change.handles.first()
-            && let Entry::Occupied(place) = self.joinable.entry((change.session, *first))
-            && *place.get() == self.taken
-        {
-            place.remove();
-        }
-        let some = change.handles.split_off(change.handles.len().saturating_sub(HANDLES_AT_ONCE_MAX));
-        let (before, session, event) = (change.before, change.session, Arc::clone(&change.event));
-        if change.handles.is_empty() {
-            self.changes.pop_front();
-            self.taken += 1;
-        }
-        self.handles -= some.len();
-        Some((before, session, some, event))
+        self.log_bytes < log_bytes_max && !self.untold_is_full
     }
 }
 
@@ -299,12 +203,13 @@ impl Master {
     /// Works off what is queued, as far as the turn's budget goes. `log_bytes` of changes are on their way through
     /// the log.
     pub(crate) fn work(&mut self, state: &State, log_bytes: u64) {
-        self.room = Room { log_bytes, untold: self.untold.handles };
-        if log_bytes < LOG_BYTES_LARGE_MAX && self.untold.handles < UNTOLD_MAX {
+        self.room = Room { log_bytes, untold_is_full: self.untold.is_full() };
+        if log_bytes < LOG_BYTES_LARGE_MAX && !self.room.untold_is_full {
             self.queue.take_back();
         }
-        // Half for events, so that neither they nor requests wait for all of the others.
-        self.tell(state, self.budget.whole / 2);
+        // A part for events, so that neither they nor requests wait for all of the others; and no more of them where there are no
+        // requests: those that are on their way should find a short turn before them.
+        self.tell(state, self.budget.whole - self.budget.whole / TELLING_ONE_IN);
         while self.budget.left > 0 {
             let room = self.room;
             let Some((party, work)) = self.queue.next(|work| room.fits(work)) else { break };
@@ -317,12 +222,11 @@ impl Master {
             self.queue.charge(cost);
             self.budget.spend(cost);
         }
-        self.tell(state, 0);
     }
 
     /// Whether there is something to do that only this turn's budget has kept from being done.
     pub(crate) fn has_work(&self) -> bool {
-        self.queue.has_work() || !self.untold.changes.is_empty() || !self.eventful.is_empty()
+        self.queue.has_work() || !self.untold.is_empty() || !self.eventful.is_empty()
     }
 
     /// Does one thing for a party. Gives what it has cost beside what was said to sessions.
@@ -365,37 +269,6 @@ impl Master {
             self.room.log_bytes += bytes;
         }
     }
-
-    /// Tells sessions of changes of what they watch, until only `keep` of the turn's budget is left.
-    fn tell(&mut self, state: &State, keep: u64) {
-        while self.budget.left > keep
-            && let Some((before, session, handles, event)) = self.untold.pop()
-        {
-            self.budget.spend(COST_NOTED * (1 + handles.len() as u64));
-            // A session that has come back since was told of all that is different from what it had seen.
-            let is_told = self.sessions.get(session).is_none_or(|entry| before < entry.told_before);
-            let Some(open) = state.session(session).filter(|_| !is_told) else { continue };
-            for handle in handles.into_iter().filter(|handle| open.handle_path(*handle).is_some()) {
-                self.push_event(session, HandleEvent { handle: handle.0, ..(*event).clone() });
-            }
-        }
-        while self.budget.left > keep
-            && let Some(session) = self.next_eventful()
-        {
-            let said = self.connections.said();
-            self.send_events(session);
-            self.budget.spend(COST_NOTICE + self.connections.said() - said);
-        }
-    }
-
-    /// The next session that has events to be sent, in turn.
-    fn next_eventful(&mut self) -> Option<SessionId> {
-        let after = SessionId(self.last_told.0.saturating_add(1));
-        let next = self.eventful.range(after..).next().or_else(|| self.eventful.first()).copied()?;
-        self.eventful.remove(&next);
-        self.last_told = next;
-        Some(next)
-    }
 }
 
 /// About how large a request's command is.
@@ -436,82 +309,4 @@ fn call_bytes(call: &CallRequest) -> u64 {
 /// Whether a call changes what clients write.
 fn is_write(call: &CallRequest) -> bool {
     matches!(call, CallRequest::SetContents(_) | CallRequest::Delete(_) | CallRequest::SetAcl(_))
-}
-
-#[cfg(test)]
-mod tests {
-    use holdfast_proto::client::v1::{ChildChange, EventKind};
-
-    use super::*;
-
-    fn handles(ids: impl IntoIterator<Item = u64>) -> Vec<HandleId> {
-        ids.into_iter().map(HandleId).collect()
-    }
-
-    fn written(name: &str, generation: u64) -> Arc<HandleEvent> {
-        let kind = EventKind::ChildModified.into();
-        let children = vec![ChildChange { name: name.to_owned(), kind }];
-        Arc::new(HandleEvent {
-            kinds: vec![kind],
-            children,
-            children_generation: generation,
-            ..HandleEvent::default()
-        })
-    }
-
-    fn names(event: &HandleEvent) -> Vec<&str> {
-        event.children.iter().map(|child| child.name.as_str()).collect()
-    }
-
-    #[test]
-    fn what_is_told_to_the_same_handles_waits_once_and_nothing_of_it_is_lost() {
-        let mut untold = Untold::default();
-        for (name, generation) in [("a", 1), ("b", 2), ("a", 3)] {
-            untold.push(SessionId(1), handles(1..=3_000), written(name, generation));
-            untold.push(SessionId(2), handles([1]), written(name, generation));
-        }
-        assert_eq!((untold.handles, untold.noted()), (3_001, 6));
-        // Of the first, a part is told; what comes now is told to all of its handles.
-        let (before, session, some, event) = untold.pop().unwrap();
-        assert_eq!((before, session, some.len()), (4, SessionId(1), HANDLES_AT_ONCE_MAX));
-        assert_eq!((names(&event), event.children_generation), (vec!["a", "b"], 3));
-        untold.push(SessionId(1), handles(1..=3_000), written("c", 4));
-        untold.push(SessionId(1), handles(1..=3_000), written("d", 5));
-        untold.push(SessionId(2), handles([1]), written("d", 5));
-        let mut told = BTreeMap::new();
-        while let Some((_, session, handles, event)) = untold.pop() {
-            for handle in handles {
-                let all: &mut Vec<String> = told.entry((session, handle)).or_default();
-                all.extend(names(&event).into_iter().map(str::to_owned));
-            }
-        }
-        assert_eq!(told[&(SessionId(1), HandleId(1))], ["a", "b", "c", "d"]);
-        assert_eq!(told[&(SessionId(1), HandleId(3_000))], ["c", "d"], "it had been told the others");
-        assert_eq!(told[&(SessionId(2), HandleId(1))], ["a", "b", "d"]);
-        assert_eq!((untold.handles, untold.joinable.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_change_that_others_joined_is_as_new_as_the_last_of_them() {
-        let mut untold = Untold::default();
-        untold.push(SessionId(1), handles([1]), written("a", 1));
-        // A session that comes back here has been told of the first.
-        let told_before = untold.noted();
-        untold.push(SessionId(1), handles([1]), written("b", 2));
-        let (before, ..) = untold.pop().unwrap();
-        assert!(before >= told_before, "the second is news to it");
-    }
-
-    #[test]
-    fn other_handles_of_the_same_session_wait_by_themselves() {
-        let mut untold = Untold::default();
-        untold.push(SessionId(1), handles([1, 2]), written("a", 1));
-        untold.push(SessionId(1), handles([1, 3]), written("b", 2));
-        untold.push(SessionId(1), handles([1, 3]), written("c", 3));
-        let (_, _, first, event) = untold.pop().unwrap();
-        assert_eq!((first, names(&event)), (handles([1, 2]), vec!["a"]));
-        let (_, _, second, event) = untold.pop().unwrap();
-        assert_eq!((second, names(&event)), (handles([1, 3]), vec!["b", "c"]));
-        assert!(untold.pop().is_none());
-    }
 }

@@ -4,7 +4,7 @@ use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output};
 use holdfast_proto::client::v1::{
     self as client, RefusalCode, client_frame, request::Operation, server_frame,
 };
-use holdfast_proto::log::v1::Command;
+use holdfast_proto::log::v1::{Command, command::Kind};
 use holdfast_state::{Genesis, State, settings};
 use holdfast_types::ledger::{Ledger, LedgerLimits};
 use holdfast_types::{ConnectionId, Principal, SocketId, Term, Time};
@@ -233,10 +233,8 @@ fn a_first_frame_of_too_many_requests_is_refused_too() {
     assert!(cell.proposed.is_empty(), "no session is opened");
 }
 
-#[test]
-fn very_many_watchers_are_told_in_turns_and_each_of_them_is() {
-    const HANDLES: u64 = 4_000;
-    const SESSIONS: u8 = 5;
+/// A cell in which so many sessions watch a file, each with so many handles.
+fn cell_with_watchers(sessions: u8, handles: u64) -> Cell {
     let mut cell = Cell::new();
     let watch = || {
         let kinds = [client::EventKind::ContentsModified.into()].to_vec();
@@ -248,33 +246,100 @@ fn very_many_watchers_are_told_in_turns_and_each_of_them_is() {
             ..client::Open::default()
         }))
     };
-    for session in 1..=SESSIONS {
+    for session in 1..=sessions {
         let open = client::OpenSession { secret: vec![session; 16].into(), ..client::OpenSession::default() };
         let hello = Some(client_frame::Hello::Open(open));
         cell.frame(session.into(), client::ClientFrame { hello, ..client::ClientFrame::default() });
         cell.commit();
-        cell.frame(session.into(), requests((1..=HANDLES).map(|number| (number, watch()))));
+        cell.frame(session.into(), requests((1..=handles).map(|number| (number, watch()))));
         cell.commit();
     }
-    let write = Operation::SetContents(client::SetContents { handle: 1, ..client::SetContents::default() });
-    cell.frame(1, requests([(HANDLES + 1, write)].into_iter()));
+    cell
+}
+
+/// Writes so many bytes to the file that everybody watches.
+fn write_watched(bytes: usize) -> Operation {
+    let contents = vec![7; bytes].into();
+    Operation::SetContents(client::SetContents { handle: 1, contents, ..client::SetContents::default() })
+}
+
+#[test]
+fn very_many_watchers_are_told_in_turns_and_each_of_them_is() {
+    const HANDLES: u64 = 4_000;
+    const SESSIONS: u8 = 5;
+    let mut cell = cell_with_watchers(SESSIONS, HANDLES);
+    cell.frame(1, requests([(HANDLES + 1, write_watched(0))].into_iter()));
     cell.frames.clear();
     cell.apply();
-    let (mut turns, mut told, mut replied_in) = (0, 0, None);
-    while told < HANDLES as usize * usize::from(SESSIONS) {
+    let (mut turns, mut told, mut replied_in) = (0, std::collections::BTreeSet::new(), None);
+    while told.len() < HANDLES as usize * usize::from(SESSIONS) {
         cell.turn();
-        let frames: Vec<_> = cell.frames.drain(..).map(|(_, frame)| frame).collect();
-        let bytes: usize = frames.iter().map(prost::Message::encoded_len).sum();
-        assert!(bytes < 2 << 20, "{bytes} bytes in one turn");
-        let notices = frames.iter().flat_map(|frame| &frame.notices);
-        told += notices.map(|notice| notice.events.len()).sum::<usize>();
-        if frames.iter().any(|frame| !frame.replies.is_empty()) {
+        let frames: Vec<_> = cell.frames.drain(..).collect();
+        let bytes: usize = frames.iter().map(|(_, frame)| frame.encoded_len()).sum();
+        assert!(bytes < 512 << 10, "{bytes} bytes in one turn");
+        for (connection, frame) in &frames {
+            for notice in &frame.notices {
+                told.extend(notice.events.iter().map(|event| (*connection, event.handle)));
+                let notices_through = notice.number;
+                let acknowledged = client::ClientFrame { notices_through, ..client::ClientFrame::default() };
+                cell.hand_in(connection.0, acknowledged);
+            }
+        }
+        if frames.iter().any(|(_, frame)| !frame.replies.is_empty()) {
             replied_in.get_or_insert(turns);
         }
         turns += 1;
-        assert!(turns < 100, "{told} are told");
+        assert!(turns < 100, "{} are told", told.len());
     }
     assert_eq!(replied_in, Some(0), "the writer does not wait for that");
+}
+
+#[test]
+fn who_writes_what_many_watch_pays_for_each_of_them() {
+    const HANDLES: u64 = 4_000;
+    const WRITES: u64 = 200;
+    let proposed_of = |has_written: bool| {
+        let mut cell = cell_with_watchers(2, HANDLES);
+        // The second session writes to a file of its own, which nobody watches.
+        let own = client::Open {
+            path: "/own".to_owned(),
+            creation: client::Creation::May.into(),
+            ..client::Open::default()
+        };
+        cell.frame(2, requests([(HANDLES + 1, Operation::Open(Box::new(own)))].into_iter()));
+        cell.commit();
+        if has_written {
+            cell.frame(1, requests([(HANDLES + 1, write_watched(1))].into_iter()));
+        }
+        let own = || {
+            let contents = vec![7; 1 << 10].into();
+            let handle = HANDLES + 1;
+            Operation::SetContents(client::SetContents { handle, contents, ..client::SetContents::default() })
+        };
+        let numbers = HANDLES + 2..HANDLES + 2 + WRITES;
+        cell.hand_in(1, requests(numbers.clone().map(|number| (number, write_watched(1 << 10)))));
+        cell.hand_in(2, requests(numbers.map(|number| (number, own()))));
+        // Both wait by now. How many watch is known when the write is applied.
+        cell.apply();
+        cell.turn();
+        let of_session = |secret: u8| {
+            let (session, _) =
+                cell.state.sessions().find(|(_, open)| open.secret()[0] == secret).expect("open");
+            let is_of = |command: &&Command| match &command.kind {
+                Some(Kind::Request(request)) => request.session == session.0,
+                _ => false,
+            };
+            cell.proposed.iter().filter(is_of).count()
+        };
+        (of_session(1), of_session(2))
+    };
+    let (one, two) = proposed_of(false);
+    assert!(one.abs_diff(two) < 20, "each has its share: {one} and {two}");
+    let (one, two) = proposed_of(true);
+    assert!(
+        two > 140 && one == 0,
+        "a part of a turn is for telling, and the rest for the second: {one} and {two}"
+    );
 }
 
 #[test]

@@ -83,13 +83,15 @@ pub struct Replica {
     confirmed: VecDeque<(u64, RoundId)>,
     /// Readies whose effects wait for the disk, oldest first.
     unpersisted: VecDeque<Unpersisted>,
+    /// Entries that raft has given out as committed, and that are not applied yet, oldest first.
+    committed: VecDeque<raftpb::Entry>,
     /// The snapshot that a message just stepped belongs to.
     incoming: Option<Box<StateAt>>,
     snapshots: Snapshots,
     disk: disk::DiskWatch,
     /// What the present turn has done; `None` between turns.
     turn: Option<ready::Turn>,
-    /// The last turn left something of raft's for the next one.
+    /// The last turn left something for the next one, of raft's or to be applied.
     is_behind: bool,
     /// Streams and calls that came while no master was known.
     parked: office::Parked,
@@ -162,6 +164,7 @@ impl Replica {
             rounds: BTreeMap::new(),
             confirmed: VecDeque::new(),
             unpersisted: VecDeque::new(),
+            committed: VecDeque::new(),
             incoming: None,
             snapshots: Snapshots::new(applied.index),
             disk: disk::DiskWatch::default(),

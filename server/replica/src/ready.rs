@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use holdfast_master::Master;
+use holdfast_state::Effect;
 use holdfast_types::{ReplicaId, Term, planted};
 use protobuf::Message as _;
 use raft::{Ready, StateRole};
@@ -15,16 +16,26 @@ use crate::log::{Position, check_place, conf_state, entry_bytes};
 use crate::raftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use crate::{Fault, Output, Persist, Replica, StateAt};
 
-/// A turn that has applied so many bytes of the log takes up no more of it: a replica that is behind must hear and send
-/// heartbeats meanwhile. What is taken up at a time has no more bytes than this either, or is one entry that is larger. What is
-/// left is applied in the turns after it.
+/// A turn that has applied so many bytes of the log applies no more of it: a replica that is behind must hear and send
+/// heartbeats meanwhile. What raft gives out at a time has no more bytes than this either, or is one entry that is larger. What
+/// is left is applied in the turns after it.
 pub(crate) const APPLY_BYTES_MAX: u64 = 1 << 20;
+/// What a command brings about counts as so many bytes more, by its weight: small commands take as long as large ones, and
+/// some of them do much.
+const EFFECT_BYTES: u64 = 256;
 
 /// What a turn has done: all inputs that are handed in together, and all outputs that come of them.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
-    /// So many bytes of the log were applied.
+    /// So many bytes of the log were applied, with what counts as bytes.
     applied_bytes: u64,
+}
+
+impl Turn {
+    /// Whether it has applied its part.
+    fn is_over(&self) -> bool {
+        self.applied_bytes >= APPLY_BYTES_MAX
+    }
 }
 
 /// A ready whose messages wait until it, and all before it, are durable.
@@ -54,14 +65,17 @@ impl Replica {
     pub(crate) fn work(&mut self) -> Result<(), Fault> {
         loop {
             self.take_decisions()?;
-            let applied_bytes = self.turn.as_ref().map_or(0, |turn| turn.applied_bytes);
-            self.is_behind = applied_bytes >= APPLY_BYTES_MAX && self.raw.has_ready();
+            let (has_ready, has_committed) = (self.raw.has_ready(), !self.committed.is_empty());
+            self.is_behind = self.turn_is_over() && (has_ready || has_committed);
             if self.is_behind {
                 break;
             }
-            if self.raw.has_ready() {
+            // What raft wants sent goes before what was left to be applied.
+            if has_ready {
                 let ready = self.raw.ready();
                 self.take_ready(ready)?;
+            } else if has_committed {
+                self.apply()?;
             } else if !self.settle_parked()? {
                 break;
             }
@@ -104,9 +118,8 @@ impl Replica {
         self.raw.advance_append_async(ready);
         self.unpersisted.push_back(Unpersisted { number, on_disk, snapshot: installed, messages });
         self.settle_persisted(0)?;
-        self.apply(committed)?;
-        self.settle_rounds();
-        Ok(())
+        self.committed.extend(committed);
+        self.apply()
     }
 
     pub(crate) fn handle_persisted(&mut self, number: u64) -> Result<(), Fault> {
@@ -232,6 +245,8 @@ impl Replica {
         };
         info!(self.logger, "installing a snapshot"; "index" => at.index);
         let position = Position { index: at.index, term: at.term.0 };
+        // All that was committed here is older.
+        self.committed.clear();
         self.raw.mut_store().reset(position, conf_state(&at.voters, &at.learners));
         self.state = at.state.clone();
         self.snapshots.durable = at.index;
@@ -240,22 +255,35 @@ impl Replica {
         Ok(Some(at))
     }
 
-    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fault> {
-        let Some(last) = entries.last() else { return Ok(()) };
-        let last = last.index;
-        for entry in entries {
+    fn turn_is_over(&self) -> bool {
+        self.turn.as_ref().is_some_and(Turn::is_over)
+    }
+
+    /// Applies what is committed, as far as the turn goes.
+    fn apply(&mut self) -> Result<(), Fault> {
+        let mut last = None;
+        while !self.turn_is_over()
+            && let Some(entry) = self.committed.pop_front()
+        {
+            last = Some(entry.index);
+            let bytes = entry_bytes(&entry);
+            let weight = self.apply_entry(entry)?;
             if let Some(turn) = &mut self.turn {
-                turn.applied_bytes += entry_bytes(&entry);
+                turn.applied_bytes += bytes + EFFECT_BYTES * weight;
             }
-            self.apply_entry(entry)?;
         }
-        self.raw.advance_apply_to(last);
-        self.maybe_write_snapshot();
+        if let Some(last) = last {
+            self.raw.advance_apply_to(last);
+            self.maybe_write_snapshot();
+        }
+        self.settle_rounds();
         Ok(())
     }
 
-    fn apply_entry(&mut self, entry: Entry) -> Result<(), Fault> {
+    /// Gives the weight of what it brought about.
+    fn apply_entry(&mut self, entry: Entry) -> Result<u64, Fault> {
         let position = Position { index: entry.index, term: entry.term };
+        let mut weight = 0;
         self.snapshots.bytes_since += entry_bytes(&entry);
         match entry.get_entry_type() {
             EntryType::EntryNormal if entry.data.is_empty() => {}
@@ -265,6 +293,7 @@ impl Replica {
                     self.proposals.applied(entry.data.len());
                 }
                 self.state.apply_batch(Term(entry.term), entry.data, &mut effects)?;
+                weight = effects.iter().map(Effect::weight).sum();
                 if let Some(master) = &mut self.master {
                     for effect in effects.drain(..) {
                         master.handle(self.now, &self.state, holdfast_master::Input::Applied(effect));
@@ -278,7 +307,7 @@ impl Replica {
         self.raw.mut_store().set_applied(position);
         self.maybe_take_office(position.term);
         self.see_to_override();
-        Ok(())
+        Ok(weight)
     }
 
     /// In office from the first entry of our own term on.

@@ -95,7 +95,7 @@ impl State {
 
     /// Commands are large, and most of them are small requests: they are not moved about.
     fn apply_command(&mut self, command: &Command, effects: &mut Vec<Effect>) -> Result<(), Fault> {
-        let (tag, by) = (command.tag, &*command.principal);
+        let (tag, by, before) = (command.tag, &*command.principal, effects.len());
         match command.kind.as_ref().ok_or(Fault::UnknownCommand)? {
             Kind::Request(request) => self.apply_request(tag, request, effects),
             Kind::OpenSession(open) => self.open_session(tag, open, effects),
@@ -126,6 +126,11 @@ impl State {
             }
             Kind::RaiseVersion(raise) => self.raise_version(*raise)?,
             Kind::LowerLeasePromise(lower) => self.lower_lease_promise(lower),
+        }
+        for effect in &mut effects[before..] {
+            if let Effect::Notify { tag: of, .. } = effect {
+                *of = tag;
+            }
         }
         Ok(())
     }
@@ -201,7 +206,7 @@ impl State {
         let Some(session) = self.sessions.remove(id) else { return Ok(()) };
         self.usage.remove_session(session.principal());
         self.advance();
-        effects.push(Effect::SessionEnded { session: id, reason: end.reason() });
+        effects.push(Effect::SessionEnded { session: id, reason: end.reason(), handles });
         let mut left: BTreeSet<&NodeKey> = BTreeSet::new();
         for (handle_id, handle) in session.handles() {
             let holder = Holder { session: id, handle: handle_id };

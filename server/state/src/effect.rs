@@ -3,10 +3,10 @@
 //! The state appends effects and never reads one. The master acts on them; a follower drops them. They say
 //! nothing that the state does not hold too, so that a new master can rebuild what it needs from the state.
 
-use std::sync::Arc;
+use holdfast_proto::client::v1::{EndReason, LockGrant, Outcome, Refusal};
+use holdfast_types::{NodePath, RequestNumber, Revision, SessionId};
 
-use holdfast_proto::client::v1::{EndReason, HandleEvent, LockGrant, Outcome, Refusal};
-use holdfast_types::{HandleId, NodePath, RequestNumber, Revision, SessionId};
+use crate::News;
 
 /// Something for the master to act on, in the order in which it came about.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,21 +54,21 @@ pub enum Effect {
         session: SessionId,
         /// Why.
         reason: EndReason,
+        /// So many handles were closed.
+        handles: usize,
     },
     /// A session was to end because it was idle, and it has a handle: it goes on.
     SessionKept {
         /// The session.
         session: SessionId,
     },
-    /// A node changed that handles watch, or somebody wants the lock that they hold. One for each session and change: a
-    /// node can have very many watchers.
+    /// A node changed that handles watch, or somebody wants the lock that they hold. One for each change: a node can have
+    /// very many watchers, and who tells them walks their list when it has time for it.
     Notify {
-        /// The session whose handles they are.
-        session: SessionId,
-        /// The handles, rising: all of the session's that asked for this.
-        handles: Vec<HandleId>,
-        /// What happened, for each of them, and so without a handle; the generations are those after the change.
-        event: Arc<HandleEvent>,
+        /// The tag of the command that changed it.
+        tag: u64,
+        /// What happened, and whom to tell.
+        news: Box<News>,
     },
     /// An Acquire that waited was granted.
     LockGranted {
@@ -111,4 +111,15 @@ pub struct LockDelay {
     pub loss: Revision,
     /// The delay's full length.
     pub delay_ms: u32,
+}
+
+impl Effect {
+    /// About how much of a replica's time went into bringing it about: 1 for a small request.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        match self {
+            Self::SessionEnded { handles, .. } => 1 + *handles as u64,
+            _ => 1,
+        }
+    }
 }

@@ -1,19 +1,19 @@
 //! Events (P§2.5, I8): who is told what of a node, when it changes and when a client comes back.
 //!
-//! A node lists the handles that watch it; apply tells each of them of each change that it asked for, in an effect.
+//! A node lists the handles that watch it; apply tells all of them of a change in one effect, however many they are.
 //! What a master does not deliver is found again by comparing what the client last saw with what is, so that nothing
 //! is kept here for anybody. Invariant: whatever [`State::tell`] tells of a node's generations, [`State::changes_since`]
 //! finds.
 
-use std::sync::Arc;
-
 use holdfast_proto::client::v1::{ChildChange, EventKind, HandleEvent, Refusal, Seen, Stat};
-use holdfast_types::{HandleId, SessionId};
+use holdfast_types::{HandleId, NodePath, Revision, SessionId};
+use imbl::OrdSet;
 
 use crate::lock::Holder;
 use crate::node::Node;
 use crate::session::Handle;
 use crate::tree::NodeKey;
+use crate::watchers::{Listeners, Place};
 use crate::{Effect, State, refusal};
 
 /// Every kind of event, rising.
@@ -38,8 +38,8 @@ const KINDS_OF_READERS: [EventKind; 5] = [
 ];
 
 /// Kinds of events, one bit each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EventSet(u16);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EventSet(u16);
 
 impl EventSet {
     /// Reads what a client asked for. Repetitions do not matter. Whoever watches anything is told that the node is
@@ -58,16 +58,51 @@ impl EventSet {
         Ok(set)
     }
 
-    pub(crate) fn is_empty(self) -> bool {
+    /// This kind alone.
+    #[must_use]
+    pub fn of(kind: EventKind) -> Self {
+        Self(Self::bit(kind))
+    }
+
+    /// These kinds. Kinds that this program does not know are none that it was asked to tell.
+    #[must_use]
+    pub fn of_all(kinds: &[i32]) -> Self {
+        let known = kinds.iter().filter_map(|kind| EventKind::try_from(*kind).ok());
+        known.fold(Self::default(), |set, kind| set.with(Self::of(kind)))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    pub(crate) fn contains(self, kind: EventKind) -> bool {
+    /// Whether a kind is among them.
+    #[must_use]
+    pub fn contains(self, kind: EventKind) -> bool {
         self.0 & Self::bit(kind) != 0
     }
 
+    /// Whether one of those kinds is among them.
+    #[must_use]
+    pub fn has_any(self, of: Self) -> bool {
+        self.0 & of.0 != 0
+    }
+
+    /// These and those.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is both among these and among those.
+    #[must_use]
+    pub fn common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// The kinds, rising.
-    pub(crate) fn kinds(self) -> impl Iterator<Item = EventKind> {
+    pub fn kinds(self) -> impl Iterator<Item = EventKind> {
         KINDS.into_iter().filter(move |kind| self.contains(*kind))
     }
 
@@ -85,79 +120,65 @@ impl EventSet {
     }
 }
 
+/// Something that happened to a node, for the handles that asked to be told of such.
+#[derive(Clone, Debug, PartialEq)]
+pub struct News {
+    /// The node.
+    pub path: NodePath,
+    /// Its instance.
+    pub instance: Revision,
+    /// What happened, for each of the handles, and so without one; the generations are those after the change.
+    pub event: HandleEvent,
+    /// Whom to tell.
+    pub listeners: Listeners,
+}
+
+impl News {
+    /// The handles that it is for, rising.
+    #[must_use]
+    pub fn handles(&self) -> Vec<(SessionId, HandleId)> {
+        let kinds = EventSet::of_all(&self.event.kinds);
+        let (found, _) = self.listeners.walk(kinds, &mut Place::Start, usize::MAX);
+        let mut handles: Vec<_> = found.into_iter().map(|found| (found.session, found.handle)).collect();
+        handles.sort_unstable();
+        handles
+    }
+}
+
 impl State {
     /// Tells all who watch a node for changes of this kind that there was one. `child` is the name of the child
     /// concerned, if one is.
-    pub(crate) fn tell(&self, node: &Node, kind: EventKind, child: Option<&str>, effects: &mut Vec<Effect>) {
-        self.tell_each(node.watchers.iter().copied(), node, kind, child, effects);
+    pub(crate) fn tell(
+        &self,
+        path: &NodePath,
+        node: &Node,
+        kind: EventKind,
+        child: Option<&str>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(listeners) = Listeners::watching(&node.watchers, kind) {
+            effects.push(notify(path, node, kind, child, listeners));
+        }
     }
 
     /// Tells a node's directory of something that happened to the node.
     pub(crate) fn tell_parent(&self, key: &NodeKey, kind: EventKind, effects: &mut Vec<Effect>) {
         let parent = key.parent().and_then(|parent| self.tree.entry(&parent));
-        if let Some((_, parent)) = parent {
-            self.tell(parent, kind, key.path().name(), effects);
+        if let Some((of, parent)) = parent {
+            self.tell(of.path(), parent, kind, key.path().name(), effects);
         }
     }
 
-    /// Tells those who hold a node's lock and asked for it that somebody else wants the lock.
-    pub(crate) fn tell_holders(&self, node: &Node, effects: &mut Vec<Effect>) {
-        let kind = EventKind::ConflictingRequest;
-        // The shorter list is walked, and the other one asked: a node can have very many of either.
-        if node.lock.holder_count() <= node.watchers.len() as u64 {
-            let watching = node.lock.holders().filter(|holder| node.watchers.contains(holder));
-            self.tell_each(watching, node, kind, None, effects);
-        } else {
-            let holding = node.watchers.iter().copied().filter(|holder| node.lock.holds(*holder));
-            self.tell_each(holding, node, kind, None, effects);
-        }
-    }
-
-    pub(crate) fn tell_one(
+    /// Tells those of the holders of a node's lock that asked for it that somebody else wants the lock.
+    pub(crate) fn tell_holders(
         &self,
-        holder: Holder,
+        path: &NodePath,
         node: &Node,
-        kind: EventKind,
-        child: Option<&str>,
+        holders: OrdSet<Holder>,
         effects: &mut Vec<Effect>,
     ) {
-        self.tell_each([holder].into_iter(), node, kind, child, effects);
-    }
-
-    /// Tells those of the watchers that asked for this kind: one effect for each run of one session's handles.
-    fn tell_each(
-        &self,
-        holders: impl Iterator<Item = Holder>,
-        node: &Node,
-        kind: EventKind,
-        child: Option<&str>,
-        effects: &mut Vec<Effect>,
-    ) {
-        // Made for the first that asked for it: most nodes are watched for a few kinds of event, if at all.
-        let mut told: Option<Arc<HandleEvent>> = None;
-        for holder in holders {
-            let handle = self.sessions.handle(holder).expect("a watcher is open");
-            if !handle.events.contains(kind) {
-                continue;
-            }
-            match (effects.last_mut(), &told) {
-                (Some(Effect::Notify { session, handles, event }), Some(told))
-                    if *session == holder.session && Arc::ptr_eq(event, told) =>
-                {
-                    handles.push(holder.handle);
-                }
-                _ => {
-                    let event = told.get_or_insert_with(|| {
-                        let mut event = event(HandleId(0), node, vec![kind]);
-                        let child =
-                            child.map(|name| ChildChange { name: name.to_owned(), kind: kind.into() });
-                        event.children.extend(child);
-                        Arc::new(event)
-                    });
-                    let (session, handles, event) = (holder.session, vec![holder.handle], Arc::clone(event));
-                    effects.push(Effect::Notify { session, handles, event });
-                }
-            }
+        if let Some(listeners) = Listeners::holding(&node.watchers, holders) {
+            effects.push(notify(path, node, EventKind::ConflictingRequest, None, listeners));
         }
     }
 
@@ -228,6 +249,20 @@ impl State {
 
 fn is_of_children(kind: EventKind) -> bool {
     matches!(kind, EventKind::ChildAdded | EventKind::ChildRemoved | EventKind::ChildModified)
+}
+
+/// Of a node with its generations as they are now.
+fn notify(
+    path: &NodePath,
+    node: &Node,
+    kind: EventKind,
+    child: Option<&str>,
+    listeners: Listeners,
+) -> Effect {
+    let mut event = event(HandleId(0), node, vec![kind]);
+    event.children.extend(child.map(|name| ChildChange { name: name.to_owned(), kind: kind.into() }));
+    let (path, instance) = (path.clone(), node.instance);
+    Effect::Notify { tag: 0, news: Box::new(News { path, instance, event, listeners }) }
 }
 
 /// An event with a node's generations as they are now.

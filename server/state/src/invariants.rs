@@ -110,7 +110,10 @@ impl State {
         *claims.open.entry(handle.instance).or_default() += 1;
         if !handle.events.is_empty() {
             *claims.watching.entry(handle.instance).or_default() += 1;
-            hold!(node.watchers.contains(&holder), "{path} does not know that it is watched by it");
+            hold!(
+                node.watchers.contains(holder, handle.events),
+                "{path} does not know that it is watched by it"
+            );
         }
         if handle.caching {
             *claims.caching.entry(handle.instance).or_default() += 1;

@@ -52,6 +52,7 @@ pub mod settings;
 mod snapshot;
 mod tree;
 mod usage;
+mod watchers;
 
 use holdfast_proto::client::v1::Refusal;
 use holdfast_proto::log::v1::Member;
@@ -62,10 +63,12 @@ pub use acknowledgements::Acknowledgements;
 pub use apply::Fault;
 pub use cache::{Opens, Touched, TouchedNodes};
 pub use effect::{Effect, LockDelay};
+pub use events::{EventSet, News};
 pub use exactly_once::Recorded;
 pub use holdfast_proto::client::v1::Settings;
 pub use session::Session;
 pub use snapshot::{SnapshotError, SnapshotReader, SnapshotWriter};
+pub use watchers::{Listener, Listeners, Place};
 
 use node::Node;
 use session::Sessions;

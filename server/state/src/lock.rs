@@ -114,6 +114,15 @@ impl Lock {
         one.into_iter().chain(many.into_iter().flat_map(|holders| holders.iter().copied()))
     }
 
+    /// All who hold it, at the price of one.
+    pub(crate) fn holder_set(&self) -> OrdSet<Holder> {
+        match &self.holders {
+            Holders::Nobody => OrdSet::new(),
+            Holders::Exclusive(holder) => OrdSet::unit(*holder),
+            Holders::Shared(holders) => holders.clone(),
+        }
+    }
+
     pub(crate) fn holder_count(&self) -> u64 {
         match &self.holders {
             Holders::Nobody => 0,

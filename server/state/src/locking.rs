@@ -73,9 +73,9 @@ impl State {
     fn tell_of_wish(&self, key: &NodeKey, mode: Mode, revision: Revision, effects: &mut Vec<Effect>) {
         let node = self.tree.get(key.path()).expect("the caller found the node");
         if node.lock.generation() == revision {
-            self.tell(node, EventKind::LockAcquired, None, effects);
+            self.tell(key.path(), node, EventKind::LockAcquired, None, effects);
         } else if node.lock.mode().is_some_and(|held| held.conflicts_with(mode)) {
-            self.tell_holders(node, effects);
+            self.tell_holders(key.path(), node, node.lock.holder_set(), effects);
         }
     }
 
@@ -154,7 +154,7 @@ impl State {
         };
         node.open_handles -= 1;
         if !handle.events.is_empty() {
-            node.watchers.remove(&holder);
+            node.watchers.remove(holder, handle.events);
         }
         if handle.caching {
             node.cachers.remove(&holder);
@@ -216,13 +216,10 @@ impl State {
     fn tell_of_grants(&self, key: &NodeKey, granted: &[Holder], effects: &mut Vec<Effect>) {
         let node = self.tree.get(key.path()).expect("the caller found the node");
         if node.lock.generation() == self.revision {
-            self.tell(node, EventKind::LockAcquired, None, effects);
+            self.tell(key.path(), node, EventKind::LockAcquired, None, effects);
         }
-        for holder in granted {
-            if node.watchers.contains(holder) && node.lock.is_wanted_from(*holder) {
-                self.tell_one(*holder, node, EventKind::ConflictingRequest, None, effects);
-            }
-        }
+        let wanted = granted.iter().copied().filter(|holder| node.lock.is_wanted_from(*holder)).collect();
+        self.tell_holders(key.path(), node, wanted, effects);
     }
 
     /// Every lock that a session holds, for its re-attachment.

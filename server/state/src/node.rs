@@ -14,6 +14,7 @@ use imbl::OrdSet;
 
 use crate::acl::AccessList;
 use crate::lock::{Holder, Lock};
+use crate::watchers::Watchers;
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(crate) struct Node {
     /// Who may do what with it. Shared with the parent where it was inherited.
     pub(crate) acl: Arc<AclNames>,
     /// The handles on this instance that asked for events: exactly those.
-    pub(crate) watchers: OrdSet<Holder>,
+    pub(crate) watchers: Watchers,
     /// The handles on this instance through which clients may cache: exactly those.
     pub(crate) cachers: OrdSet<Holder>,
     /// Who created it; nobody is known of a node that is older than state version 2.
@@ -104,7 +105,7 @@ impl Node {
             open_handles: 0,
             lock: Lock::default(),
             acl,
-            watchers: OrdSet::new(),
+            watchers: Watchers::default(),
             cachers: OrdSet::new(),
             owner: None,
             list: None,

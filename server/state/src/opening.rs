@@ -221,7 +221,7 @@ impl State {
         if let Some(node) = self.tree.live_mut(&handle.key, handle.instance) {
             node.open_handles += 1;
             if !handle.events.is_empty() {
-                node.watchers.insert(holder);
+                node.watchers.insert(holder, handle.events);
             }
             if handle.caching {
                 node.cachers.insert(holder);

@@ -213,7 +213,7 @@ impl State {
         self.revision = revision;
         if watched {
             let node = self.tree.entry(&key.place()).expect("the caller found the node").1;
-            self.tell(node, EventKind::ContentsModified, None, effects);
+            self.tell(key.path(), node, EventKind::ContentsModified, None, effects);
         }
         if parent_watched {
             self.tell_parent(key, EventKind::ChildModified, effects);
@@ -247,7 +247,7 @@ impl State {
         node.acl_generation = revision;
         self.revision = revision;
         let node = self.tree.get(key.path()).expect("the caller found the node");
-        self.tell(node, EventKind::AclChanged, None, effects);
+        self.tell(key.path(), node, EventKind::AclChanged, None, effects);
         Ok(AclSet { acl_generation: revision.0 })
     }
 
@@ -267,7 +267,7 @@ impl State {
             return Err(refusal::not_empty(path, node.children));
         }
         if !node.lock.is_at_rest() {
-            self.tell_holders(node, effects);
+            self.tell_holders(path, node, node.lock.holder_set(), effects);
             let conflict = lock_conflict(&node.lock, LockMode::Unspecified);
             return Err(refusal::locked(path, node.lock.obstacle(Mode::Exclusive), conflict));
         }
@@ -279,7 +279,7 @@ impl State {
         let revision = self.advance();
         let removed = self.tree.remove(key, revision);
         self.usage.remove_node(key, &removed.node);
-        self.tell(&removed.node, EventKind::HandleInvalid, None, effects);
+        self.tell(key.path(), &removed.node, EventKind::HandleInvalid, None, effects);
         if removed.parent_watched {
             self.tell_parent(key, EventKind::ChildRemoved, effects);
         }

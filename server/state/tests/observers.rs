@@ -217,10 +217,10 @@ proptest! {
             let after = View::of(&state);
             let told = |session: u64, id: u64| -> Vec<HandleEvent> {
                 let of_handle = |effect: &Effect| match effect {
-                    Effect::Notify { session: of, handles, event }
-                        if of.0 == session && handles.contains(&HandleId(id)) =>
+                    Effect::Notify { news, .. }
+                        if news.handles().contains(&(SessionId(session), HandleId(id))) =>
                     {
-                        Some(HandleEvent { handle: id, ..(**event).clone() })
+                        Some(HandleEvent { handle: id, ..news.event.clone() })
                     }
                     _ => None,
                 };
@@ -246,8 +246,9 @@ proptest! {
             }
             let known = |of: &(u64, u64)| after.handles.contains_key(of);
             for effect in &effects {
-                if let Effect::Notify { session, handles, .. } = effect {
-                    let all_open = handles.iter().all(|handle| known(&(session.0, handle.0)));
+                if let Effect::Notify { news, .. } = effect {
+                    let all_open =
+                        news.handles().iter().all(|(session, handle)| known(&(session.0, handle.0)));
                     prop_assert!(all_open, "{effect:?} is for a handle that is not open");
                 }
             }

@@ -299,6 +299,12 @@ impl Cell {
         self.settle();
     }
 
+    /// A call; what follows from it is left to be settled.
+    pub(crate) fn hand_in(&mut self, id: ReplicaId, call: u64, request: CallRequest) {
+        let (call, principal) = (CallId(call), Principal::anonymous());
+        self.input(id, Input::Call { call, principal, socket: SocketId(1), request });
+    }
+
     /// A frame of a client's stream; what follows from it is left to be settled.
     pub(crate) fn frame(&mut self, id: ReplicaId, connection: ConnectionId, frame: client::ClientFrame) {
         let principal = Principal::anonymous();

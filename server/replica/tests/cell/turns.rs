@@ -1,6 +1,7 @@
 //! What a replica applies in one turn, however much it is behind (ADR 0012).
 
-use holdfast_replica::{Input, Output, raftpb};
+use holdfast_proto::client::v1 as client;
+use holdfast_replica::{CallRequest, Input, Output, raftpb};
 use holdfast_types::{Duration, ReplicaId};
 use protobuf::Message as _;
 
@@ -13,17 +14,17 @@ const BYTES: usize = 200 << 10;
 const TURN_BYTES_MAX: usize = 2 << 20;
 
 /// A cell, its master, and another replica that has the writes in its log and cannot know them to be on its disk.
-fn cell_with_a_slow_disk() -> (Cell, ReplicaId, ReplicaId) {
+fn cell_with_a_slow_disk(writes: u64, bytes: usize) -> (Cell, ReplicaId, ReplicaId) {
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
     cell.pass(Duration::from_millis(300));
     let behind = cell.others(master)[0];
     cell.host_mut(behind).slow = true;
-    for call in 0..=WRITES {
-        cell.put(master, call, &format!("/f{call}"), vec![7; BYTES].into());
+    for call in 0..=writes {
+        cell.put(master, call, &format!("/f{call}"), vec![7; bytes].into());
     }
     let applied = cell.host(behind).replica.applied_index();
-    assert_eq!(applied + WRITES + 1, cell.host(master).replica.applied_index());
+    assert_eq!(applied + writes + 1, cell.host(master).replica.applied_index());
     (cell, master, behind)
 }
 
@@ -65,7 +66,7 @@ const TURNS_MIN: usize = WRITES as usize * BYTES / TURN_BYTES_MAX;
 
 #[test]
 fn a_replica_that_is_behind_applies_so_much_in_a_turn_and_hears_its_master_in_each() {
-    let (mut cell, master, behind) = cell_with_a_slow_disk();
+    let (mut cell, master, behind) = cell_with_a_slow_disk(WRITES, BYTES);
     let mut heartbeat = raftpb::Message::default();
     heartbeat.set_msg_type(raftpb::MessageType::MsgHeartbeat);
     (heartbeat.from, heartbeat.to) = (master.0, behind.0);
@@ -85,11 +86,53 @@ fn a_replica_that_is_behind_applies_so_much_in_a_turn_and_hears_its_master_in_ea
 
 #[test]
 fn a_replica_that_starts_with_a_long_log_applies_so_much_in_a_turn() {
-    let (mut cell, master, behind) = cell_with_a_slow_disk();
+    let (mut cell, master, behind) = cell_with_a_slow_disk(WRITES, BYTES);
     let disk = cell.crash(behind);
     cell.start(behind, disk);
     cell.input(behind, Input::TimePassed);
     let (turns, _) = take_turns(&mut cell, behind, || Input::TimePassed);
     assert!(turns >= TURNS_MIN, "{turns}");
     assert!(cell.host(behind).replica.applied_index() + 2 >= cell.host(master).replica.applied_index());
+}
+
+#[test]
+fn small_commands_count_for_what_they_bring_about_and_not_for_their_bytes_alone() {
+    const BATCHES: u64 = 12;
+    const EACH: u64 = 900;
+    /// What a command counts for at least.
+    const COUNTS: u64 = 256;
+    let (mut cell, master, behind) = cell_with_a_slow_disk(0, 1);
+    for batch in 0..BATCHES {
+        for call in 1 + batch * EACH..=(batch + 1) * EACH {
+            let path = "/f".to_owned();
+            let write =
+                client::SetContentsRequest { path, create: true, ..client::SetContentsRequest::default() };
+            cell.hand_in(master, call, CallRequest::SetContents(write));
+        }
+        cell.settle();
+    }
+    let entries = cell.host(behind).disk.entries.iter().rev().take(BATCHES as usize);
+    let bytes: usize = entries.map(|entry| entry.data.len()).sum();
+    assert!(bytes < TURN_BYTES_MAX / 2, "their bytes alone would be one turn's: {bytes}");
+    let (_, number) = cell.host_mut(behind).persisted.drain(..).next_back().expect("it owes answers");
+    cell.input(behind, Input::Persisted { number });
+    let (mut turns, mut revision) = (0, cell.host(behind).replica.state().revision().0);
+    loop {
+        end_turn(&mut cell, behind);
+        let commands = cell.host(behind).replica.state().revision().0 - revision;
+        // It stops behind the entry with which it has done its part.
+        let most = TURN_BYTES_MAX as u64 / 2 + EACH * COUNTS;
+        assert!(commands * COUNTS <= most, "turn {turns} applied {commands} commands");
+        (turns, revision) = (turns + 1, revision + commands);
+        if cell.host(behind).replica.poll_timeout() != Some(cell.now) {
+            break;
+        }
+        cell.input(behind, Input::TimePassed);
+    }
+    assert!(turns > BATCHES * EACH * COUNTS * 2 / (3 * TURN_BYTES_MAX as u64), "{turns}");
+    let applied = cell.host(behind).replica.applied_index();
+    assert!(
+        applied + 1 >= cell.host(master).replica.applied_index(),
+        "that the last is committed comes later"
+    );
 }

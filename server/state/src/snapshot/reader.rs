@@ -25,6 +25,7 @@ use crate::sequencer::CellSequencer;
 use crate::session::{Claim, Handle, Session, Sessions};
 use crate::tree::{NodeKey, Tree};
 use crate::usage::Usage;
+use crate::watchers::Watchers;
 use crate::{Recorded, State, VERSION_MAX, acl, settings};
 
 /// The longest record. No state that fits into memory has one as long; a damaged length mostly is longer.
@@ -254,7 +255,7 @@ fn restore_node(state: &mut State, last: &mut Option<NodeKey>, record: &NodeReco
         open_handles: 0,
         lock: restore_lock(record, revision)?,
         acl: state.tree.shared_acl(&key, acl),
-        watchers: OrdSet::new(),
+        watchers: Watchers::default(),
         cachers: OrdSet::new(),
         owner: restore_owner(state, &record.owner)?,
         list: acl::parsed(key.path(), &record.contents),

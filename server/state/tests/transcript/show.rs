@@ -23,16 +23,16 @@ impl Cell {
                 format!("opened {session}{}", if *repeated { ", again" } else { "" })
             }
             Effect::OpenRefused { refusal: why, .. } => refusal(why),
-            Effect::SessionEnded { session, reason } => {
+            Effect::SessionEnded { session, reason, .. } => {
                 format!("{} ended: {}", self.name(*session), reason.as_str_name())
             }
             Effect::SessionKept { session } => format!("{} goes on: it is not idle", self.name(*session)),
-            Effect::Notify { session, handles, event: what } => {
-                let told = |handle: &HandleId| {
-                    let what = HandleEvent { handle: handle.0, ..(**what).clone() };
-                    format!("-> {} is told: {}", self.name(*session), event(&what))
+            Effect::Notify { news, .. } => {
+                let told = |(session, handle): (SessionId, HandleId)| {
+                    let what = HandleEvent { handle: handle.0, ..news.event.clone() };
+                    format!("-> {} is told: {}", self.name(session), event(&what))
                 };
-                handles.iter().map(told).collect::<Vec<_>>().join("\n")
+                news.handles().into_iter().map(told).collect::<Vec<_>>().join("\n")
             }
             Effect::Reaped { tag } => format!("-> reaped, tag {tag}"),
             Effect::LockGranted { session, grant: granted } => {

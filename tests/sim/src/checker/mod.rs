@@ -165,7 +165,7 @@ impl Checkers {
                 Effect::Replied { session, number, outcome, .. } => {
                     facts.extend(self.decided(step, *session, *number, outcome, stats)?);
                 }
-                Effect::SessionEnded { session, reason } => {
+                Effect::SessionEnded { session, reason, .. } => {
                     ended = Some(*session);
                     stats.idle += u64::from(*reason == EndReason::Idle);
                     self.outcomes.ended(*session, *reason)?;

@@ -98,7 +98,7 @@ impl Sights {
                     self.waiting.remove(&owner);
                     self.grant(step.state, owner, grant.number, mode);
                 }
-                Effect::SessionEnded { session, reason } => self.end(step.state, *session, *reason),
+                Effect::SessionEnded { session, reason, .. } => self.end(step.state, *session, *reason),
                 Effect::SessionKept { .. } => self.reach(Situation::IdleEndVoid),
                 Effect::SessionOpened { repeated: true, .. } => self.reach(Situation::OpeningFoundAgain),
                 Effect::Reaped { .. } => {
