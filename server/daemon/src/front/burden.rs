@@ -30,13 +30,13 @@ use super::refusal::status_of;
 use super::serving::StreamEnd;
 use crate::socket::Caller;
 
-/// What clients may make this replica hold. Of the total, sessions may leave a third unread, and the core may keep a half: the
-/// rest is for what comes in, and for answers. A connection's share is what one session may leave unread.
-pub(super) const LEDGER_LIMITS: LedgerLimits = LedgerLimits {
-    connection_bytes_max: 64 << 20,
-    principal_bytes_max: 192 << 20,
-    total_bytes_max: 384 << 20,
-};
+/// What clients may make this replica hold. Of the total, the core may keep a half, and what sessions leave unread is counted in
+/// it too. A replica holds up to 100 MiB of its log beside that, and all of it together should stay below 256 MiB beyond the
+/// state (docs/performance.md). A connection's share is what one session may leave unread.
+pub(super) const LEDGER_LIMITS: LedgerLimits =
+    LedgerLimits { connection_bytes_max: 32 << 20, principal_bytes_max: 64 << 20, total_bytes_max: 96 << 20 };
+/// A frame waits so long for room among what the core keeps. Not for longer: a KeepAlive may stand behind it.
+const KEPT_WAIT_MAX: Duration = Duration::from_millis(100);
 /// What is no longer than this is never refused.
 pub(super) const SMALL_BYTES: usize = 4 << 10;
 /// A client takes what it has asked for within this time.
@@ -150,6 +150,23 @@ impl Burden {
                 Err(_) => released.await,
             }
         }
+    }
+
+    /// Room for a frame among what the core keeps, if there is some within a while. The core refuses what it cannot keep, and
+    /// a client that sends that again at once would be at it for as long as the replica can read: so it is not read on before.
+    pub(super) async fn keep(&self, charge: &mut Charge) {
+        let kept = async {
+            loop {
+                let mut released = std::pin::pin!(self.room.notified());
+                released.as_mut().enable();
+                if charge.keep().is_ok() {
+                    break;
+                }
+                released.await;
+            }
+        };
+        // If there is none, the core says so, to each request.
+        let _ = tokio::time::timeout(KEPT_WAIT_MAX, kept).await;
     }
 
     /// Room for a call of so many bytes, which may have to wait in the core for long.
@@ -360,6 +377,34 @@ mod tests {
         drop(unread);
         assert_eq!(burden.ledger.held(), 0, "what is gone counts no more");
         assert!(answer(large()).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_waits_a_while_for_room_among_what_the_core_keeps() {
+        let limits = LedgerLimits { connection_bytes_max: 64 << 10, ..LedgerLimits::NONE };
+        let burden = Burden::new(limits);
+        let account = burden.account(&Principal::anonymous());
+        let mut first = account.charge(32 << 10).unwrap();
+        first.keep().expect("half of the limit may be kept");
+        let mut second = account.charge(8 << 10).unwrap();
+        assert!(burden.keep(&mut second).now_or_never().is_none(), "it waits");
+        let begun = tokio::time::Instant::now();
+        burden.keep(&mut second).await;
+        assert_eq!(begun.elapsed(), KEPT_WAIT_MAX);
+        assert!(second.keep().is_err(), "it is handed in as it is, and the core refuses it");
+        let waits = tokio::spawn({
+            let burden = burden.clone();
+            async move {
+                burden.keep(&mut second).await;
+                second
+            }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        let mut second = waits.await.unwrap();
+        assert!(begun.elapsed() < 2 * KEPT_WAIT_MAX, "it goes on once there is room");
+        second.keep().expect("it is kept");
+        assert_eq!(burden.ledger.kept(), 8 << 10);
     }
 
     #[tokio::test]

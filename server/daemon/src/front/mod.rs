@@ -62,7 +62,7 @@ const SPARES_MAX: usize = 1_024;
 /// And the most of one connection, so that nobody has all of these. They are answered within one round.
 pub(crate) const SPARES_PER_CONNECTION_MAX: usize = 128;
 /// The most bytes of frames that session streams have not read yet.
-const UNREAD_BYTES_MAX: usize = 128 << 20;
+const UNREAD_BYTES_MAX: usize = 64 << 20;
 /// The most streams of one connection, over which a client may spread its sessions.
 const STREAMS_PER_CONNECTION_MAX: u32 = 8_192;
 /// What a stream may send before any of it is taken. What HTTP/2 holds of a stream is no more than that.

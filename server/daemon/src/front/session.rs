@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::burden::{Burden, Unread, copy, try_frame, watch};
+use super::burden::{Burden, SMALL_BYTES, Unread, copy, try_frame, watch};
 use super::calls::Asker;
 use super::conform::too_long_refusal;
 use super::leases::Leases;
@@ -35,8 +35,8 @@ use crate::outbox::{Outbox, OutboxLimits, Popped};
 
 /// A stream must say hello within this time.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a client may leave unread. A client that has 200 of the largest reads in flight still fits.
-const OUTBOX_LIMITS: OutboxLimits = OutboxLimits { items_max: 4_096, bytes_max: 64 << 20 };
+/// What a client may leave unread, where others leave little. A client that has 60 of the largest reads in flight still fits.
+const OUTBOX_LIMITS: OutboxLimits = OutboxLimits { items_max: 4_096, bytes_max: 16 << 20 };
 
 impl Front {
     /// Takes up a stream: from here on its frames go to the core.
@@ -161,20 +161,29 @@ impl Reader {
     async fn hand_in(&self, mut frame: ClientFrame) -> Result<Result<(), ()>, Refusal> {
         leave_buffer(&mut frame);
         let bytes = frame_bytes(&frame);
-        let charge = match try_frame(&self.account, bytes) {
+        let mut charge = match try_frame(&self.account, bytes) {
             Ok(charge) => charge,
             Err(_) => {
-                // What keeps the session alive, and what others wait for, does not wait with the rest.
-                if let Some(first) = lifted(&mut frame) {
-                    let _ = self.send(first, self.account.charge_anyway(size_of::<ClientFrame>())).await;
-                }
+                self.send_lifted(&mut frame).await;
                 let room = self.burden.frame(&self.account, bytes).await;
                 room.map_err(|full| {
                     refusal(RefusalCode::Overloaded, format!("a frame finds no room: {full}"))
                 })?
             }
         };
+        if bytes > SMALL_BYTES && charge.keep().is_err() {
+            self.send_lifted(&mut frame).await;
+            self.burden.keep(&mut charge).await;
+        }
         Ok(self.send(frame, charge).await)
+    }
+
+    /// What keeps the session alive, and what others wait for, does not wait with the rest of its frame.
+    async fn send_lifted(&self, frame: &mut ClientFrame) {
+        if let Some(first) = lifted(frame) {
+            // Where the core is gone, the rest finds that too.
+            let _ = self.send(first, self.account.charge_anyway(size_of::<ClientFrame>())).await;
+        }
     }
 
     async fn send(&self, frame: ClientFrame, charge: Charge) -> Result<(), ()> {
