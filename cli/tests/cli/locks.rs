@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::harness::{LIMIT, TestCell, process, wait_until};
+use crate::harness::{LIMIT, Running, TestCell, process, wait_until};
 
 /// A command that says that it runs, and stays.
 const STAY: &str = "echo running; exec sleep 60";
@@ -102,7 +102,7 @@ fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
     let mut shell = std::process::Command::new("sh");
     let script = format!("trap '' HUP; exec {holdfast} lock /l -- sh -c '{STAY}'");
     shell.args(["-c", &script]).env("HOLDFAST_ADDRESSES", &cell.addresses);
-    let running = crate::harness::Running::start(shell);
+    let running = Running::start(shell);
     running.signal(Signal::SIGHUP);
     let sessions = cell.json(&["stat", "/l"]);
     assert_eq!(sessions["lock"]["mode"], "exclusive", "it lives on");
@@ -314,4 +314,56 @@ fn a_hold_that_is_lost_ends_with_a_status_of_its_own() {
     let holder = cell.start_and_hear(&[&["lock", "--hold-until-asked", "/l"][..], &options].concat());
     cell.fall_silent();
     holder.end().assert_failed(118, "the lock is in doubt");
+}
+
+/// The names in a directory.
+fn names(cell: &TestCell, directory: &str) -> Vec<String> {
+    let listed = cell.json(&["ls", directory]);
+    let entries = listed["entries"].as_array().unwrap().iter();
+    entries.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_ephemeral_lock_file_goes_with_its_last_user_and_one_that_was_there_stays() {
+    let cell = TestCell::start();
+    cell.run(&["mkdir", "/jobs"]).assert_done();
+    cell.run(&["put", "/jobs/kept", ""]).assert_done();
+    let holder = cell.start_and_hear(&[
+        "lock",
+        "--ephemeral",
+        "/jobs/nightly",
+        "--",
+        "sh",
+        "-c",
+        "echo runs; exec sleep 60",
+    ]);
+    let mut waiter = cell.holdfast(&[
+        "lock",
+        "--ephemeral",
+        "/jobs/nightly",
+        "--",
+        "sh",
+        "-c",
+        "echo waited; exec sleep 60",
+    ]);
+    // It says so when it has the lock.
+    let waiter = std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            waiter.stdin(std::process::Stdio::null());
+            Running::start(waiter)
+        });
+        wait_until("the other waits", || cell.json(&["stat", "/jobs/nightly"])["lock"]["waiting"] == 1);
+        holder.signal(Signal::SIGTERM);
+        holder.end().assert_ended(143);
+        waiting.join().unwrap()
+    });
+    assert_eq!(waiter.heard, "waited");
+    assert_eq!(names(&cell, "/jobs"), ["kept", "nightly"]);
+    waiter.signal(Signal::SIGTERM);
+    waiter.end().assert_ended(143);
+    // Its close is answered when the file is gone.
+    assert_eq!(names(&cell, "/jobs"), ["kept"]);
+    cell.run(&["lock", "--ephemeral", "/jobs/kept", "--", "true"]).assert_done();
+    cell.run(&["lock", "--ephemeral", "/jobs/weekly", "--", "true"]).assert_done();
+    assert_eq!(names(&cell, "/jobs"), ["kept"]);
 }

@@ -22,14 +22,16 @@ const CALLS_MAX: usize = 32_768;
 
 /// What the session's task is asked.
 pub(crate) enum Command {
-    /// A call, and who waits for it.
-    Call { token: Token, operation: Operation, opening: Opening, reply: Reply },
+    /// A call, and who waits for it, `within` which time if that is limited.
+    Call { token: Token, operation: Operation, opening: Opening, within: Option<Duration>, reply: Reply },
     /// Nobody waits for the call any more.
     Cancel(Token),
     /// A call that nobody waits for, such as the release of a dropped guard.
     Background(Operation),
     /// Calls on this handle fail from now on, and those that are under way too.
     Poison(HandleId),
+    /// Answer when all that was given back before has reached the cell. Dropped without an answer if the session is over.
+    Flush(oneshot::Sender<()>),
     /// End the session. Who waits for that watches the state.
     Close,
 }
@@ -161,6 +163,8 @@ pub(crate) struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     permits: Semaphore,
     tokens: AtomicU64,
+    /// Of handles that ask for no other.
+    pub(crate) lock_delay: Duration,
     pub(crate) board: Arc<Board>,
     pub(crate) state: watch::Receiver<SessionState>,
 }
@@ -168,26 +172,37 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         commands: mpsc::UnboundedSender<Command>,
+        lock_delay: Duration,
         board: Arc<Board>,
         state: watch::Receiver<SessionState>,
     ) -> Self {
-        Self { commands, permits: Semaphore::new(CALLS_MAX), tokens: AtomicU64::new(0), board, state }
+        let (permits, tokens) = (Semaphore::new(CALLS_MAX), AtomicU64::new(0));
+        Self { commands, permits, tokens, lock_delay, board, state }
     }
 
     /// Does a call. Dropping the future gives back a lock that it was, or will be, granted.
-    pub(crate) async fn call(&self, operation: Operation) -> Result<Completion, Error> {
-        Ok(self.ask(operation, Opening::default()).await?.completion)
+    pub(crate) async fn call(
+        &self,
+        operation: Operation,
+        within: Option<Duration>,
+    ) -> Result<Completion, Error> {
+        Ok(self.ask(operation, Opening::default(), within).await?.completion)
     }
 
     /// Does a call that opens a handle. Dropping the future gives the handle back.
-    pub(crate) async fn ask(&self, operation: Operation, opening: Opening) -> Result<Answer, Error> {
+    pub(crate) async fn ask(
+        &self,
+        operation: Operation,
+        opening: Opening,
+        within: Option<Duration>,
+    ) -> Result<Answer, Error> {
         if !self.board.is_ours() {
             return Err(self.ended_before());
         }
         let permit = self.permits.acquire().await.map_err(|_| self.ended_before())?;
         let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
-        let call = Command::Call { token, operation, opening, reply };
+        let call = Command::Call { token, operation, opening, within, reply };
         self.commands.send(call).map_err(|_| self.ended_before())?;
         let mut pending = PendingCall { shared: self, token, answer: Some(answer), _permit: permit };
         pending.wait().await
@@ -210,6 +225,16 @@ impl Shared {
 
     pub(crate) fn poison(&self, handle: HandleId) {
         let _ = self.commands.send(Command::Poison(handle));
+    }
+
+    /// Waits until all that was given back before has reached the cell.
+    pub(crate) async fn flush(&self) -> Result<(), Error> {
+        if !self.board.is_ours() {
+            return Err(self.ended_before());
+        }
+        let (reply, flushed) = oneshot::channel();
+        self.commands.send(Command::Flush(reply)).map_err(|_| self.ended_before())?;
+        flushed.await.map_err(|_| self.ended_before())
     }
 
     pub(crate) fn close(&self) {

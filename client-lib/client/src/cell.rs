@@ -5,7 +5,9 @@ use crate::channels::Channels;
 use crate::error::{ConnectError, Error};
 use crate::options::WriteOptions;
 use crate::places::Places;
-use crate::session::{GRACE_DEFAULT, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, SessionBuilder};
+use crate::session::{
+    GRACE_DEFAULT, LEASE_DEFAULT, LEASE_MAX, LEASE_MIN, LOCK_DELAY_DEFAULT, SessionBuilder,
+};
 use crate::tls::{Credentials, Tls};
 use crate::unary::{Goal, Unary};
 use crate::values::{AclNames, Contents, DirPage, Entry, NodeStat, SequencerCheck, Written};
@@ -34,6 +36,8 @@ pub struct Cell {
     /// What sessions have that ask for nothing else.
     pub(crate) lease: Duration,
     pub(crate) grace: Duration,
+    /// What handles have that ask for no other.
+    pub(crate) lock_delay: Duration,
     /// Calls say that their caller means it: see [`Cell::forced`].
     pub(crate) force: bool,
 }
@@ -47,6 +51,7 @@ pub struct CellBuilder {
     timeout: Duration,
     lease: Duration,
     grace: Duration,
+    lock_delay: Duration,
     tls: Option<Tls>,
     routes: BTreeMap<String, String>,
 }
@@ -93,6 +98,13 @@ impl CellBuilder {
         self
     }
 
+    /// The lock-delay of handles that ask for no other: see [`OpenOptions::lock_delay`](crate::OpenOptions::lock_delay).
+    /// At most 60 s; 15 s by default.
+    pub fn lock_delay(mut self, lock_delay: Duration) -> Self {
+        self.lock_delay = lock_delay;
+        self
+    }
+
     /// Where to connect to instead of an address that the cell gives, by that address: both `host:port`. For clients
     /// that reach replicas by other addresses than those that the cell knows, such as forwarded ports. Several calls add
     /// up.
@@ -126,8 +138,8 @@ impl CellBuilder {
         let channels = Channels::new(self.tls.map(Credentials::load).transpose()?, self.routes);
         let places = Places::new(address::parse_all(&self.addresses, channels.scheme())?.into());
         let unary = Unary::new(places, channels.clone(), self.timeout);
-        let (lease, grace) = (self.lease, self.grace);
-        Ok(Cell { name: self.name.into(), channels, unary, lease, grace, force: false })
+        let Self { lease, grace, lock_delay, .. } = self;
+        Ok(Cell { name: self.name.into(), channels, unary, lease, grace, lock_delay, force: false })
     }
 }
 
@@ -168,6 +180,7 @@ impl Cell {
             timeout: TIMEOUT_DEFAULT,
             lease: LEASE_DEFAULT,
             grace: GRACE_DEFAULT,
+            lock_delay: LOCK_DELAY_DEFAULT,
             tls: None,
             routes: BTreeMap::new(),
         }

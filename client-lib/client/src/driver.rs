@@ -23,7 +23,7 @@ use holdfast_types::{Term, Time};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// At most so many commands, and so many frames, are taken in one turn, so that a lease is never kept waiting.
 const COMMANDS_PER_TURN: usize = 4096;
@@ -32,7 +32,12 @@ const FRAMES_PER_TURN: usize = 64;
 const BACKGROUND: u64 = 1 << 63;
 
 /// Opens a session: spawns its task, and waits until the cell has granted it.
-pub(crate) async fn open(config: Config, channels: Channels, places: Places) -> Result<Shared, Error> {
+pub(crate) async fn open(
+    config: Config,
+    channels: Channels,
+    places: Places,
+    lock_delay: Duration,
+) -> Result<Shared, Error> {
     channels::within_runtime()?;
     let (commands, command_queue) = mpsc::unbounded_channel();
     // `Jeopardy` until the first grant; nobody sees it before.
@@ -45,6 +50,7 @@ pub(crate) async fn open(config: Config, channels: Channels, places: Places) -> 
         waiters: HashMap::new(),
         hubs: HashMap::new(),
         poisoned: HashSet::new(),
+        flushes: HashMap::new(),
         link: None,
         channels,
         places,
@@ -54,7 +60,7 @@ pub(crate) async fn open(config: Config, channels: Channels, places: Places) -> 
     };
     tokio::spawn(driver.run());
     // If this future is dropped, so is the command queue's sender, and the task closes what was opened.
-    let shared = Shared::new(commands, board, state_seen.clone());
+    let shared = Shared::new(commands, lock_delay, board, state_seen.clone());
     let mut opening = state_seen;
     let opened = opening.wait_for(|state| *state != SessionState::Jeopardy).await;
     match opened.as_deref() {
@@ -100,6 +106,8 @@ struct Driver {
     hubs: HashMap<u64, Arc<EventHub>>,
     /// Handles that are open and poisoned.
     poisoned: HashSet<u64>,
+    /// Who waits until what was given back has reached the cell.
+    flushes: HashMap<Token, oneshot::Sender<()>>,
     link: Option<Link>,
     channels: Channels,
     places: Places,
@@ -171,8 +179,11 @@ impl Driver {
     fn handle_commands(&mut self, now: Time, commands: &mut Vec<Command>) {
         for command in commands.drain(..) {
             match command {
-                Command::Call { token, operation, opening, reply } => {
+                Command::Call { token, operation, opening, within, reply } => {
                     self.handle_call(now, token, operation, opening, reply);
+                    if let Some(within) = within {
+                        self.machine.handle(now, Input::LimitCall { token, within });
+                    }
                 }
                 Command::Cancel(token) => {
                     self.waiters.remove(&token);
@@ -180,6 +191,7 @@ impl Driver {
                 }
                 Command::Background(operation) => self.background_call(now, operation),
                 Command::Poison(handle) => self.poison(now, handle.0),
+                Command::Flush(reply) => self.flush(now, reply),
                 Command::Close => self.machine.handle(now, Input::Close),
             }
         }
@@ -228,6 +240,16 @@ impl Driver {
         }
     }
 
+    fn flush(&mut self, now: Time, reply: oneshot::Sender<()>) {
+        // Whoever asks when the session is over is told that by the drop of `reply`.
+        if !self.is_over() {
+            let token = Token(self.background);
+            self.background += 1;
+            self.flushes.insert(token, reply);
+            self.machine.handle(now, Input::Flush { token });
+        }
+    }
+
     /// Performs what the machine wants, and shows what it believes.
     fn perform(&mut self) {
         // Before any completion is delivered: a new lock must find its lease.
@@ -242,6 +264,11 @@ impl Driver {
                 Output::Event(event) => {
                     if let Some(hub) = self.hubs.get(&event.handle) {
                         hub.put(event);
+                    }
+                }
+                Output::Flushed { token } => {
+                    if let Some(reply) = self.flushes.remove(&token) {
+                        let _ = reply.send(());
                     }
                 }
                 Output::FailedOver { term: Term(term) } => {
@@ -353,6 +380,7 @@ impl Driver {
     async fn refuse_the_rest(mut self) {
         self.link = None;
         self.hubs.clear();
+        self.flushes.clear();
         while let Some(command) = self.commands.recv().await {
             self.handle_commands(clock::now(), &mut vec![command]);
             self.perform();

@@ -67,6 +67,24 @@ pub enum Error {
         /// What happened.
         message: String,
     },
+    /// The cell did not answer within the time-out of the session or handle.
+    #[error("the cell did not answer within {waited:?}{}", unknown(*.maybe_applied))]
+    #[non_exhaustive]
+    TimedOut {
+        /// The time-out.
+        waited: Duration,
+        /// The request had been sent: it may have taken effect, or may yet. What an open or an acquire brought is given
+        /// back.
+        maybe_applied: bool,
+    },
+    /// A handle that was opened without events has none to tell.
+    #[error("the handle of {} was opened without events: name their kinds when it is opened, with `OpenOptions::events`",
+        escaped(.path))]
+    #[non_exhaustive]
+    NoEvents {
+        /// The node's full name.
+        path: String,
+    },
     /// The call was made outside a tokio runtime. It had no effect.
     #[error("there is no tokio runtime here: call it from a task, or within `Runtime::block_on`")]
     NoRuntime,
@@ -98,9 +116,11 @@ impl Error {
         match self {
             Self::Refused { code, .. } => refusal::is_retryable(*code),
             Self::Unavailable { .. } => true,
+            Self::TimedOut { maybe_applied, .. } => !maybe_applied,
             Self::SessionEnded { .. }
             | Self::Poisoned { .. }
             | Self::OutcomeUnknown { .. }
+            | Self::NoEvents { .. }
             | Self::NoRuntime
             | Self::Protocol { .. } => false,
         }
@@ -111,8 +131,12 @@ impl Error {
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
             Self::OutcomeUnknown { .. } | Self::Protocol { .. } => true,
-            Self::SessionEnded { maybe_applied, .. } | Self::Poisoned { maybe_applied } => *maybe_applied,
-            Self::Refused { .. } | Self::Unavailable { .. } | Self::NoRuntime => false,
+            Self::SessionEnded { maybe_applied, .. }
+            | Self::Poisoned { maybe_applied }
+            | Self::TimedOut { maybe_applied, .. } => *maybe_applied,
+            Self::Refused { .. } | Self::Unavailable { .. } | Self::NoEvents { .. } | Self::NoRuntime => {
+                false
+            }
         }
     }
 
@@ -166,6 +190,9 @@ impl From<CallError> for Error {
         match error {
             CallError::Refused(refusal) => refusal.into(),
             CallError::Ended { ended, maybe_applied } => Self::SessionEnded { ended, maybe_applied },
+            CallError::TimedOut { within_ms, maybe_applied } => {
+                Self::TimedOut { waited: Duration::from_millis(within_ms), maybe_applied }
+            }
             CallError::Protocol(message) => Self::protocol(message),
         }
     }

@@ -54,9 +54,17 @@
 //! A master that dies costs a delay: calls wait and are sent again, and take effect once. A session whose lease has run
 //! out here is in [jeopardy](SessionState::Jeopardy): its calls wait, nothing is read from the cache, locks count as
 //! not held. It becomes safe again, or, after the grace period, ends; then everything that belongs to it fails for ever
-//! with the same [`Ended`]. Every [`Error`] tells whether trying again makes sense ([`Error::is_retryable`]), and whether
+//! with the same [`Ended`]. [`SessionBuilder::timeout`], [`Session::with_timeout`] and [`Handle::with_timeout`] give calls
+//! less time than that. Every [`Error`] tells whether trying again makes sense ([`Error::is_retryable`]), and whether
 //! the call may have taken effect ([`Error::is_outcome_unknown`]). [`Handle::poison`] gives up all calls of a handle at
 //! once; any single one is given up by dropping its future, and each future says what that does.
+//!
+//! # When a program ends, and what does not end
+//!
+//! What is dropped (locks, handles, sessions) is given back in the background, by a task of the runtime that opened the
+//! session. At the end of `main` that task does not get to run, and the cell keeps the locks for a lease and their
+//! lock-delay: so end with [`Session::close`], or [`Session::flush`], whatever came of the work. A session that is not used
+//! is kept, unless it was opened with [`SessionBuilder::end_when_idle`].
 //!
 //! # Who may do what
 //!
@@ -114,7 +122,9 @@ pub use lock::Lock;
 pub use lock_watch::{LockState, LockWatch};
 pub use options::{OpenOptions, WriteOptions};
 pub use refusal::{GenerationKind, RefusalFacts};
-pub use session::{CACHE_BYTES_DEFAULT, GRACE_DEFAULT, LEASE_DEFAULT, Session, SessionBuilder};
+pub use session::{
+    CACHE_BYTES_DEFAULT, GRACE_DEFAULT, LEASE_DEFAULT, LOCK_DELAY_DEFAULT, Session, SessionBuilder,
+};
 pub use streams::{HandleEvents, SessionEvents};
 pub use tls::{Tls, TlsError};
 pub use values::{

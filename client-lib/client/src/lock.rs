@@ -16,7 +16,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// A lock that this program holds.
@@ -29,6 +29,8 @@ pub struct Lock {
     sequencer: Sequencer,
     /// The Acquire that it was granted to. A drop withdraws exactly that, never a later lock of the handle.
     number: RequestNumber,
+    /// How long its calls wait for the cell's answer.
+    within: Option<Duration>,
     /// True once the application has given it back: from then on the cell may grant it to others.
     released: watch::Sender<bool>,
     /// False once a `Release` is decided.
@@ -36,14 +38,21 @@ pub struct Lock {
 }
 
 impl Lock {
-    pub(crate) fn new(inner: Arc<Inner>, number: RequestNumber, mode: Mode, granted: &wire::Granted) -> Self {
+    pub(crate) fn new(
+        inner: Arc<Inner>,
+        within: Option<Duration>,
+        number: RequestNumber,
+        mode: Mode,
+        granted: &wire::Granted,
+    ) -> Self {
         let sequencer = Sequencer {
             name: inner.name.clone(),
             mode,
             generation: granted.lock_generation,
             instance: granted.instance,
         };
-        Self { inner, sequencer, number, released: watch::Sender::new(false), release_on_drop: true }
+        let released = watch::Sender::new(false);
+        Self { inner, sequencer, number, within, released, release_on_drop: true }
     }
 
     /// What to hand to the servers that are called under this lock. `to_string()` gives its text.
@@ -191,12 +200,13 @@ impl Lock {
     /// # Errors
     ///
     /// [`Error::SessionEnded`] if the session is over, or [`Error::Refused`] (`NOT_LOCKED`, `UNKNOWN_HANDLE`) if
-    /// its handle was closed: the lock is not held in any of these cases.
+    /// its handle was closed: the lock is not held in any of these cases. [`Error::TimedOut`]: the lock is given back as
+    /// soon as the cell hears of it, at the latest when the session ends.
     pub async fn release(mut self) -> Result<(), Error> {
         // Before it is sent: from then on the cell may grant it to somebody else.
         self.released.send_replace(true);
         let release = wire::Release { handle: self.inner.id.0 };
-        let released = self.inner.shared.call(Operation::Release(release)).await;
+        let released = self.inner.shared.call(Operation::Release(release), self.within).await;
         // If this future is dropped before it gets here, `self` goes with it, and releases once more: harmless.
         self.release_on_drop = false;
         match released?.result {

@@ -17,7 +17,8 @@ pub struct OpenOptions {
     kind: Option<NodeKind>,
     ephemeral: bool,
     contents: Bytes,
-    lock_delay: Duration,
+    /// `None`: what the cell's clients have by default.
+    lock_delay: Option<Duration>,
     uses: Uses,
     events: EventSet,
     caching: bool,
@@ -32,7 +33,7 @@ impl Default for OpenOptions {
             kind: None,
             ephemeral: false,
             contents: Bytes::new(),
-            lock_delay: Duration::ZERO,
+            lock_delay: None,
             uses: Uses::default(),
             events: EventSet::new(),
             caching: true,
@@ -73,7 +74,9 @@ impl OpenOptions {
         self
     }
 
-    /// If the node is created: it goes when no session has it open any more (a directory: and it is empty).
+    /// If the node is created: it goes when no session has it open any more (a directory: and it is empty), and no
+    /// lock-delay runs on it. For locks that are named after jobs, so that no files are left of them: who holds such a lock,
+    /// or waits for it, has the file open, and who comes after it is gone creates another.
     pub fn ephemeral(mut self) -> Self {
         self.ephemeral = true;
         self
@@ -86,10 +89,14 @@ impl OpenOptions {
     }
 
     /// How long nobody may take the lock in a conflicting mode after this handle has lost it (its session
-    /// expired), not after a release. 0 by default, at most 60 s; whole milliseconds count. It protects
-    /// resources that do not check sequencers from orders that are still on their way.
+    /// expired), not after a release. 15 s by default ([`LOCK_DELAY_DEFAULT`](crate::LOCK_DELAY_DEFAULT)), as of
+    /// `holdfast lock`; at most 60 s; whole milliseconds count.
+    ///
+    /// It protects resources that do not check sequencers: from orders that are still on their way when the lock is lost,
+    /// and from what the holder has started and cannot stop at once. It is also how much longer a holder that dies keeps
+    /// others out, beyond its lease. Where every resource checks sequencers, 0 is right.
     pub fn lock_delay(mut self, lock_delay: Duration) -> Self {
-        self.lock_delay = lock_delay;
+        self.lock_delay = Some(lock_delay);
         self
     }
 
@@ -137,8 +144,11 @@ impl OpenOptions {
     }
 
     /// What the cell is asked, and what this end has to know. `directory` is what `path` is relative to; 0 if it is
-    /// not.
-    pub(crate) fn request(self, path: &str, directory: u64) -> (Operation, Opening) {
+    /// not. `lock_delay` is for handles that ask for no other.
+    pub(crate) fn request(self, path: &str, directory: u64, lock_delay: Duration) -> (Operation, Opening) {
+        // Only who may write may take the lock. All others can share what is open, with whatever delay.
+        let may_lock = self.uses == Uses::default() || self.uses.write;
+        let lock_delay = self.lock_delay.unwrap_or(if may_lock { lock_delay } else { Duration::ZERO });
         let kind = self.kind.map_or(wire::NodeKind::Unspecified, wire::NodeKind::from);
         // Only the cell can say when a kept lock is wanted.
         let told = if self.keep_lock { self.events.with(EventKind::ConflictingRequest) } else { self.events };
@@ -149,7 +159,7 @@ impl OpenOptions {
             ephemeral: self.ephemeral,
             contents: self.contents,
             // Too long a delay is refused by the cell, with a message that names its limit.
-            lock_delay_ms: u32::try_from(self.lock_delay.as_millis()).unwrap_or(u32::MAX),
+            lock_delay_ms: u32::try_from(lock_delay.as_millis()).unwrap_or(u32::MAX),
             directory,
             uses: (self.uses != Uses::default()).then(|| self.uses.into()),
             events: told.to_wire(),

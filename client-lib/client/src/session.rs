@@ -26,6 +26,9 @@ pub(crate) const LEASE_MIN: Duration = Duration::from_millis(*LEASE_MS.start() a
 pub(crate) const LEASE_MAX: Duration = Duration::from_millis(*LEASE_MS.end() as u64);
 /// The grace period that a session has if it asks for none.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(45);
+/// The lock-delay that a handle has if it asks for none: long enough for what was started under the lock to be stopped, or
+/// to be over. The command `holdfast lock` has the same.
+pub const LOCK_DELAY_DEFAULT: Duration = Duration::from_secs(15);
 /// The most bytes that a session caches if it is not told otherwise.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 
@@ -37,7 +40,9 @@ pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 /// every worker thread for a lease's length loses its session.
 ///
 /// The session ends when [`Session::close`] is called, when it expires, or in the background once the last
-/// clone of it and the last [`Handle`] and [`Lock`](crate::Lock) of it are dropped.
+/// clone of it and the last [`Handle`] and [`Lock`](crate::Lock) of it are dropped. In the background is too late at the end
+/// of `main`: see [`Session::flush`]. It does not end because it is not used, unless it was opened so
+/// ([`SessionBuilder::end_when_idle`]).
 ///
 /// # Runtimes and processes
 ///
@@ -49,6 +54,8 @@ pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,
+    /// How long a call waits for the cell's answer; `None`: for as long as the session lasts.
+    within: Option<Duration>,
 }
 
 /// Opens a session; made by [`Cell::session`].
@@ -61,6 +68,8 @@ pub struct SessionBuilder {
     open_timeout: Option<Duration>,
     client_name: String,
     cache_bytes_max: u64,
+    timeout: Option<Duration>,
+    ends_when_idle: bool,
 }
 
 impl SessionBuilder {
@@ -72,6 +81,8 @@ impl SessionBuilder {
             cell,
             client_name: client_name_default(),
             cache_bytes_max: CACHE_BYTES_DEFAULT,
+            timeout: None,
+            ends_when_idle: false,
         }
     }
 
@@ -90,7 +101,8 @@ impl SessionBuilder {
         self
     }
 
-    /// How long [`SessionBuilder::open`] may take; as long as the grace period by default.
+    /// How long [`SessionBuilder::open`] may take; by default as long as calls may ([`SessionBuilder::timeout`]), or else as
+    /// long as the grace period.
     pub fn open_timeout(mut self, timeout: Duration) -> Self {
         self.open_timeout = Some(timeout);
         self
@@ -110,31 +122,70 @@ impl SessionBuilder {
         self
     }
 
+    /// How long each call of the session waits for the cell's answer: then it fails with [`Error::TimedOut`], and is
+    /// withdrawn. By default calls have no time-out: they wait through fail-overs, and fail only when the session does, which
+    /// the end of the grace period brings at the latest. Of single calls: [`Session::with_timeout`],
+    /// [`Handle::with_timeout`].
+    ///
+    /// An [`acquire`](Handle::acquire) that waits in the cell's queue has its answer, and waits on.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Lets the cell end the session when it has had no handle open and no call for a minute ([`Ended::Idle`]). By default
+    /// a session lasts for as long as the program has it, whether or not it is used; a cell of an older release ends an
+    /// idle session all the same. For programs that forget sessions, so that these do not count against the cell's limit.
+    pub fn end_when_idle(mut self) -> Self {
+        self.ends_when_idle = true;
+        self
+    }
+
     /// Opens the session, and spawns its task on the present tokio runtime. Dropping the future gives the
-    /// session up.
+    /// session up. If the cell is so slow that it has ended the session before its word of the opening is here, another
+    /// one is opened, while there is time.
     ///
     /// # Errors
     ///
     /// [`Error::Refused`] if the cell refuses the session (the lease is too short, there are too many sessions,
-    /// the cell has another name); [`Error::Unavailable`] if no master answers within
+    /// the cell has another name); [`Error::Unavailable`] if no master has opened it within
     /// [`SessionBuilder::open_timeout`], or earlier if trying on is in vain: see there;
     /// [`Error::NoRuntime`] outside a tokio runtime.
     pub async fn open(self) -> Result<Session, Error> {
         let began = Instant::now();
+        let limit = self.open_timeout.or(self.timeout).unwrap_or(self.grace);
         self.cell.unary.find_master().await;
+        loop {
+            let config = self.config(limit.saturating_sub(began.elapsed()))?;
+            let (channels, places) = (self.cell.channels(), self.cell.places().clone());
+            let expired = match driver::open(config, channels, places, self.cell.lock_delay).await {
+                Ok(shared) => return Ok(Session { shared: Arc::new(shared), within: self.timeout }),
+                Err(Error::SessionEnded { ended: Ended::Expired, .. }) => Ended::Expired,
+                Err(error) => return Err(error),
+            };
+            if began.elapsed() >= limit {
+                let last = format!("a session was opened, and word of that was late: {expired}");
+                return Err(Error::Unavailable { waited: limit, last, absent: false });
+            }
+        }
+    }
+
+    /// Of a session that has never been.
+    fn config(&self, open_timeout: Duration) -> Result<Config, Error> {
         let mut chance = [0_u8; 40];
         getrandom::fill(&mut chance)
             .map_err(|error| Error::unavailable(format!("no random bytes: {error}")))?;
         let (secret, seed) = chance.split_at(32);
-        let config = Config {
+        Ok(Config {
             addresses: self.cell.addresses(),
             known: self.cell.places().known(),
             cell: self.cell.expected_name().to_owned(),
-            client: self.client_name,
+            client: self.client_name.clone(),
             secret: secret.try_into().unwrap_or([0; 32]),
             lease: self.lease,
             grace: self.grace,
-            open_timeout: self.open_timeout.unwrap_or(self.grace).saturating_sub(began.elapsed()),
+            open_timeout,
+            ends_when_idle: self.ends_when_idle,
             drift_per_mille: 10,
             seed: seed.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)),
             cache: CacheConfig {
@@ -142,9 +193,7 @@ impl SessionBuilder {
                 bytes_max: self.cache_bytes_max,
                 ..CacheConfig::default()
             },
-        };
-        let shared = driver::open(config, self.cell.channels(), self.cell.places().clone()).await?;
-        Ok(Session { shared: Arc::new(shared) })
+        })
     }
 }
 
@@ -252,7 +301,7 @@ impl Session {
     /// # }
     /// ```
     pub async fn open(&self, path: &str, options: OpenOptions) -> Result<Handle, Error> {
-        Handle::open_path(Arc::clone(&self.shared), path, options).await
+        Handle::open_path(Arc::clone(&self.shared), self.within, path, options).await
     }
 
     /// A handle on the root, `/`, which is always there: for reading its children, and for names relative to it. Costs
@@ -273,12 +322,46 @@ impl Session {
     /// [`Error::Refused`] (`BAD_SEQUENCER`, `FOREIGN_CELL`) or [`Error::SessionEnded`].
     pub async fn check_sequencer(&self, sequencer: impl ToString) -> Result<SequencerCheck, Error> {
         let check = wire::CheckSequencer { sequencer: sequencer.to_string() };
-        match self.shared.call(Operation::CheckSequencer(check)).await?.result {
+        match self.shared.call(Operation::CheckSequencer(check), self.within).await?.result {
             outcome::Result::SequencerChecked(checked) => {
                 Ok(SequencerCheck::new(checked.valid, checked.reason))
             }
             _ => Err(mismatch()),
         }
+    }
+
+    /// The same session, for calls that wait so long for the cell's answer and no longer: then they fail with
+    /// [`Error::TimedOut`]. For a single call: `session.with_timeout(limit).open(…)`. Handles that are opened so have the same
+    /// time-out; [`Handle::with_timeout`] gives them another. See [`SessionBuilder::timeout`].
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { shared: Arc::clone(&self.shared), within: Some(timeout) }
+    }
+
+    /// Waits until all that was given back before has reached the cell: locks whose guards were dropped, handles that were
+    /// dropped, calls whose futures were. They are given back in the background, by a task of the runtime: **a program that
+    /// leaves `main` before that task has run, as one that returns an error does, keeps its locks for a lease, and their
+    /// lock-delay on top**. So end with this, or with [`Session::close`], which gives back everything:
+    ///
+    /// ```no_run
+    /// # async fn work(_: &holdfast::Session) -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+    /// # async fn example(cell: holdfast::Cell) -> Result<(), Box<dyn std::error::Error>> {
+    /// let session = cell.session().open().await?;
+    /// let done = work(&session).await;
+    /// // Whatever came of it.
+    /// session.close().await;
+    /// done
+    /// # }
+    /// ```
+    ///
+    /// A lock that is [kept](OpenOptions::keep_lock), and a handle that is kept open for its cache, are not given back yet.
+    /// Dropping the future changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SessionEnded`]: the session is over, and everything with it.
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.shared.flush().await
     }
 
     /// Ends the session: its handles are closed and its locks released, without lock-delay. Returns when the

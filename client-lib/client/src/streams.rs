@@ -121,19 +121,16 @@ fn merge(waiting: &mut Option<HandleEvent>, event: HandleEvent) {
 /// When the session is over, the last item is an error with the reason. When the handle is closed by
 /// [`Handle::close`](crate::Handle::close), the stream just ends. Until then the stream keeps the handle open.
 pub struct HandleEvents {
-    /// `None` if no events were asked for.
-    source: Option<(Arc<EventHub>, Arc<HandleMailbox>)>,
+    hub: Arc<EventHub>,
+    mailbox: Arc<HandleMailbox>,
     /// Why the stream ends; `None` if the handle was closed. Keeps the handle open.
     over: BoxFuture<'static, Option<Ended>>,
     done: bool,
 }
 
 impl HandleEvents {
-    pub(crate) fn new(inner: Arc<Inner>, hub: Option<Arc<EventHub>>) -> Self {
-        let source = hub.map(|hub| {
-            let mailbox = hub.enter();
-            (hub, mailbox)
-        });
+    pub(crate) fn new(inner: Arc<Inner>, hub: Arc<EventHub>) -> Self {
+        let mailbox = hub.enter();
         let over = Box::pin(async move {
             let mut closed = inner.closed.subscribe();
             tokio::select! {
@@ -143,7 +140,7 @@ impl HandleEvents {
                 _ = closed.wait_for(|closed| *closed) => None,
             }
         });
-        Self { source, over, done: false }
+        Self { hub, mailbox, over, done: false }
     }
 
     /// The next event; `None` once the stream has ended. Dropping the future loses nothing.
@@ -156,10 +153,7 @@ impl HandleEvents {
     }
 
     fn poll_event(&self, context: &mut Context<'_>) -> Poll<HandleEvent> {
-        match &self.source {
-            Some((_, mailbox)) => mailbox.poll_take(context, Option::take),
-            None => Poll::Pending,
-        }
+        self.mailbox.poll_take(context, Option::take)
     }
 }
 
@@ -187,9 +181,7 @@ impl Stream for HandleEvents {
 
 impl Drop for HandleEvents {
     fn drop(&mut self) {
-        if let Some((hub, mailbox)) = &self.source {
-            hub.leave(mailbox);
-        }
+        self.hub.leave(&self.mailbox);
     }
 }
 

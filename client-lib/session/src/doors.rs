@@ -31,6 +31,9 @@ pub struct Config {
     pub grace: Duration,
     /// How long the opening may take.
     pub open_timeout: Duration,
+    /// The cell may end the session when it has had no handle and no call for a minute. If not, it is told so, and the
+    /// session is kept for as long as the application has it.
+    pub ends_when_idle: bool,
     /// By how much the rates of two clocks may differ, in thousandths. The lease is believed that much shorter.
     pub drift_per_mille: u32,
     /// What retries are spread by. No two clients should have the same.
@@ -113,6 +116,19 @@ pub enum Input {
         /// What it asks for.
         operation: Operation,
     },
+    /// A call is waited for so long, from now on: a time-out that is told as [`CallError::TimedOut`]. What is over by then,
+    /// and an Acquire that waits in the cell's queue, which has its answer, goes on as it would without.
+    LimitCall {
+        /// Which.
+        token: Token,
+        /// How long.
+        within: Duration,
+    },
+    /// Tell by [`Output::Flushed`] when all that was given back before (locks, handles, withdrawn calls) is decided.
+    Flush {
+        /// Finds the answer.
+        token: Token,
+    },
     /// Nobody waits for a call any more: there will be no completion. A pending `Acquire` is withdrawn and a
     /// pending `Open` undone, however far they got; other calls may or may not take effect.
     CancelCall {
@@ -172,6 +188,11 @@ pub enum Output {
     /// Something happened to the node of a handle that was opened with events. Told after the change: a read that is
     /// called for from now on sees it, or something newer. Several changes may come as one.
     Event(HandleEvent),
+    /// All that was given back before the [`Input::Flush`] of this token is decided. Never told once the session is over.
+    Flushed {
+        /// Which.
+        token: Token,
+    },
     /// Another master serves the session from here on. Nothing need be done: what differs is told as events.
     FailedOver {
         /// The epoch of the new master.
@@ -230,6 +251,14 @@ pub enum CallError {
         /// The request had been sent, so it may have taken effect.
         maybe_applied: bool,
     },
+    /// The cell did not answer within the time that the application had set.
+    #[error("the cell did not answer within {within_ms} ms")]
+    TimedOut {
+        /// The time, in milliseconds.
+        within_ms: u64,
+        /// The request had been sent, so it may have taken effect, or may yet. A lock or a handle is given back.
+        maybe_applied: bool,
+    },
     /// The master answered with something that is no answer.
     #[error("the master broke the protocol: {}", escaped(.0))]
     Protocol(&'static str),
@@ -262,7 +291,8 @@ pub enum Ended {
     /// The cell ended it, because its lease had run out there.
     #[error("the session expired: the cell heard nothing from it for a whole lease")]
     Expired,
-    /// The cell ended it, because it had no handle open and nothing asked for for a minute.
+    /// The cell ended it, because it had no handle open and nothing asked for for a minute, and the application had not
+    /// asked for it to be kept.
     #[error("the session was idle for a minute, and the cell ended it")]
     Idle,
     /// An operator ended it.
@@ -279,7 +309,7 @@ pub enum Ended {
         /// What was in the way last.
         last: String,
     },
-    /// No master opened it within the grace period; or it was given up before, because nothing could come of trying on.
+    /// No master opened it in time; or it was given up before, because nothing could come of trying on.
     #[error("no master opened the session within {waited_ms} ms ({})", escaped(.last))]
     Unreachable {
         /// How long was tried, in milliseconds.

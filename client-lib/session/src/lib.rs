@@ -44,6 +44,7 @@ mod answers;
 mod cache;
 mod chance;
 mod counters;
+mod deadlines;
 mod doors;
 mod handles;
 mod holdings;

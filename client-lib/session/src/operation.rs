@@ -3,7 +3,7 @@
 //! Owns nothing and decides nothing. The invariant: every operation is named here, so that a new one does not compile
 //! until somebody has thought of it.
 
-use holdfast_proto::client::v1::{ClientFrame, Request, request::Operation};
+use holdfast_proto::client::v1::{ClientFrame, Creation, Request, request::Operation};
 
 /// A request whose answer has come.
 pub(crate) struct Asked<'r> {
@@ -63,6 +63,27 @@ pub(crate) fn outlives_session(operation: &Operation) -> bool {
         operation,
         Operation::Open(_) | Operation::SetContents(_) | Operation::Delete(_) | Operation::SetAcl(_)
     )
+}
+
+/// Whether the request may have done something that stays, although its caller waits for it no more. What an Acquire or an
+/// Open was granted is given back, and a node that an Open created stays.
+pub(crate) fn may_have_happened(operation: &Operation) -> bool {
+    match operation {
+        Operation::Open(open) => open.creation() != Creation::Unspecified,
+        Operation::SetContents(_)
+        | Operation::Delete(_)
+        | Operation::SetAcl(_)
+        | Operation::SetSequencer(_)
+        | Operation::Release(_)
+        | Operation::Close(_)
+        | Operation::Cancel(_) => true,
+        Operation::Acquire(_)
+        | Operation::GetContents(_)
+        | Operation::GetStat(_)
+        | Operation::ReadDir(_)
+        | Operation::GetSequencer(_)
+        | Operation::CheckSequencer(_) => false,
+    }
 }
 
 /// Adds a request to a frame, and tells about how many bytes it takes.

@@ -5,6 +5,8 @@
 //! that was queued at the cell is decided, but its caller waits on, for the grant. The invariant: a number is
 //! undecided or acknowledged, never neither.
 
+mod patience;
+
 use crate::doors::{CallError, Completion, Ended, Token};
 use crate::operation::{
     Asked, answer_bytes_max, bytes_of, gives_back, handle_of, leaves_behind, outlives_session, push,
@@ -15,6 +17,7 @@ use holdfast_proto::client::v1::{
     Acknowledged, Cancel, ClientFrame, LockGrant, NumberRange, Outcome, Refusal, RefusalCode, outcome,
 };
 use holdfast_types::{HandleId, RequestNumber, Revision, Time, planted};
+use patience::Flush;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -63,6 +66,8 @@ pub(crate) struct Requests {
     answer_bytes: u64,
     /// More is acknowledged than the cell was told on the present attachment.
     acknowledged_changed: bool,
+    /// Who waits until what was given back is decided.
+    flushes: Vec<Flush>,
 }
 
 #[derive(Debug)]

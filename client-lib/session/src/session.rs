@@ -8,6 +8,7 @@ mod calls;
 mod frames;
 
 use crate::counters::CacheCounters;
+use crate::deadlines::Deadlines;
 use crate::doors::{Config, Ended, Input, Output, State, StreamId, Token};
 use crate::holdings::Holdings;
 use crate::lease::Lease;
@@ -54,6 +55,8 @@ pub struct Session {
     renamed: BTreeMap<Token, HandleId>,
     /// Calls that wait until a user of a shared node has a handle of its own: whose, and what they ask for.
     separating: BTreeMap<Token, (HandleId, Operation)>,
+    /// Until when calls are waited for.
+    deadlines: Deadlines,
     notices: Notices,
     /// The application is done with the session; the cell is to be told.
     closing: bool,
@@ -91,6 +94,7 @@ impl Session {
             holdings: Holdings::new(config.cache.clone()),
             renamed: BTreeMap::new(),
             separating: BTreeMap::new(),
+            deadlines: Deadlines::default(),
             notices: Notices::default(),
             closing: false,
             close_sent: false,
@@ -111,6 +115,7 @@ impl Session {
         match input {
             Input::TimePassed => {
                 self.pass_link_time();
+                self.pass_call_time();
                 self.holdings.close_idle(self.now);
             }
             Input::Connected { stream } => self.handle_connected(stream),
@@ -121,13 +126,16 @@ impl Session {
             }
             Input::Frame { stream, frame } => self.handle_frame(stream, frame),
             Input::Call { token, operation } => self.handle_call(token, operation),
+            Input::LimitCall { token, within } => self.limit_call(token, within),
             Input::CancelCall { token } => self.handle_cancel(token),
+            Input::Flush { token } => self.requests.flush(token),
             Input::KeepLocks { handle } => self.handle_keep_locks(handle),
             Input::Close => self.handle_close(),
             Input::Abandoned if !matches!(self.state, State::Ended(_)) => self.end(Ended::RuntimeGone),
             Input::Abandoned => {}
         }
         self.ask_for_holdings();
+        self.outputs.extend(self.requests.flushed().into_iter().map(|token| Output::Flushed { token }));
         // Before any output: when the `close` goes out, nobody believes in the session any more.
         self.holdings.validity.publish(self.valid_until());
     }
@@ -148,7 +156,8 @@ impl Session {
         };
         let unanswered_since = self.requests.unanswered_since();
         let link = self.link.timeout().or_else(|| self.lease.timeout(unanswered_since));
-        state.into_iter().chain(link).chain(self.holdings.timeout()).min()
+        let calls = self.deadlines.first();
+        state.into_iter().chain(link).chain(self.holdings.timeout()).chain(calls).min()
     }
 
     /// How the session fares, as of the last input.
@@ -346,6 +355,7 @@ impl Session {
                 lease_ms: u32::try_from(self.config.lease.as_millis()).unwrap_or(u32::MAX),
                 client: self.config.client.clone(),
                 attachment: self.attachment,
+                keep_when_idle: !self.config.ends_when_idle,
             }),
             Some(SessionId(session)) => client_frame::Hello::Attach(AttachSession {
                 cell: self.config.cell.clone(),
@@ -354,6 +364,7 @@ impl Session {
                 attachment: self.attachment,
                 seen: self.holdings.watch.seen(),
                 cell_id: self.cell.as_ref().map_or(0, |cell| cell.cell_id),
+                keep_when_idle: !self.config.ends_when_idle,
             }),
         };
         let give_up_at = self.now + self.greeting_time();

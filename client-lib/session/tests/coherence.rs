@@ -83,6 +83,7 @@ impl World {
             lease: Duration::from_millis(u64::from(LEASE_MS)),
             grace: Duration::from_secs(5),
             open_timeout: Duration::from_secs(5),
+            ends_when_idle: true,
             drift_per_mille: 10,
             seed: 7,
             cache: CacheConfig {
@@ -186,7 +187,10 @@ impl World {
                     self.to_cell.push_back(frame);
                 }
                 Output::Complete { token, result } => self.complete(token, result),
-                Output::StateChanged(_) | Output::Event(_) | Output::FailedOver { .. } => {}
+                Output::StateChanged(_)
+                | Output::Event(_)
+                | Output::Flushed { .. }
+                | Output::FailedOver { .. } => {}
             }
         }
     }

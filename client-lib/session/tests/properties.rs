@@ -24,6 +24,8 @@ enum Step {
     Frame { back: u64, frame: wire::ServerFrame },
     Call(Operation),
     Cancel { back: u64 },
+    Limit { back: u64, ms: u64 },
+    Flush,
     KeepLocks { handle: u64 },
     Close,
 }
@@ -60,6 +62,7 @@ impl World {
             lease: Duration::from_secs(1),
             grace: Duration::from_secs(5),
             open_timeout: Duration::from_secs(5),
+            ends_when_idle: true,
             drift_per_mille: DRIFT_PER_MILLE,
             seed: 7,
             cache: CacheConfig::default(),
@@ -109,6 +112,11 @@ impl World {
                 }
                 self.input(Input::CancelCall { token });
             }
+            Step::Limit { back, ms } => {
+                let token = Token(self.calls.saturating_sub(back));
+                self.input(Input::LimitCall { token, within: Duration::from_millis(ms) });
+            }
+            Step::Flush => self.input(Input::Flush { token: Token(u64::MAX) }),
             Step::KeepLocks { handle } => self.input(Input::KeepLocks { handle: HandleId(handle) }),
             Step::Close => {
                 self.closed = true;
@@ -175,6 +183,7 @@ impl World {
             Output::Disconnect { .. }
             | Output::StateChanged(_)
             | Output::Event(_)
+            | Output::Flushed { .. }
             | Output::FailedOver { .. } => {}
         }
     }
@@ -383,6 +392,8 @@ fn step() -> impl Strategy<Value = Step> {
         30 => (back(), frame()).prop_map(|(back, frame)| Step::Frame { back, frame }),
         20 => operation().prop_map(Step::Call),
         8 => (0..6_u64).prop_map(|back| Step::Cancel { back }),
+        8 => (0..6_u64, 0..2_000_u64).prop_map(|(back, ms)| Step::Limit { back, ms }),
+        2 => Just(Step::Flush),
         3 => (0..6_u64).prop_map(|handle| Step::KeepLocks { handle }),
         1 => Just(Step::Close),
     ]

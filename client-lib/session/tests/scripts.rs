@@ -36,6 +36,8 @@ scripts! {
     kept_locks
     events
     endings
+    flush
     lease_changes
+    limits
     sequencers
 }

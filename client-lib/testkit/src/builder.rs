@@ -36,7 +36,10 @@ impl Default for TestCellBuilder {
         Self {
             replicas: 3,
             name: "test".to_owned(),
-            clients: Cell::builder().lease(Duration::from_secs(5)).grace(Duration::from_secs(10)),
+            clients: Cell::builder()
+                .lease(Duration::from_secs(5))
+                .grace(Duration::from_secs(10))
+                .lock_delay(Duration::ZERO),
             lease_floor: Duration::ZERO,
             election_timeout: Duration::from_millis(500),
             verbose: false,
@@ -67,6 +70,12 @@ impl TestCellBuilder {
     /// The grace period of sessions that ask for no other: 10 s by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.clients = self.clients.grace(grace);
+        self
+    }
+
+    /// The lock-delay of handles that ask for no other: 0 by default, so that tests do not wait for it; 15 s in production.
+    pub fn lock_delay(mut self, lock_delay: Duration) -> Self {
+        self.clients = self.clients.lock_delay(lock_delay);
         self
     }
 

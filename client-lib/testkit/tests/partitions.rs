@@ -121,7 +121,7 @@ async fn an_expired_session_is_told_in_order_and_its_lock_delay_runs() {
     let lock = handle.acquire(Mode::Exclusive).await.unwrap();
     let watching = OpenOptions::new().events(EventKind::LockAcquired);
     let watched = second.open("/leader", watching).await.unwrap();
-    let (mut events, mut told) = (watched.events(), first.events());
+    let (mut events, mut told) = (watched.events().unwrap(), first.events());
     let waiting =
         tokio::spawn(async move { watched.acquire(Mode::Exclusive).await.map(|lock| lock.generation()) });
 

@@ -116,7 +116,7 @@ async fn a_change_during_a_fail_over_is_told_to_who_watches() {
     let watcher = session(&cell.client()).await;
     let options = OpenOptions::new().create().events(EventKind::ContentsModified);
     let watched = watcher.open("/config", options).await.unwrap();
-    let mut events = watched.events();
+    let mut events = watched.events().unwrap();
     let writing = session(&cell.client()).await;
     let writer = writing.open("/config", OpenOptions::new()).await.unwrap();
     cell.kill_master().await.unwrap();

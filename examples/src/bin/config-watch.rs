@@ -26,7 +26,7 @@ struct Arguments {
 
 /// Acts on every change of the configuration, for as long as the session lasts. The first version counts as a change.
 async fn follow(config: &Handle, mut act: impl FnMut(u32)) -> Result<()> {
-    let mut events = config.events();
+    let mut events = config.events()?;
     loop {
         // Read on hearing of a change, a file is as new as the change, or newer. Changes in quick succession may come
         // as one; the last is never missed, fail-overs included.

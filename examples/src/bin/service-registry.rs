@@ -48,7 +48,7 @@ async fn follow(session: &Session, mut tell: impl FnMut(Servers)) -> Result<()> 
     let changes = [EventKind::ChildAdded, EventKind::ChildRemoved, EventKind::ChildModified];
     let options = OpenOptions::new().create().directory().events(changes);
     let service = session.open(SERVICE, options).await?;
-    let mut events = service.events();
+    let mut events = service.events()?;
     loop {
         tell(servers(&service).await?);
         let Some(event) = events.next().await else { return Ok(()) };

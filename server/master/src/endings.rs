@@ -17,7 +17,7 @@ use crate::unary::{CallAnswer, CallId};
 use crate::work::Party;
 use crate::{Master, lateness, limited, refusal};
 
-/// A session without a handle that has asked for nothing for so long is idle.
+/// A session without a handle that has asked for nothing for so long is idle, unless its client keeps it.
 pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(60);
 
 /// So many calls wait for the ends of sessions.
@@ -136,14 +136,15 @@ impl Master {
         self.kills.calls.entry(session).or_default().push(call);
     }
 
-    /// Whether the session has nothing open, waits for nothing, and has not asked for anything for a while.
+    /// Whether the session has nothing open, waits for nothing, and has not asked for anything for a while; and its client
+    /// has not said that it keeps it.
     pub(crate) fn is_idle(&mut self, state: &State, session: SessionId) -> bool {
         let handles = state.session(session).map_or(0, holdfast_state::Session::handle_count);
         let now = self.now;
         handles == 0
             && self.sessions.get(session).is_some_and(|entry| {
                 let quiet = entry.requested.is_some_and(|at| now.since(at) >= IDLE_AFTER);
-                quiet && entry.under_way() == 0
+                quiet && entry.under_way() == 0 && !entry.keep_when_idle
             })
     }
 

@@ -4,13 +4,14 @@
 //! that is newer than the last. Invariant: who attaches caches nothing, so all that waited for the session to drop
 //! something goes on.
 
-use holdfast_proto::client::v1::{self as client, RefusalCode, client_frame, server_frame};
+use holdfast_proto::client::v1::{self as client, EndReason, RefusalCode, client_frame, server_frame};
 use holdfast_proto::log::v1::{OpenSession, command::Kind};
 use holdfast_state::State;
 use holdfast_types::ledger::Charge;
 use holdfast_types::{CELL_LOCAL, ConnectionId, Duration, FRAME_REQUESTS_MAX, Principal, SessionId, planted};
 
 use crate::connections::Stage;
+use crate::sessions::End;
 use crate::{Master, Waiter, frame_bytes, ledger_full, limited, load, refusal};
 
 /// The lease length of a session that asks for none.
@@ -30,6 +31,8 @@ pub(crate) struct Opening {
     pub(crate) connection: ConnectionId,
     /// The number of the attachment that the stream will be.
     pub(crate) attachment: u64,
+    /// Whether the client keeps the session although it is idle.
+    pub(crate) keep_when_idle: bool,
     /// Who opens it. That it is not another's, if it was found, the state has seen to.
     pub(crate) principal: Principal,
     /// What the hello counts for.
@@ -177,8 +180,9 @@ impl Master {
             principal: principal.as_str().to_owned(),
         };
         let tag = self.propose(Kind::OpenSession(command));
-        let attachment = open.attachment;
-        self.openings.insert(tag, Opening { connection, attachment, principal, _charge: charge });
+        let (attachment, keep_when_idle) = (open.attachment, open.keep_when_idle);
+        let opening = Opening { connection, attachment, keep_when_idle, principal, _charge: charge };
+        self.openings.insert(tag, opening);
     }
 
     /// The opening was applied. Its commit in this term stands for a round, so the lease begins with it; a
@@ -197,7 +201,7 @@ impl Master {
         if !repeated {
             self.leases.begin(self.now, session, Duration::from_millis(u64::from(lease_ms)));
         }
-        let Some(Opening { connection, attachment, principal, .. }) = opening else { return };
+        let Some(Opening { connection, attachment, keep_when_idle, principal, .. }) = opening else { return };
         // Whoever has no handle caches nothing, and what is under way of it is answered by the newer stream.
         let unused = replicated.handle_count() == 0 && self.sessions.entry(session).under_way() == 0;
         if !self.may_attach(connection, session, attachment, unused) {
@@ -210,6 +214,7 @@ impl Master {
             cell: Some(self.cell_info(state)),
             principal: principal.as_str().to_owned(),
         };
+        self.sessions.entry(session).keep_when_idle = keep_when_idle;
         self.attach(state, connection, session, attachment, server_frame::Hello::Opened(opened));
     }
 
@@ -254,6 +259,7 @@ impl Master {
             locks: state.locks_of(id),
             cell: Some(self.cell_info(state)),
         };
+        self.sessions.entry(id).keep_when_idle = attach.keep_when_idle;
         self.attach(state, connection, id, attach.attachment, server_frame::Hello::Attached(attached));
         self.sessions.entry(id).told_before = self.untold.noted();
         if planted!(EventsLostAtFailOver) {
@@ -300,7 +306,11 @@ impl Master {
             self.refuse_stream(older, refusal(RefusalCode::Superseded, message));
         }
         self.leases.attached(self.now, session);
-        self.sessions.entry(session).requested.get_or_insert(self.now);
+        let entry = self.sessions.entry(session);
+        entry.requested.get_or_insert(self.now);
+        if entry.keep_when_idle && entry.end == End::Asked(EndReason::Idle) {
+            entry.end = End::Open;
+        }
         self.connections.say(connection, 256, &mut self.outputs, |frame| frame.hello = Some(hello));
         self.say_ending(session);
         // Whoever attaches has emptied its cache before it asked to.

@@ -100,6 +100,8 @@ pub(crate) struct Session {
     pub(crate) awaiting_open: BTreeMap<u64, Vec<HeldId>>,
     /// KeepAlives that wait for a round. While there are any, the session does not expire: it has been heard.
     pub(crate) keep_alives: u32,
+    /// Whether its client keeps it although it is idle, as its newest attachment says.
+    pub(crate) keep_when_idle: bool,
     /// Whether it is to end.
     pub(crate) end: End,
     /// Whether its client has asked for the end, or agreed to it: the master takes that up once.

@@ -40,6 +40,7 @@ scripts!(
     held,
     events,
     endings,
+    idle,
     long_leases,
     late_clients,
     turns,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Index, IndexMut};
+use std::time::Duration;
 
 use holdfast::{Cell, CellStatus, Role};
 use tempfile::TempDir;
@@ -51,8 +52,10 @@ impl Cluster {
         let ports = Ports::take();
         let dir = TempDir::with_prefix("holdfast-e2e-").expect("a temporary directory can be made");
         let ids = 1..=3;
+        // Tests that are about lock-delays say so.
         let cell =
-            Cell::connect(ids.clone().map(|id| ports.client(id))).expect("the addresses are well-formed");
+            Cell::builder().addresses(ids.clone().map(|id| ports.client(id))).lock_delay(Duration::ZERO);
+        let cell = cell.connect().expect("the addresses are well-formed");
         let mut cluster = Self { replicas: BTreeMap::new(), programs, ports, dir, cell };
         let member = |id| format!("{id}={}/{}", cluster.ports.peer(id), cluster.ports.client(id));
         let members: Vec<String> = ids.clone().map(member).collect();

@@ -62,6 +62,8 @@ pub(crate) struct Client {
     pub(crate) last_token: u64,
     /// The application has asked for the session's end.
     pub(crate) closing: bool,
+    /// The cell may end its session for being idle.
+    ends_when_idle: bool,
     was_jeopardy: bool,
     /// What it asks for past its library; see `greed`.
     pub(crate) greed: Greed,
@@ -93,6 +95,7 @@ impl Client {
             handles: BTreeMap::new(),
             last_token: 0,
             closing: false,
+            ends_when_idle: true,
             was_jeopardy: false,
             greed: Greed::default(),
             greets: false,
@@ -198,6 +201,9 @@ impl World {
         client.greed.begin();
         client.opened_at = self.now;
         client.workload = self.plan.theme.workload(&mut client.rng);
+        // By what is drawn already, so that seeds mean what they meant.
+        let ends_when_idle = !client.life.is_multiple_of(3);
+        client.ends_when_idle = ends_when_idle;
         let config = Config {
             addresses,
             known: Known::default(),
@@ -207,6 +213,7 @@ impl World {
             lease: Duration::from_millis(self.plan.lease_ms),
             grace: Duration::from_millis(self.plan.grace_ms),
             open_timeout: Duration::from_millis(self.plan.grace_ms),
+            ends_when_idle,
             drift_per_mille: DRIFT_PER_MILLE,
             seed: client.rng.any(),
             cache: draw_cache(&mut client.rng),
@@ -258,6 +265,8 @@ impl World {
                 Output::Complete { token, result } => inputs = self.complete(index, token, &result)?,
                 Output::StateChanged(state) => self.state_changed(index, &state)?,
                 Output::Event(event) => inputs = self.hear(index, &event)?,
+                // Nobody asks for it.
+                Output::Flushed { .. } => {}
                 Output::FailedOver { .. } => {
                     self.stats.failed_over += 1;
                     self.clients[index].opened_at = self.now;
@@ -373,7 +382,7 @@ impl World {
         client.guard = None;
         let Some(session) = client.session_id else { return Ok(()) };
         let lives = self.canon.state().session(session).is_some();
-        let (closing, uses) = (client.closing, !client.handles.is_empty());
+        let (closing, uses) = (client.closing, !client.handles.is_empty() || !client.ends_when_idle);
         self.checkers.outcomes.told(session, ended, lives, closing, uses)
     }
 

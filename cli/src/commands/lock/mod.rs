@@ -33,6 +33,8 @@ use hold::{Asked, Ended};
 
 /// How long somebody who looks on may wonder before being told that the lock is taken.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// As the library has it.
+const LOCK_DELAY_DEFAULT: &str = "15";
 /// Who has waited in vain asks whether there is a master at all, for so long at most.
 const ASK_MAX: Duration = Duration::from_secs(1);
 
@@ -62,13 +64,20 @@ pub(crate) struct Lock {
     /// Wait so long for the lock at most: exit status 117 after that. Without it, for ever.
     #[arg(long, value_name = "SPAN", value_parser = units::parse_span)]
     wait: Option<Duration>,
+    /// If the file is created: remove it again with its last user, who holds its lock or waits for it. For locks that are
+    /// named after jobs, of which there are ever more. A file that is there already stays.
+    #[arg(long)]
+    ephemeral: bool,
     /// Hold the lock until somebody else asks for it in a conflicting mode. COMMAND, if there is one and it still
     /// runs, is then sent SIGTERM, and the lock released when it has ended. If COMMAND ends before, with status 0, the
     /// lock is held on.
     #[arg(long)]
     hold_until_asked: bool,
-    /// If the lock is lost, nobody is given it before so long after: 0 to 60 s. A release has no delay.
-    #[arg(long, value_name = "SPAN", default_value = "15", value_parser = parse_lock_delay)]
+    /// If the lock is lost, nobody is given it before so long after: 0 to 60 s. A release has no delay. It is the time in
+    /// which COMMAND is stopped, and in which its orders that are on their way arrive, so that the next holder does not
+    /// meet them; by so much longer, after the lease, a holder that dies keeps others waiting. Programs that use the
+    /// library have the same default.
+    #[arg(long, value_name = "SPAN", default_value = LOCK_DELAY_DEFAULT, value_parser = parse_lock_delay)]
     lock_delay: Duration,
     /// The session's lease: 100 ms to 60 s. So long after this program dies the lock is lost.
     #[arg(long, value_name = "SPAN", default_value = "12", value_parser = parse_lease)]
@@ -100,13 +109,16 @@ impl Lock {
     async fn run_in_session(&self, client: &Client, session: &Session, signals: &mut Signals) -> Result<u8> {
         let mut options =
             OpenOptions::new().create().uses(WRITE_ONLY).caching(false).lock_delay(self.lock_delay);
+        if self.ephemeral {
+            options = options.ephemeral();
+        }
         if self.hold_until_asked {
             options = options.events(EventKind::ConflictingRequest);
         }
         let path = client.path(&self.path);
         let taking = async {
             let handle = in_time(client, "opened", session.open(&path, options)).await?;
-            let asked = Asked::new(self.hold_until_asked.then(|| handle.events()));
+            let asked = Asked::new(self.hold_until_asked.then(|| handle.events()).transpose()?);
             let lock = self.acquire(client, &handle).await?;
             anyhow::Ok((handle, asked, lock))
         };
@@ -206,4 +218,14 @@ fn parse_lease(text: &str) -> Result<Duration, String> {
 fn in_range(text: &str, min: Duration, max: Duration, rule: &str) -> Result<Duration, String> {
     let span = units::parse_span(text)?;
     if span < min || span > max { Err(rule.to_owned()) } else { Ok(span) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_and_the_library_have_one_lock_delay() {
+        assert_eq!(parse_lock_delay(LOCK_DELAY_DEFAULT), Ok(holdfast::LOCK_DELAY_DEFAULT));
+    }
 }

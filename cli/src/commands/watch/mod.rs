@@ -98,7 +98,7 @@ impl Watch {
         // What is told is not read again, so there is nothing to keep, and no writer has to wait for us.
         let options = OpenOptions::new().uses(Uses::READ).events(wanted(&self.events)).caching(false);
         let handle = session.open(&client.path(&self.path), options).await?;
-        let (mut events, mut session_events) = (handle.events(), session.events());
+        let (mut events, mut session_events) = (handle.events()?, session.events());
         if self.initial && !self.print_initial(client, &handle).await? {
             return Ok(());
         }

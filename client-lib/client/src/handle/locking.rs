@@ -16,7 +16,8 @@ impl Handle {
     /// Takes the node's lock, and waits for it as long as it takes: first come, first served.
     ///
     /// Dropping the future withdraws from the queue, however far the request got, also if the lock was granted
-    /// and the reply was lost. So `tokio::time::timeout` around it is all that a time limit needs.
+    /// and the reply was lost. So `tokio::time::timeout` around it is all that a limit of the wait needs. The time-out of
+    /// the session or handle ([`Handle::with_timeout`]) is for the cell's answer, not for the wait in the queue.
     ///
     /// # Errors
     ///
@@ -59,12 +60,28 @@ impl Handle {
         self.inner.check_poison()?;
         let Inner { shared, id, .. } = &*self.inner;
         let acquire = wire::Acquire { handle: id.0, mode: values::mode_to_wire(mode).into(), try_only };
-        let completion = shared.call(Operation::Acquire(acquire)).await?;
+        let acquired = shared.call(Operation::Acquire(acquire), self.within).await;
+        let completion = acquired.map_err(|error| self.in_own_words(error))?;
         match completion.result {
             outcome::Result::Granted(granted) => {
-                Ok(Lock::new(Arc::clone(&self.inner), completion.number, mode, &granted))
+                Ok(Lock::new(Arc::clone(&self.inner), self.within, completion.number, mode, &granted))
             }
             _ => Err(mismatch()),
+        }
+    }
+
+    /// The cell speaks of requests, and a program has guards and futures.
+    fn in_own_words(&self, error: Error) -> Error {
+        match error {
+            Error::Refused { code: RefusalCode::AlreadyLocked, facts, .. } => {
+                let message = format!(
+                    "this handle of {} holds the lock, or waits for it, already: drop its guard (`Lock::release` waits until \
+                     the lock is given back) or the future that waits, or open another handle",
+                    self.path()
+                );
+                Error::Refused { code: RefusalCode::AlreadyLocked, message, facts }
+            }
+            other => other,
         }
     }
 
@@ -77,7 +94,7 @@ impl Handle {
     /// [`Error::Poisoned`] or [`Error::SessionEnded`].
     pub async fn sequencer(&self) -> Result<Sequencer, Error> {
         let get = wire::GetSequencer { handle: self.inner.id.0 };
-        match self.inner.call(Operation::GetSequencer(get)).await? {
+        match self.call(Operation::GetSequencer(get)).await? {
             outcome::Result::Sequencer(text) => {
                 text.sequencer.parse().map_err(|error| Error::protocol(format!("{error}")))
             }
@@ -129,7 +146,7 @@ impl Handle {
 
     async fn put_sequencer(&self, sequencer: String) -> Result<(), Error> {
         let set = wire::SetSequencer { handle: self.inner.id.0, sequencer };
-        match self.inner.call(Operation::SetSequencer(set)).await? {
+        match self.call(Operation::SetSequencer(set)).await? {
             outcome::Result::SequencerSet(_) => Ok(()),
             _ => Err(mismatch()),
         }

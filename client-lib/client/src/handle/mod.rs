@@ -21,6 +21,7 @@ use holdfast_types::{CELL_LOCAL, HandleId, NameLimits, NodePath};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// An open node: bound to the very node it was opened on, not to its name. If that node is deleted, every call
@@ -33,6 +34,8 @@ use tokio::sync::watch;
 /// left.
 pub struct Handle {
     inner: Arc<Inner>,
+    /// How long a call waits for the cell's answer; `None`: for as long as the session lasts.
+    within: Option<Duration>,
     created: bool,
     /// What was heard of the node when it was opened: if not all, what never changes.
     stat: Stat,
@@ -72,12 +75,6 @@ impl Drop for Inner {
 }
 
 impl Inner {
-    /// Does a call on this handle.
-    async fn call(&self, operation: Operation) -> Result<outcome::Result, Error> {
-        self.check_poison()?;
-        Ok(self.shared.call(operation).await?.result)
-    }
-
     fn check_poison(&self) -> Result<(), Error> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(Error::Poisoned { maybe_applied: false });
@@ -107,13 +104,32 @@ impl Handle {
     /// Opens the node called `path`, from anywhere in the cell.
     pub(crate) async fn open_path(
         shared: Arc<Shared>,
+        within: Option<Duration>,
         path: &str,
         options: OpenOptions,
     ) -> Result<Self, Error> {
-        let (operation, opening) = options.request(path, 0);
-        let answer = shared.ask(operation, opening).await?;
+        let (operation, opening) = options.request(path, 0, shared.lock_delay);
+        let answer = shared.ask(operation, opening, within).await?;
         let cell = shared.board.identity().cell;
-        Self::new(shared, answer, full_name(path, &cell))
+        Self::new(shared, within, answer, full_name(path, &cell))
+    }
+
+    /// Does a call on this handle.
+    async fn call(&self, operation: Operation) -> Result<outcome::Result, Error> {
+        self.inner.check_poison()?;
+        Ok(self.inner.shared.call(operation, self.within).await?.result)
+    }
+
+    /// The same handle, for calls that wait so long for the cell's answer and no longer: then they fail with
+    /// [`Error::TimedOut`]. For a single call: `handle.with_timeout(limit).stat()`. By default calls wait as long as the
+    /// session's do: see [`SessionBuilder::timeout`](crate::SessionBuilder::timeout).
+    ///
+    /// An [`acquire`](Handle::acquire) that waits in the cell's queue has its answer, and waits on. Both are one handle at
+    /// the cell, which is closed when both are dropped, or either is [closed](Handle::close).
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        let Self { inner, created, stat, .. } = self;
+        Self { inner: Arc::clone(inner), within: Some(timeout), created: *created, stat: stat.clone() }
     }
 
     /// Opens a node relative to this directory: `relative` is `name` or `name/name`, without a slash at its beginning;
@@ -142,13 +158,20 @@ impl Handle {
     /// ```
     pub async fn open(&self, relative: &str, options: OpenOptions) -> Result<Self, Error> {
         self.inner.check_poison()?;
-        let (operation, opening) = options.request(relative, self.inner.id.0);
-        let answer = self.inner.shared.ask(operation, opening).await?;
+        let shared = &self.inner.shared;
+        let (operation, opening) = options.request(relative, self.inner.id.0, shared.lock_delay);
+        let answer = shared.ask(operation, opening, self.within).await?;
         let slash = if relative.is_empty() || self.path().ends_with('/') { "" } else { "/" };
-        Self::new(Arc::clone(&self.inner.shared), answer, format!("{}{slash}{relative}", self.path()))
+        let name = format!("{}{slash}{relative}", self.path());
+        Self::new(Arc::clone(shared), self.within, answer, name)
     }
 
-    fn new(shared: Arc<Shared>, answer: Answer, name: String) -> Result<Self, Error> {
+    fn new(
+        shared: Arc<Shared>,
+        within: Option<Duration>,
+        answer: Answer,
+        name: String,
+    ) -> Result<Self, Error> {
         let Answer { completion, hub } = answer;
         let unknown = KnownAcl { generation: 0, names: AclNames::default() };
         // From here on the handle is closed when `inner` is dropped.
@@ -165,7 +188,7 @@ impl Handle {
         });
         let outcome::Result::Opened(opened) = completion.result else { return Err(mismatch()) };
         let stat = inner.stat(opened.stat.as_ref())?;
-        Ok(Self { inner, created: opened.created, stat })
+        Ok(Self { inner, within, created: opened.created, stat })
     }
 
     /// The node's full name: `/ls/<cell>/<path>`.
@@ -206,8 +229,11 @@ impl Handle {
     /// made while there is no other one begins with what has happened since the handle was opened, or since the last
     /// stream was read; so nothing is missed between opening, reading, and listening.
     ///
-    /// Each of several streams is told everything. A handle that asked for no events has streams that tell only the
-    /// end of the session.
+    /// Each of several streams is told everything.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoEvents`] if the handle was opened without events: nothing would ever be told.
     ///
     /// # Examples
     ///
@@ -217,7 +243,7 @@ impl Handle {
     ///
     /// let watched = OpenOptions::new().read_only().events([EventKind::ContentsModified]);
     /// let config = session.open("/service/config", watched).await?;
-    /// let mut events = config.events();
+    /// let mut events = config.events()?;
     /// loop {
     ///     println!("{:?}", config.contents().await?.bytes);
     ///     match events.next().await {
@@ -228,9 +254,11 @@ impl Handle {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
-    pub fn events(&self) -> HandleEvents {
-        HandleEvents::new(Arc::clone(&self.inner), self.inner.hub.clone())
+    pub fn events(&self) -> Result<HandleEvents, Error> {
+        match &self.inner.hub {
+            Some(hub) => Ok(HandleEvents::new(Arc::clone(&self.inner), Arc::clone(hub))),
+            None => Err(Error::NoEvents { path: self.inner.name.clone() }),
+        }
     }
 
     /// Makes every later call on the handle, and every one that is under way in any task, fail with
@@ -242,7 +270,8 @@ impl Handle {
     }
 
     /// Closes the handle, and releases its lock if it holds one: a [`Lock`](crate::Lock) that is left counts as lost.
-    /// Returns when the cell has done it, or when the session is over, which closes it too; so it cannot fail. A handle
+    /// Returns when the cell has done it, or when the session is over, which closes it too; so it cannot fail. If a
+    /// [time-out](Handle::with_timeout) is set, it returns then at the latest, and the cell closes it when it hears of it. A handle
     /// that caches and holds nothing is closed for the application at once, and may stay open at the cell for half a
     /// minute, so that the node can be opened again without a message. If the future is dropped, the handle closes all
     /// the same.
@@ -251,7 +280,7 @@ impl Handle {
         let closing = CloseOnDrop(Some(Arc::clone(&self.inner)));
         let close = wire::Close { handle: self.inner.id.0 };
         // Whatever it is answered, the handle is not open any more.
-        let _ = self.inner.shared.call(Operation::Close(close)).await;
+        let _ = self.inner.shared.call(Operation::Close(close), self.within).await;
         closing.disarm();
     }
 }

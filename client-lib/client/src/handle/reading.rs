@@ -22,7 +22,7 @@ impl Handle {
             return Ok(contents);
         }
         let get = wire::GetContents { handle: self.inner.id.0 };
-        match self.inner.call(Operation::GetContents(get)).await? {
+        match self.call(Operation::GetContents(get)).await? {
             outcome::Result::Contents(contents) => self.inner.contents(&contents),
             _ => Err(mismatch()),
         }
@@ -70,7 +70,7 @@ impl Handle {
 
     async fn stat_at_master(&self) -> Result<wire::Stat, Error> {
         let get = wire::GetStat { handle: self.inner.id.0 };
-        match self.inner.call(Operation::GetStat(get)).await? {
+        match self.call(Operation::GetStat(get)).await? {
             outcome::Result::Stat(stat) => Ok(*stat),
             _ => Err(mismatch()),
         }
@@ -116,7 +116,7 @@ impl Handle {
     /// As for [`Handle::read_dir`].
     pub async fn read_dir_page(&self, after: &str, limit: u32) -> Result<DirPage, Error> {
         let read = wire::ReadDir { handle: self.inner.id.0, after: after.to_owned(), limit };
-        match self.inner.call(Operation::ReadDir(read)).await? {
+        match self.call(Operation::ReadDir(read)).await? {
             outcome::Result::Directory(page) => DirPage::from_wire(&page),
             _ => Err(mismatch()),
         }

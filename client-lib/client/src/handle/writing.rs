@@ -31,7 +31,7 @@ impl Handle {
 
     async fn write(&self, contents: Bytes, if_generation: Option<u64>) -> Result<u64, Error> {
         let set = wire::SetContents { handle: self.inner.id.0, contents, if_generation };
-        match self.inner.call(Operation::SetContents(set)).await? {
+        match self.call(Operation::SetContents(set)).await? {
             outcome::Result::Written(written) => Ok(written.content_generation),
             _ => Err(mismatch()),
         }
@@ -61,7 +61,7 @@ impl Handle {
 
     async fn change_acl(&self, acl: AclNames, if_generation: Option<u64>) -> Result<u64, Error> {
         let set = wire::SetAcl { handle: self.inner.id.0, acl: Some(acl.into()), if_generation };
-        match self.inner.call(Operation::SetAcl(Box::new(set))).await? {
+        match self.call(Operation::SetAcl(Box::new(set))).await? {
             outcome::Result::AclSet(set) => Ok(set.acl_generation),
             _ => Err(mismatch()),
         }
@@ -76,7 +76,7 @@ impl Handle {
     /// [`Error::Poisoned`] or [`Error::SessionEnded`].
     pub async fn delete(&self) -> Result<(), Error> {
         let delete = wire::Delete { handle: self.inner.id.0 };
-        match self.inner.call(Operation::Delete(delete)).await? {
+        match self.call(Operation::Delete(delete)).await? {
             outcome::Result::Deleted(_) => Ok(()),
             _ => Err(mismatch()),
         }

@@ -5,6 +5,7 @@ use futures::FutureExt as _;
 use holdfast::{
     Ended, Error, Handle, Interrupted, Lock, LockState, Lost, Mode, OpenOptions, Session, SessionState,
 };
+use holdfast_proto::client::v1 as wire;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -181,8 +182,7 @@ async fn who_watches_a_lock_learns_that_it_was_given_back_before_the_cell_does()
     let mut release = Box::pin(lock.release());
     assert!(futures::poll!(&mut release).is_pending());
     assert_eq!(within(watch.changed()).await, LockState::Lost(Lost::Released));
-    let released = holdfast_proto::client::v1::Released::default();
-    let released = holdfast_proto::client::v1::outcome::Result::Released(released);
+    let released = wire::outcome::Result::Released(wire::Released::default());
     let (done, _) = tokio::join!(within(release), stream.answer(released));
     done.unwrap();
     assert_eq!(watch.state(), LockState::Lost(Lost::Released));
@@ -205,4 +205,23 @@ async fn closing_its_handle_loses_a_lock() {
     assert!(futures::poll!(&mut closing).is_pending());
     assert_eq!(within(watch.changed()).await, LockState::Lost(Lost::HandleClosed));
     assert_eq!(within(lock.lost()).await, Lost::HandleClosed);
+}
+
+#[tokio::test]
+async fn a_handle_that_has_its_lock_already_says_what_can_be_done_about_it() {
+    let mut replica = Replica::start().await;
+    let (_session, handle, _lock, mut stream) = held(&mut replica, LONG).await;
+    let refusal = wire::Refusal {
+        code: wire::RefusalCode::AlreadyLocked.into(),
+        message: "handle h1 holds the lock already, by request 2; release it first".to_owned(),
+        ..Default::default()
+    };
+    let (again, _) = tokio::join!(
+        within(handle.acquire(Mode::Exclusive)),
+        stream.answer(wire::outcome::Result::Refusal(refusal))
+    );
+    let error = again.unwrap_err();
+    assert_eq!(error.refusal(), Some(wire::RefusalCode::AlreadyLocked));
+    let text = error.to_string();
+    assert!(text.contains("/ls/dev/leader") && text.contains("`Lock::release`"), "{text}");
 }

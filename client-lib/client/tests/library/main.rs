@@ -7,6 +7,7 @@ mod events;
 mod fake;
 mod locks;
 mod operators;
+mod patience;
 mod runtimes;
 mod service;
 mod tls;

@@ -8,7 +8,7 @@ use crate::answers::Taken;
 use crate::doors::{CallError, Completion, Ended, Output, State, Token};
 use crate::requests::Completed;
 use holdfast_proto::client::v1::request::Operation;
-use holdfast_types::HandleId;
+use holdfast_types::{Duration, HandleId};
 
 /// What came of an `Open`.
 type Opening = Result<Completion, CallError>;
@@ -76,6 +76,7 @@ impl Session {
     }
 
     pub(super) fn handle_cancel(&mut self, token: Token) {
+        self.deadlines.remove(token);
         self.renamed.remove(&token);
         self.separating.remove(&token);
         if self.requests.cancel(token) {
@@ -92,6 +93,24 @@ impl Session {
             && let Taken::Ask { operation, .. } = self.take(undo)
         {
             self.requests.enqueue(None, operation);
+        }
+    }
+
+    pub(super) fn limit_call(&mut self, token: Token, within: Duration) {
+        if self.requests.is_pending(token) {
+            self.deadlines.set(self.now, token, within);
+        }
+    }
+
+    /// Gives up the calls whose time is over. Only when the driver says that time has passed: the answer may be among the
+    /// inputs that are still to come.
+    pub(super) fn pass_call_time(&mut self) {
+        while let Some((token, within)) = self.deadlines.pop(self.now) {
+            let Some(maybe_applied) = self.requests.give_up(token) else { continue };
+            self.renamed.remove(&token);
+            self.separating.remove(&token);
+            let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+            self.complete(vec![(token, Err(CallError::TimedOut { within_ms, maybe_applied }))]);
         }
     }
 
@@ -125,6 +144,7 @@ impl Session {
                     None => continue,
                 }
             }
+            self.deadlines.remove(token);
             if let Some(user) = self.renamed.remove(&token)
                 && let Ok(completion) = &mut result
             {

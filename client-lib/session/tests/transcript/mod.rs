@@ -104,6 +104,11 @@ fn config(line: &mut ArgumentConsumer<'_>) -> Fallible<Config> {
     };
     let (lease, grace) = (millis("lease", 12_000)?, millis("grace", 45_000)?);
     let idle_handle_time = millis("idle-time", 30_000)?;
+    let open_timeout = match line.take_key("open-timeout") {
+        Some(time) => Duration::from_millis(number(time)?),
+        None => grace,
+    };
+    let ends_when_idle = line.take_key("keep").is_none();
     let cache = CacheConfig {
         on: line.take_key("cache") != Some("off"),
         bytes_max: line.take_key("cache-bytes").map_or(Ok(64 << 20), number)?,
@@ -120,7 +125,8 @@ fn config(line: &mut ArgumentConsumer<'_>) -> Fallible<Config> {
         secret: [7; 32],
         lease,
         grace,
-        open_timeout: grace,
+        open_timeout,
+        ends_when_idle,
         drift_per_mille,
         // With this seed the first address is the first of the list.
         seed: line.take_key("seed").map_or(Ok(3), number)?,
@@ -134,6 +140,11 @@ fn input(name: &str, line: &mut ArgumentConsumer<'_>, latest: u64) -> Fallible<I
             let token = Token(number(next(line)?)?);
             Input::Call { token, operation: operation(line)? }
         }
+        "limit" => {
+            let token = Token(number(next(line)?)?);
+            Input::LimitCall { token, within: Duration::from_millis(number(next(line)?)?) }
+        }
+        "flush" => Input::Flush { token: Token(number(next(line)?)?) },
         "cancel" => Input::CancelCall { token: Token(number(next(line)?)?) },
         "close" => Input::Close,
         "abandoned" => Input::Abandoned,

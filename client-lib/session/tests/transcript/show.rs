@@ -61,7 +61,8 @@ pub(super) fn output(output: &Output) -> String {
         }
         Output::Complete { token, result: Err(error) } => {
             let sent = match error {
-                CallError::Ended { maybe_applied: true, .. } => " (maybe applied)",
+                CallError::Ended { maybe_applied: true, .. }
+                | CallError::TimedOut { maybe_applied: true, .. } => " (maybe applied)",
                 _ => "",
             };
             format!("call {} failed: {error}{sent}", token.0)
@@ -69,6 +70,7 @@ pub(super) fn output(output: &Output) -> String {
         Output::StateChanged(State::Ended(ended)) => format!("ENDED: {ended}"),
         Output::StateChanged(state) => format!("{state:?}").to_uppercase(),
         Output::Event(event) => format!("EVENT h{} {}", event.handle, kinds(event)),
+        Output::Flushed { token } => format!("FLUSHED {}", token.0),
         Output::FailedOver { term } => format!("FAILED OVER to {term}"),
     }
 }
@@ -82,13 +84,14 @@ fn client_frame(frame: &wire::ClientFrame) -> String {
     let mut parts = Vec::new();
     match &frame.hello {
         Some(client_frame::Hello::Open(open)) => {
-            parts.push(format!("open {} lease={} attachment={}", open.cell, open.lease_ms, open.attachment));
+            let keep = if open.keep_when_idle { " keep" } else { "" };
+            let wire::OpenSession { cell, lease_ms, attachment, .. } = open;
+            parts.push(format!("open {cell} lease={lease_ms} attachment={attachment}{keep}"));
         }
         Some(client_frame::Hello::Attach(attach)) => {
-            parts.push(format!(
-                "attach {} session={} attachment={}",
-                attach.cell, attach.session, attach.attachment
-            ));
+            let keep = if attach.keep_when_idle { " keep" } else { "" };
+            let wire::AttachSession { cell, session, attachment, .. } = attach;
+            parts.push(format!("attach {cell} session={session} attachment={attachment}{keep}"));
             // Always that of the cell that opened the session.
             if attach.cell_id != 77 {
                 parts.push(format!("cell_id={}", attach.cell_id));

@@ -18,6 +18,7 @@ pub(super) fn parse_open(line: &mut ArgumentConsumer<'_>) -> Result<client::Open
         lease_ms: u32::try_from(number(line.take_key("lease").unwrap_or("0"))?)?,
         client: "test".to_owned(),
         attachment: number(line.take_key("attachment").unwrap_or("1"))?,
+        keep_when_idle: line.take_key("keep").is_some(),
     })
 }
 
@@ -29,6 +30,7 @@ pub(super) fn parse_attach(line: &mut ArgumentConsumer<'_>) -> Result<client::At
         attachment: number(line.take_key("attachment").unwrap_or("2"))?,
         seen: line.take_key("seen").map(parse_seen).transpose()?.into_iter().collect(),
         cell_id: number(line.take_key("cell_id").unwrap_or("0"))?,
+        keep_when_idle: line.take_key("keep").is_some(),
     })
 }
 

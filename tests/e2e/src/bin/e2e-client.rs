@@ -37,7 +37,7 @@ async fn main() -> anyhow::Result<()> {
         anyhow::bail!("three arguments are needed");
     };
     let milliseconds = |text: &str| anyhow::Ok(Duration::from_millis(text.parse()?));
-    let session = Cell::connect([addresses])?.session();
+    let session = Cell::builder().addresses([addresses]).lock_delay(Duration::ZERO).connect()?.session();
     let session = session.lease(milliseconds(lease_ms)?).grace(milliseconds(grace_ms)?).open().await?;
     let mut events = session.events();
     println!("session {}", session.id());

@@ -92,7 +92,7 @@ async fn client(cell: &Cell, number: usize) -> (Watched, watch::Sender<u64>, Han
 /// Hears of changes, and reads, for as long as the test lasts. A read is never older than what was acknowledged to a
 /// writer before it began, nor than what an event has told of.
 async fn listen(handle: Handle, file: Option<usize>, board: Arc<Board>, told: watch::Sender<u64>) {
-    let mut events = handle.events();
+    let mut events = handle.events().unwrap();
     let mut ticks = interval(READ_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut heard = 0;

@@ -95,13 +95,19 @@ pub fn request(source: &mut Source<'_>) -> Request {
 /// A frame of a session's stream.
 pub fn frame(source: &mut Source<'_>) -> ClientFrame {
     let hello = match source.byte() % 8 {
-        0 | 1 => Some(Hello::Open(OpenSession {
-            cell: cell(source),
-            secret: secret(source),
-            lease_ms: source.small(),
-            client: source.text(),
-            attachment: source.number(),
-        })),
+        0 | 1 => {
+            let mut open = OpenSession {
+                cell: cell(source),
+                secret: secret(source),
+                lease_ms: source.small(),
+                client: source.text(),
+                attachment: source.number(),
+                keep_when_idle: false,
+            };
+            // No byte of its own: what lies in the corpus is to mean what it meant.
+            open.keep_when_idle = open.attachment.is_multiple_of(2);
+            Some(Hello::Open(open))
+        }
         2 => Some(Hello::Attach(attach(source))),
         _ => None,
     };
@@ -123,14 +129,17 @@ fn attach(source: &mut Source<'_>) -> AttachSession {
         acl_generation: source.number(),
         lock_generation: source.number(),
     };
-    AttachSession {
+    let mut attach = AttachSession {
         cell: cell(source),
         session: source.number(),
         secret: secret(source),
         attachment: source.number(),
         seen: source.list(4, seen),
         cell_id: source.pick(&[0, 7, 8]),
-    }
+        keep_when_idle: false,
+    };
+    attach.keep_when_idle = attach.attachment.is_multiple_of(2);
+    attach
 }
 
 /// Settings, of which most are left as they are.

@@ -32,6 +32,7 @@ impl Client {
             lease: Duration::from_secs(1),
             grace: Duration::from_secs(5),
             open_timeout: Duration::from_secs(5),
+            ends_when_idle: false,
             drift_per_mille: 10,
             seed: 7,
             cache: CacheConfig::default(),
@@ -81,6 +82,16 @@ impl Client {
                 self.calls += 1;
                 let token = Token(self.calls);
                 self.input(Input::Call { token, operation: messages::client::operation(source) });
+                // Without a byte of their own: what lies in the corpus is to mean what it meant.
+                if self.calls.is_multiple_of(3) {
+                    self.input(Input::LimitCall {
+                        token,
+                        within: Duration::from_millis(self.calls % 7 * 300),
+                    });
+                }
+                if self.calls.is_multiple_of(5) {
+                    self.input(Input::Flush { token: Token(u64::MAX - self.calls) });
+                }
             }
             6 => {
                 let token = Token(self.calls.saturating_sub(source.number()));

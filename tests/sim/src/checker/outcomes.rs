@@ -54,7 +54,7 @@ impl Outcomes {
     }
 
     /// An application is told that its session is over. `lives`: the log has not ended it; `closing`: the application
-    /// has asked for the end; `uses`: it has handles open.
+    /// has asked for the end; `uses`: it has handles open, or keeps its session although it is idle.
     ///
     /// # Errors
     ///

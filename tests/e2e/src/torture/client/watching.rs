@@ -23,7 +23,7 @@ impl Work {
     async fn watch_file(&self, path: String) -> Result<(), Error> {
         let options = OpenOptions::new().read_only().events(EventKind::ContentsModified);
         let handle = self.session.open(&path, options).await?;
-        let mut events = handle.events();
+        let mut events = handle.events()?;
         let generation = match handle.stat_at_open() {
             Some(stat) => stat.content_generation,
             None => handle.stat().await?.content_generation,

@@ -97,7 +97,7 @@ impl Seat {
 
     /// Reads the watched file whenever it is told that it has changed.
     async fn watch(self: Arc<Self>, watched: Handle) {
-        let mut events = watched.events();
+        let mut events = watched.events().expect("it was opened with events");
         loop {
             let Ok(contents) = watched.contents().await else { return };
             let number: Option<u64> =
