@@ -15,7 +15,7 @@ use crate::held::Change;
 use crate::interface::Output;
 use crate::lists::List;
 use crate::unary::{CallAnswer, CallId, CallRequest, Caller};
-use crate::work::Party;
+use crate::work::{COST_ENTRY, Party};
 use crate::{Master, Waiter, refusal};
 
 /// Calls whose command is proposed, by its tag.
@@ -114,7 +114,7 @@ impl Master {
     }
 
     /// A round has confirmed that this is the master: a call is answered that needs no command, or taken up that needs
-    /// a session's end. Gives the bytes of the answer.
+    /// a session's end. Gives what the answer costs.
     pub(crate) fn answer_call(
         &mut self,
         state: &State,
@@ -172,9 +172,13 @@ impl Master {
             }
             change => Err(refusal(RefusalCode::Protocol, format!("{change:?} is no read"))),
         };
-        let bytes = answer.as_ref().map_or(0, CallAnswer::encoded_len);
+        let bytes = answer.as_ref().map_or(0, CallAnswer::encoded_len) as u64;
+        let entries = match &answer {
+            Ok(CallAnswer::ReadDir(list)) => list.directory.as_ref().map_or(0, |list| list.entries.len()),
+            _ => 0,
+        };
         self.answer(call, answer);
-        bytes as u64
+        bytes + COST_ENTRY * entries as u64
     }
 
     /// Has a page of a list made beside the core. Gives what that costs here.

@@ -140,7 +140,7 @@ impl Master {
         if let Some(handle) = handle {
             entry.held_reads.entry(handle.0).or_default().push(request);
         } else if planted!(ReadWithoutRound) {
-            self.answer_read(state, session, &request);
+            let _ = self.answer_read(state, session, &request);
         } else {
             self.rounds.wait(Waiter::Read { session, request });
         }
@@ -164,16 +164,26 @@ impl Master {
         self.plan(state, Change::of_master(Kind::Request(request)));
     }
 
-    /// A round has confirmed the read, and it is its turn: the state is as new as it must be.
-    pub(crate) fn answer_read(&mut self, state: &State, session: SessionId, request: &client::Request) {
-        let Some(entry) = self.sessions.get(session) else { return };
+    /// A round has confirmed the read, and it is its turn: the state is as new as it must be. Gives how many entries the
+    /// answer has, if it is a list.
+    pub(crate) fn answer_read(
+        &mut self,
+        state: &State,
+        session: SessionId,
+        request: &client::Request,
+    ) -> usize {
+        let Some(entry) = self.sessions.get(session) else { return 0 };
         entry.waiting.remove(&request.number);
         // No answer is made for a session without a stream: its client asks again when it attaches.
         if entry.connection.is_none() {
-            return;
+            return 0;
         }
-        let Some(operation) = &request.operation else { return };
+        let Some(operation) = &request.operation else { return 0 };
         let outcome = state.read(session, operation);
+        let entries = match &outcome.result {
+            Some(outcome::Result::Directory(directory)) => directory.entries.len(),
+            _ => 0,
+        };
         let cacheable = is_of_node(operation)
             && !matches!(outcome.result, Some(outcome::Result::Refusal(_)))
             && read_handle(request)
@@ -184,6 +194,7 @@ impl Master {
             client::Reply { number: request.number, outcome: Some(outcome), cacheable },
             None,
         );
+        entries
     }
 
     /// Whether the session may keep what it is being told of a node. From here on it counts as doing so. Of no more

@@ -144,20 +144,20 @@ impl Entry {
 }
 
 impl Master {
-    /// Tells sessions of changes of what they watch, until only `keep` of the turn's budget is left.
-    pub(crate) fn tell(&mut self, state: &State, keep: u64) {
-        while self.budget.left() > keep
+    /// Tells sessions of changes of what they watch, as far as the turn's budget goes.
+    pub(crate) fn tell(&mut self, state: &State) {
+        while self.budget.may_tell()
             && let Some(part) = self.untold.next()
         {
-            self.budget.spend(COST_NOTED * (1 + part.looked_at as u64));
+            self.budget.spend_telling(COST_NOTED * (1 + part.looked_at as u64));
             self.note(state, part);
         }
-        while self.budget.left() > keep
+        while self.budget.may_tell()
             && let Some(session) = self.next_eventful()
         {
             let said = self.connections.said();
             self.send_events(session);
-            self.budget.spend(COST_NOTICE + self.connections.said() - said);
+            self.budget.spend_telling(COST_NOTICE + self.connections.said() - said);
         }
     }
 

@@ -27,16 +27,20 @@ use crate::{Master, ledger_full, limited};
 const COST_TAKEN_UP: u64 = 64;
 /// What it costs to answer a read, or to have a change ordered and applied, beside its bytes.
 const COST_DONE: u64 = 192;
+/// What each entry of a list costs beside its bytes: it is put together, encoded and let go like a small request and its answer.
+pub(crate) const COST_ENTRY: u64 = COST_TAKEN_UP + COST_DONE;
 /// A change of more bytes than this is large.
 const LARGE_BYTES: u64 = 4 << 10;
 /// No large change is proposed while so many bytes of changes are on their way through the log: whatever is proposed
 /// next waits for all of them to be written and sent.
-const LOG_BYTES_LARGE_MAX: u64 = 1 << 20;
-/// And none at all while there are so many: thousands of small ones are as long a wait as a few large ones. (raft drops
-/// proposals beyond 64 MiB.)
-const LOG_BYTES_MAX: u64 = 2 << 20;
+const LOG_BYTES_LARGE_MAX: u64 = 256 << 10;
+/// And none at all while there are so many: thousands of small ones are as long a wait as a few large ones. It is more than
+/// large ones come to with the one that goes beyond their bound, so that small ones find room beside them. (raft drops proposals
+/// beyond 64 MiB.)
+const LOG_BYTES_MAX: u64 = 768 << 10;
 
-/// A turn has one in so many parts of its budget for telling what has changed.
+/// A turn has one in so many parts of its budget for telling what has changed: neither that nor requests wait for all of the
+/// other. No more of it is told where there are no requests: those that come should find a short turn before them.
 const TELLING_ONE_IN: u64 = 4;
 
 /// Whose work it is: each has its share.
@@ -78,17 +82,19 @@ pub(crate) struct Budget {
     whole: u64,
     /// What is left of it in this turn.
     left: u64,
+    /// What may be spent in this turn on telling what has changed.
+    telling: u64,
     /// What this turn has cost: never less than what was taken off the budget.
     done: u64,
 }
 
 impl Budget {
     pub(crate) fn new(whole: u64) -> Self {
-        Self { whole, left: whole, done: 0 }
+        Self { whole, left: whole, telling: whole / TELLING_ONE_IN, done: 0 }
     }
 
     pub(crate) fn renew(&mut self) {
-        (self.left, self.done) = (self.whole, 0);
+        *self = Self::new(self.whole);
     }
 
     /// What this turn has cost.
@@ -96,12 +102,17 @@ impl Budget {
         self.done
     }
 
-    /// What is left of it in this turn.
-    pub(crate) fn left(&self) -> u64 {
-        self.left
+    /// Whether something can be told in this turn.
+    pub(crate) fn may_tell(&self) -> bool {
+        self.left > 0 && self.telling > 0
     }
 
-    pub(crate) fn spend(&mut self, cost: u64) {
+    pub(crate) fn spend_telling(&mut self, cost: u64) {
+        self.telling = self.telling.saturating_sub(cost);
+        self.spend(cost);
+    }
+
+    fn spend(&mut self, cost: u64) {
         self.left = self.left.saturating_sub(cost);
         self.done += cost;
     }
@@ -207,9 +218,8 @@ impl Master {
         if log_bytes < LOG_BYTES_LARGE_MAX && !self.room.untold_is_full {
             self.queue.take_back();
         }
-        // A part for events, so that neither they nor requests wait for all of the others; and no more of them where there are no
-        // requests: those that are on their way should find a short turn before them.
-        self.tell(state, self.budget.whole - self.budget.whole / TELLING_ONE_IN);
+        // First, so that requests do not use up what there is for it.
+        self.tell(state);
         while self.budget.left > 0 {
             let room = self.room;
             let Some((party, work)) = self.queue.next(|work| room.fits(work)) else { break };
@@ -222,6 +232,7 @@ impl Master {
             self.queue.charge(cost);
             self.budget.spend(cost);
         }
+        self.tell(state);
     }
 
     /// Whether there is something to do that only this turn's budget has kept from being done.
@@ -244,8 +255,8 @@ impl Master {
                 COST_DONE
             }
             (Party::Session(session), Work::Read(request)) => {
-                self.answer_read(state, session, &request);
-                COST_DONE
+                let entries = self.answer_read(state, session, &request);
+                COST_DONE + COST_ENTRY * entries as u64
             }
             (Party::Caller(caller), Work::Call(call, request)) => {
                 let (bytes, tag) = (call_bytes(&request), self.last_tag);

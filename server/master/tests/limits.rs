@@ -2,7 +2,7 @@
 
 use holdfast_master::{CallId, CallRequest, Config, Input, Master, Output};
 use holdfast_proto::client::v1::{
-    self as client, RefusalCode, client_frame, request::Operation, server_frame,
+    self as client, RefusalCode, client_frame, outcome, request::Operation, server_frame,
 };
 use holdfast_proto::log::v1::{Command, command::Kind};
 use holdfast_state::{Genesis, State, settings};
@@ -292,6 +292,42 @@ fn very_many_watchers_are_told_in_turns_and_each_of_them_is() {
         assert!(turns < 100, "{} are told", told.len());
     }
     assert_eq!(replied_in, Some(0), "the writer does not wait for that");
+}
+
+#[test]
+fn of_long_lists_a_turn_makes_one() {
+    const CHILDREN: u64 = 1_000;
+    const LISTS: u64 = 20;
+    let mut cell = Cell::new();
+    cell.frame(1, hello());
+    cell.commit();
+    let kind = client::NodeKind::Directory.into();
+    let creation = client::Creation::May.into();
+    let directory = client::Open { path: "/d".to_owned(), kind, creation, ..client::Open::default() };
+    let children = (0..CHILDREN).map(|child| (2 + child, open(&format!("/d/{child}"), false)));
+    let made = [(1, Operation::Open(Box::new(directory)))].into_iter().chain(children);
+    for frame in made.collect::<Vec<_>>().chunks(500) {
+        cell.frame(1, requests(frame.iter().cloned()));
+        cell.commit();
+    }
+    cell.frames.clear();
+    let list = || Operation::ReadDir(client::ReadDir { handle: 1, ..client::ReadDir::default() });
+    let first = 2 + CHILDREN;
+    cell.hand_in(1, requests((first..first + LISTS).map(|number| (number, list()))));
+    let (mut turns, mut lists) = (0, 0);
+    while lists < LISTS {
+        cell.turn();
+        turns += 1;
+        assert!(turns <= LISTS + 1, "{lists} lists are made");
+        let replies: Vec<_> = cell.frames.drain(..).flat_map(|(_, frame)| frame.replies).collect();
+        assert!(replies.len() <= 1, "{} lists in one turn", replies.len());
+        for reply in replies {
+            let result = reply.outcome.and_then(|outcome| outcome.result);
+            let Some(outcome::Result::Directory(list)) = result else { panic!("{result:?} is no list") };
+            assert_eq!(list.entries.len() as u64, CHILDREN);
+            lists += 1;
+        }
+    }
 }
 
 #[test]
