@@ -4,25 +4,22 @@
 //! all of it to the machine, and only then performs the outputs: so calls that come together travel together,
 //! and no input is judged by a time at which it had not been taken yet (design.md §4).
 
-use crate::call::{Answer, Board, Command, Opening, Reply, SessionState, Shared};
-use crate::channels::{self, Channels};
+use crate::call::{Answer, Board, Command, Opening, Reply, SessionState};
+use crate::channels::Channels;
 use crate::clock;
 use crate::error::Error;
 use crate::events::SessionEvent;
 use crate::link::{Arrival, Link, next_arrival};
 use crate::places::Places;
-use crate::refusal::RefusalFacts;
+use crate::poison::{changes_nodes, poisonable};
 use crate::streams::EventHub;
 use crate::timer::Timer;
 use futures::FutureExt;
-use holdfast_proto::client::v1::{ClientFrame, Creation, RefusalCode};
-use holdfast_session::{
-    CallError, Completion, Config, Ended, Input, Operation, Output, State, StreamId, Token,
-};
+use holdfast_proto::client::v1::ClientFrame;
+use holdfast_session::{CallError, Completion, Ended, Input, Operation, Output, State, StreamId, Token};
 use holdfast_types::{Term, Time};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// At most so many commands, and so many frames, are taken in one turn, so that a lease is never kept waiting.
@@ -30,62 +27,6 @@ const COMMANDS_PER_TURN: usize = 4096;
 const FRAMES_PER_TURN: usize = 64;
 /// Tokens of the driver's own calls have this bit; the application's count up from 0.
 const BACKGROUND: u64 = 1 << 63;
-
-/// Opens a session: spawns its task, and waits until the cell has granted it.
-pub(crate) async fn open(
-    config: Config,
-    channels: Channels,
-    places: Places,
-    lock_delay: Duration,
-) -> Result<Shared, Error> {
-    channels::within_runtime()?;
-    let (commands, command_queue) = mpsc::unbounded_channel();
-    // `Jeopardy` until the first grant; nobody sees it before.
-    let (state, state_seen) = watch::channel(SessionState::Jeopardy);
-    let machine = holdfast_session::Session::new(clock::now(), config);
-    let board = Arc::new(Board::new(machine.cache_counters()));
-    let driver = Driver {
-        machine,
-        commands: command_queue,
-        waiters: HashMap::new(),
-        hubs: HashMap::new(),
-        poisoned: HashSet::new(),
-        flushes: HashMap::new(),
-        link: None,
-        channels,
-        places,
-        board: Arc::clone(&board),
-        state,
-        background: BACKGROUND,
-    };
-    tokio::spawn(driver.run());
-    // If this future is dropped, so is the command queue's sender, and the task closes what was opened.
-    let shared = Shared::new(commands, lock_delay, board, state_seen.clone());
-    let mut opening = state_seen;
-    let opened = opening.wait_for(|state| *state != SessionState::Jeopardy).await;
-    match opened.as_deref() {
-        Ok(SessionState::Ended(ended)) => Err(not_opened(ended)),
-        Ok(_) => Ok(shared),
-        // The task has said why before it was gone.
-        Err(_) => Err(not_opened(&Ended::RuntimeGone)),
-    }
-}
-
-fn not_opened(ended: &Ended) -> Error {
-    match ended {
-        Ended::Refused { code, message, facts } => Error::Refused {
-            code: RefusalCode::try_from(*code).unwrap_or(RefusalCode::Unspecified),
-            message: message.clone(),
-            facts: RefusalFacts::from_wire(facts.clone()),
-        },
-        Ended::Unreachable { waited_ms, last, absent } => Error::Unavailable {
-            waited: Duration::from_millis(*waited_ms),
-            last: last.clone(),
-            absent: *absent,
-        },
-        other => Error::SessionEnded { ended: other.clone(), maybe_applied: false },
-    }
-}
 
 /// Who waits for a call.
 struct Waiter {
@@ -97,7 +38,8 @@ struct Waiter {
     opening: Opening,
 }
 
-struct Driver {
+/// The task of one session.
+pub(crate) struct Driver {
     machine: holdfast_session::Session,
     commands: mpsc::UnboundedReceiver<Command>,
     /// Who waits for which call.
@@ -118,7 +60,31 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self) {
+    pub(crate) fn new(
+        machine: holdfast_session::Session,
+        commands: mpsc::UnboundedReceiver<Command>,
+        (channels, places): (Channels, Places),
+        board: Arc<Board>,
+        state: watch::Sender<SessionState>,
+    ) -> Self {
+        Self {
+            machine,
+            commands,
+            waiters: HashMap::new(),
+            hubs: HashMap::new(),
+            poisoned: HashSet::new(),
+            flushes: HashMap::new(),
+            link: None,
+            channels,
+            places,
+            board,
+            state,
+            background: BACKGROUND,
+        }
+    }
+
+    /// Runs until the session is over, and nobody has it any more.
+    pub(crate) async fn run(mut self) {
         let mut commands = Vec::new();
         let mut arrivals = Vec::new();
         let mut abandoned = false;
@@ -422,39 +388,5 @@ impl Drop for Driver {
             }
             !is_over
         });
-    }
-}
-
-/// The handle that a call goes through and fails with; 0 if there is none, or if the call gives something back, which
-/// a poisoned handle may still do.
-fn poisonable(operation: &Operation) -> u64 {
-    match operation {
-        Operation::Open(open) => open.directory,
-        Operation::GetContents(get) => get.handle,
-        Operation::GetStat(get) => get.handle,
-        Operation::ReadDir(read) => read.handle,
-        Operation::SetContents(set) => set.handle,
-        Operation::Delete(delete) => delete.handle,
-        Operation::Acquire(acquire) => acquire.handle,
-        Operation::SetAcl(set) => set.handle,
-        Operation::SetSequencer(set) => set.handle,
-        Operation::GetSequencer(get) => get.handle,
-        Operation::Close(_) | Operation::Release(_) | Operation::Cancel(_) | Operation::CheckSequencer(_) => {
-            0
-        }
-    }
-}
-
-/// Whether a call may leave something behind although nobody waits for it any more. What an Acquire or an Open was
-/// granted is given back.
-fn changes_nodes(operation: &Operation) -> bool {
-    match operation {
-        // The node that it creates stays.
-        Operation::Open(open) => open.creation() != Creation::Unspecified,
-        Operation::SetContents(_)
-        | Operation::Delete(_)
-        | Operation::SetAcl(_)
-        | Operation::SetSequencer(_) => true,
-        _ => false,
     }
 }

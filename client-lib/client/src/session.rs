@@ -3,9 +3,9 @@
 use crate::call::{SessionState, Shared};
 use crate::cell::Cell;
 use crate::clock;
-use crate::driver;
 use crate::error::Error;
 use crate::handle::{Handle, mismatch};
+use crate::opening;
 use crate::options::OpenOptions;
 use crate::streams::SessionEvents;
 use crate::values::SequencerCheck;
@@ -49,8 +49,8 @@ pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 /// A session can be used on any runtime, while the one that it was opened on runs. When that ends, the session is over
 /// here ([`Ended::RuntimeGone`]): its locks count as lost, its calls fail. The cell hears nothing of that, and keeps the
 /// session and its locks until the lease has run out. The same goes for a process that is forked from the one that
-/// opened the session: to the child it is over, and the parent keeps it. What the child reads from the cache it may
-/// believe for a millisecond longer. Open sessions after forking, or after becoming a daemon.
+/// opened the session: to the child it is over, and the parent keeps it. Open sessions after forking, or after becoming a
+/// daemon.
 #[derive(Clone)]
 pub struct Session {
     shared: Arc<Shared>,
@@ -158,7 +158,7 @@ impl SessionBuilder {
         loop {
             let config = self.config(limit.saturating_sub(began.elapsed()))?;
             let (channels, places) = (self.cell.channels(), self.cell.places().clone());
-            let expired = match driver::open(config, channels, places, self.cell.lock_delay).await {
+            let expired = match opening::open(config, channels, places, self.cell.lock_delay).await {
                 Ok(shared) => return Ok(Session { shared: Arc::new(shared), within: self.timeout }),
                 Err(Error::SessionEnded { ended: Ended::Expired, .. }) => Ended::Expired,
                 Err(error) => return Err(error),
