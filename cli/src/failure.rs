@@ -115,7 +115,7 @@ impl Kind {
         match error {
             _ if error.is_outcome_unknown() => Self::Unknown,
             Error::Refused { code, .. } => Self::of_refusal(*code),
-            Error::Unavailable { .. } => Self::Unreachable,
+            Error::Unavailable { .. } | Error::TimedOut { .. } => Self::Unreachable,
             Error::SessionEnded { ended, .. } => Self::of_end(ended),
             _ => Self::Failed,
         }
