@@ -13,8 +13,10 @@ use holdfast_session::{CacheCounters, Completion, Ended, Token};
 use holdfast_types::{HandleId, RequestNumber, SessionId, Time};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::runtime;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::Sleep;
 
 /// So many calls of one session may be under way; more wait before they reach the session's task. It bounds
 /// the command queue, which must itself be unbounded because dropping a guard cannot wait.
@@ -91,6 +93,8 @@ const SAME_PROCESS_TIME: Duration = Duration::from_micros(50);
 pub(crate) struct Board {
     /// The process that has the session.
     process: u32,
+    /// The runtime that has it. `None` only where there is none, as in a test of this alone.
+    runtime: Option<runtime::Handle>,
     /// Nanoseconds of the lease clock until which nobody need ask whether this is that process.
     same_process_until: AtomicU64,
     /// Nanoseconds of the lease clock until which the session is valid; 0 once it is over.
@@ -105,6 +109,7 @@ impl Board {
     pub(crate) fn new(cache: Arc<CacheCounters>) -> Self {
         Self {
             process: std::process::id(),
+            runtime: runtime::Handle::try_current().ok(),
             same_process_until: AtomicU64::new(0),
             valid_until: AtomicU64::new(0),
             identity: OnceLock::new(),
@@ -116,6 +121,13 @@ impl Board {
     /// Before this moment the session is valid.
     pub(crate) fn valid_until(&self) -> Time {
         Time::from_nanos(self.valid_until.load(Ordering::Acquire))
+    }
+
+    /// A timer, also for those who wait outside a runtime.
+    pub(crate) fn timer(&self, at: Instant) -> Sleep {
+        let elsewhere = runtime::Handle::try_current().is_err();
+        let _entered = self.runtime.as_ref().filter(|_| elsewhere).map(runtime::Handle::enter);
+        tokio::time::sleep_until(at.into())
     }
 
     /// Whether this process has the session, and is not one that was forked from that.

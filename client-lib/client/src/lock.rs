@@ -132,10 +132,6 @@ impl Lock {
     ///
     /// [`Interrupted::Suspended`] if the lease ran out before `future` was done. The guard is as good as before: it may
     /// come to be held again. [`Interrupted::Lost`] if the lock was lost before `future` was done.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
     pub async fn run<F: Future>(&self, future: F) -> Result<F::Output, Interrupted> {
         self.work(future, false).await
     }
@@ -148,10 +144,6 @@ impl Lock {
     /// # Errors
     ///
     /// [`Lost`] if the lock was lost before `future` was done. That may come as late as the end of the grace period.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime.
     pub async fn run_through_suspension<F: Future>(&self, future: F) -> Result<F::Output, Lost> {
         match self.work(future, true).await {
             Ok(output) => Ok(output),

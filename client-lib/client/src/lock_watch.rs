@@ -93,6 +93,8 @@ impl LockWatch {
             }
             let doubt = self.doubt(&state);
             tokio::select! {
+                // The timer last: it is not to be looked at when its runtime has ended, which the session tells.
+                biased;
                 // A sender that is gone is a reason to look again: `look` finds it gone, too.
                 _ = self.session.changed() => {}
                 _ = self.handle_closed.changed() => {}
@@ -127,7 +129,7 @@ impl LockWatch {
             LockState::Suspended if *self.session.borrow() == SessionState::Safe => Instant::now() + RECHECK,
             LockState::Suspended | LockState::Lost(_) => return None,
         };
-        Some(tokio::time::sleep_until(at.into()))
+        Some(self.board.timer(at))
     }
 }
 

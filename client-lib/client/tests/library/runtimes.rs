@@ -1,13 +1,14 @@
 //! Programs with more than one runtime, or none: tests, blocking wrappers, processes that end.
 
-use crate::fake::{Replica, handle, within};
+use crate::fake::{Replica, handle, session, within};
 use futures::FutureExt as _;
+use futures::executor::block_on;
 use holdfast::{
     Cell, Ended, Error, Interrupted, LockState, Lost, Mode, OpenOptions, SessionEvent, SessionState,
     WriteOptions,
 };
 use holdfast_proto::client::v1::{SetContentsResponse, Written};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 fn current_thread() -> Runtime {
@@ -133,4 +134,29 @@ fn what_needs_a_runtime_says_so_where_there_is_none() {
     assert!(matches!(error, Error::NoRuntime), "{error}");
     let error = now(cell.status().now_or_never().map(|status| status.map(drop)));
     assert!(matches!(error, Error::NoRuntime), "{error}");
+}
+
+#[test]
+fn a_lock_is_watched_outside_a_runtime_too_and_until_the_runtime_of_its_session_has_ended() {
+    let world = multi_thread();
+    let (lock, mut watch, stream) = world.block_on(async {
+        let mut replica = Replica::start().await;
+        let (session, mut stream) = session(&mut replica, 300, Duration::from_secs(45)).await;
+        let (handle, _) = tokio::join!(session.open("/leader", OpenOptions::new()), stream.serve_open());
+        let handle = handle.unwrap();
+        let (lock, _) = tokio::join!(handle.acquire(Mode::Exclusive), stream.serve_acquire());
+        let lock = lock.unwrap();
+        let watch = lock.watch();
+        (lock, watch, stream)
+    });
+    // Nobody answers KeepAlives from here on.
+    assert_eq!(block_on(watch.changed()), LockState::Suspended);
+    assert_eq!(block_on(lock.run(async {})), Err(Interrupted::Suspended));
+    let ending = std::thread::spawn(move || {
+        let lost = block_on(lock.lost());
+        (lost, lock)
+    });
+    drop((stream, world));
+    let (lost, _lock) = ending.join().unwrap();
+    assert_eq!(lost, Lost::Session(Ended::RuntimeGone));
 }
