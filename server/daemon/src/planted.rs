@@ -1,6 +1,6 @@
 //! Faults planted on purpose in a whole process, so that the torture rig can show what it would find.
 //!
-//! There is no such module in an ordinary build, which passes the variable over as one that it does not know. See
+//! There is no such module in an ordinary build, which passes the variable over, with a warning. See
 //! `proto/types/src/planted.rs`.
 
 use std::ffi::OsString;

@@ -7,12 +7,13 @@
 //! Invariant: the replica serves nobody before its data directory is found whole, and what it acknowledged is
 //! durable when it ends, however it ends.
 
+mod error;
+
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
 use holdfast_proto::peer::v1::Identity;
-use holdfast_replica::admission::ReplaceAdvice;
 use holdfast_replica::{Input, Replica};
 use holdfast_types::{Duration, Principal, ReplicaId, Term};
 use slog::{Logger, info, warn};
@@ -24,19 +25,19 @@ use crate::accept::{Door, connections};
 use crate::config::Config;
 use crate::descriptors::{PEER_PLACES, allow_many_files, client_places};
 use crate::driver::{CoreInput, Driver, Ended, Parts};
-use crate::founding::{FoundingError, come_to_cell, founding_of};
+use crate::founding::{come_to_cell, founding_of};
 use crate::front::{Front, Phase};
-use crate::identity::{DataDir, IdentityError, Stage};
+use crate::identity::{DataDir, Stage};
 use crate::inputs::{INPUTS_WAITING_MAX, Inputs};
-use crate::listen::{ListenError, Listeners};
+use crate::listen::Listeners;
 use crate::peers::{Greeter, PeerBook, PeerService, Peers};
 use crate::signals::{STOP_MAX, SignalThread};
-use crate::storage::StorageError;
 use crate::storage::recovery::{self, Recovered};
 use crate::storage::writer::LogWriter;
-use crate::system::advice;
 use crate::tls::{self, Reloader, Side, Tls, TlsError};
 use crate::{clock, logging};
+
+pub use error::ServerError;
 
 /// A master that stops gives others so long to take over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(2);
@@ -44,66 +45,6 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Background work gets so long to end; only a snapshot that is being written needs it, and it is not lost.
 pub(crate) const BACKGROUND_MAX: Duration = Duration::from_secs(1);
-
-/// Why a replica cannot run, or cannot run on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServerError {
-    /// It cannot listen.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// Its certificate, key or CA is not fit.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Its data directory is not fit.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// Its log or snapshots are not.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// It cannot come to a cell.
-    #[error(transparent)]
-    Founding(#[from] FoundingError),
-    /// A replica of its cell says that it must not go on.
-    #[error("the cell refuses this replica: {0}")]
-    Refused(String),
-    /// Its data are not what it has acknowledged.
-    #[error(
-        "the data of {replica} are older than what it has acknowledged: {what}. An older copy of the directory was put back, \
-         or the disk has lost what it had synced. {}", ReplaceAdvice(*replica)
-    )]
-    DataLost {
-        /// The replica.
-        replica: ReplicaId,
-        /// How that is known.
-        what: String,
-    },
-    /// It was removed from its cell.
-    #[error(
-        "{0} was removed from its cell. Its id is never used again, and its data directory can be deleted"
-    )]
-    Removed(ReplicaId),
-    /// The operating system does not give what is needed.
-    #[error("the system does not give what the replica needs: {0}{advice}", advice = advice(.0))]
-    System(#[from] io::Error),
-}
-
-impl ServerError {
-    /// Whether the replica can never run again with this data directory and id.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Refused(_) | Self::Removed(_) | Self::DataLost { .. } => true,
-            Self::Founding(error) => matches!(error, FoundingError::Refused { .. }),
-            Self::Identity(error) => {
-                use IdentityError as E;
-                matches!(error, E::DataGone { .. } | E::Damaged { .. } | E::Stale { .. })
-            }
-            Self::Storage(error) => matches!(error, StorageError::Damaged { .. }),
-            Self::Listen(_) | Self::Tls(_) | Self::System(_) => false,
-        }
-    }
-}
 
 /// How urgently a replica is to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -48,6 +48,8 @@ pub(crate) struct DiskWatch {
     behind: Duration,
     /// No handing over before this.
     not_before: Time,
+    /// So often a master has handed over here.
+    handovers: u64,
     /// What is said of it.
     said: Said,
 }
@@ -146,6 +148,12 @@ impl DiskWatch {
 }
 
 impl Replica {
+    /// How often it has handed over, as a master, because only its own disk was slow.
+    #[must_use]
+    pub fn handovers_for_disk(&self) -> u64 {
+        self.disk.handovers
+    }
+
     /// From which length on a sync is slow.
     fn slow_sync(&self) -> Duration {
         let election = Duration::from_millis(self.config.tick_ms * self.config.election_ticks as u64);
@@ -196,6 +204,7 @@ impl Replica {
         let Some((own, others_took)) = self.disk.compare(now, tick, slow, others) else { return };
         let Some(heir) = self.fast_heir() else { return };
         self.disk.takes_office(now);
+        self.disk.handovers += 1;
         info!(
             self.logger,
             "only this master's disk is slow: it has been busy for {} ms with what the others' had done after {} ms; \

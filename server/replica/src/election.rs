@@ -10,6 +10,9 @@
 //! no leader doubles the time-outs of all, who see the terms rise alike, until votes can be synced in time.
 
 use holdfast_types::{Duration, ReplicaId, Term, Time};
+use raft::StateRole;
+
+use crate::{Config, Replica};
 
 /// The first campaign after a reset, or a start, comes this soon, plus a stagger by rank.
 const STAGGER_BASE: Duration = Duration::from_micros(500);
@@ -121,9 +124,45 @@ impl Election {
     }
 }
 
+impl Replica {
+    /// A connection to `peer` broke. If it led, it may be dead: forget it and campaign. All followers must, or
+    /// those that still remember it ignore whoever campaigns (design.md §5).
+    pub(crate) fn handle_peer_reset(&mut self, peer: ReplicaId) {
+        let raft = &mut self.raw.raft;
+        if raft.leader_id != peer.0 || raft.state != StateRole::Follower || peer == self.config.id {
+            return;
+        }
+        let term = raft.term;
+        raft.become_follower(term, raft::INVALID_ID);
+        self.set_election_timeout();
+        self.campaign_eagerly(peer.0, Duration::ZERO);
+    }
+
+    /// Campaigns after `wait`, and again until somebody leads; staggered by our rank among the voters without
+    /// `lost`.
+    pub(crate) fn campaign_eagerly(&mut self, lost: u64, wait: Duration) {
+        let mut voters = self.raw.store().conf_state().get_voters().to_vec();
+        voters.retain(|voter| *voter != lost);
+        voters.sort_unstable();
+        if let Some(rank) = voters.iter().position(|voter| *voter == self.config.id.0) {
+            self.election.no_leader(self.now + wait, rank);
+        }
+    }
+
+    /// To be called after whatever may have had raft draw a time-out by chance.
+    pub(crate) fn set_election_timeout(&mut self) {
+        let Config { seed, id, election_ticks, tick_ms, .. } = self.config;
+        let (term, leads) = (Term(self.raw.raft.term), self.raw.raft.leader_id != raft::INVALID_ID);
+        let election = Duration::from_millis(tick_ms * election_ticks as u64);
+        let patience = self.election.patience(self.now, term, leads, election);
+        let ticks = timeout_ticks(seed, id, term.0, election_ticks * patience);
+        self.raw.raft.set_randomized_election_timeout(ticks);
+    }
+}
+
 /// Raft's election time-out in ticks, from `ticks` to twice that. It must be set after whatever may have drawn
 /// one by chance, or runs of one seed differ.
-pub(crate) fn timeout_ticks(seed: u64, id: ReplicaId, term: u64, ticks: usize) -> usize {
+fn timeout_ticks(seed: u64, id: ReplicaId, term: u64, ticks: usize) -> usize {
     let spread = mix(&[seed, id.0, term]) % ticks as u64;
     ticks + usize::try_from(spread).expect("less than ticks")
 }

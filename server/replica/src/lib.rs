@@ -53,7 +53,7 @@ pub use lock_out::OVERRIDE_FOR;
 /// raft's own messages, for whoever stores them. Nobody else need look inside.
 pub use raft::eraftpb as raftpb;
 
-use election::{Election, timeout_ticks};
+use election::Election;
 use hearsay::{Doubt, Known};
 use log::Log;
 use ready::Unpersisted;
@@ -407,39 +407,6 @@ impl Replica {
             Err(raft::Error::ProposalDropped) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// A connection to `peer` broke. If it led, it may be dead: forget it and campaign. All followers must, or
-    /// those that still remember it ignore whoever campaigns (design.md §5).
-    fn handle_peer_reset(&mut self, peer: ReplicaId) {
-        let raft = &mut self.raw.raft;
-        if raft.leader_id != peer.0 || raft.state != StateRole::Follower || peer == self.config.id {
-            return;
-        }
-        let term = raft.term;
-        raft.become_follower(term, raft::INVALID_ID);
-        self.set_election_timeout();
-        self.campaign_eagerly(peer.0, Duration::ZERO);
-    }
-
-    /// Campaigns after `wait`, and again until somebody leads; staggered by our rank among the voters without
-    /// `lost`.
-    fn campaign_eagerly(&mut self, lost: u64, wait: Duration) {
-        let mut voters = self.raw.store().conf_state().get_voters().to_vec();
-        voters.retain(|voter| *voter != lost);
-        voters.sort_unstable();
-        if let Some(rank) = voters.iter().position(|voter| *voter == self.config.id.0) {
-            self.election.no_leader(self.now + wait, rank);
-        }
-    }
-
-    fn set_election_timeout(&mut self) {
-        let Config { seed, id, election_ticks, tick_ms, .. } = self.config;
-        let (term, leads) = (Term(self.raw.raft.term), self.raw.raft.leader_id != raft::INVALID_ID);
-        let election = Duration::from_millis(tick_ms * election_ticks as u64);
-        let patience = self.election.patience(self.now, term, leads, election);
-        let ticks = timeout_ticks(seed, id, term.0, election_ticks * patience);
-        self.raw.raft.set_randomized_election_timeout(ticks);
     }
 
     fn handle_disconnected(&mut self, connection: ConnectionId) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use holdfast_proto::peer::v1::FoundingMember;
+use holdfast_replica::admission::ReplaceAdvice;
 use tempfile::TempDir;
 
 use super::*;

@@ -118,14 +118,20 @@ impl World {
         }
     }
 
-    /// A replica has run: raft may have dropped what it was to propose.
-    pub(crate) fn sight_proposals(&mut self, index: usize, replica: &Replica) {
+    /// A replica has run: raft may have dropped what it was to propose, or it may have handed over.
+    pub(crate) fn sight_run(&mut self, index: usize, replica: &Replica) {
         let waits = replica.batches_waiting() > 0;
         let server = &mut self.servers[index];
         if server.dropped && !waits && replica.is_master() {
             self.sights.reach(Situation::DroppedProposal);
         }
         server.dropped = waits;
+        let handovers = replica.handovers_for_disk();
+        if handovers > server.handovers_for_disk {
+            self.sights.reach(Situation::HandedOverForDisk);
+        }
+        // A new life begins to count anew.
+        self.servers[index].handovers_for_disk = handovers;
     }
 
     /// A replica is about to go on.

@@ -110,6 +110,8 @@ situations! {
     WipedRefused common "a replica without its data is refused",
     LostReplaced common "a replica that lost its data is replaced under a new id",
     MasterDiskFailed common "a disk that fails under the master",
+    HandedOverForDisk rare "a master whose disk is the only slow one, and that hands over for that",
+    SnapshotFoundNoRoom rare "a snapshot that finds no room, and is tried again later",
     TornTailCut common "a torn record that a start cuts off the log",
     SnapshotPassedOver rare "a damaged snapshot, and a start from the one before",
     WrongByClock rare "a belief or an answer that a clock beyond the bound made wrong",

@@ -143,10 +143,13 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// The disk's failure: the process must end.
+    /// The disk's failure: the process must end; but if there is no room, the file is removed, and it may go on.
     pub fn finish_snapshot(&mut self, index: u64) -> Result<Option<u64>, Failure> {
         if self.snapshot.as_ref().is_none_or(|state| state.index != index) {
             return Ok(None);
+        }
+        if self.failure == Some(Failure::Full) {
+            self.snapshot = None;
         }
         if let Some(failure) = self.failure {
             return Err(failure);

@@ -89,6 +89,8 @@ pub(crate) struct Server {
     pub(crate) books: Books,
     /// Raft had dropped a proposal when it ran last.
     pub(crate) dropped: bool,
+    /// How often it had handed over for its disk's sake.
+    pub(crate) handovers_for_disk: u64,
     /// It was master when it ran last.
     pub(crate) was_master: bool,
     pub(crate) rng: Rng,
@@ -133,6 +135,7 @@ impl Server {
             // Those of a life begin with it.
             books: Books::new(Room::AMPLE),
             dropped: false,
+            handovers_for_disk: 0,
             was_master: false,
             rng,
         }
@@ -275,7 +278,7 @@ impl World {
         }
         self.check_turn(index, &replica)?;
         self.observe(index, &replica)?;
-        self.sight_proposals(index, &replica);
+        self.sight_run(index, &replica);
         if let Some(broken) = self.broken.take() {
             return Err(broken);
         }

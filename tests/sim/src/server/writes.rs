@@ -88,6 +88,10 @@ impl World {
         match self.servers[at.index].disk.finish_snapshot(index) {
             Ok(Some(index)) => self.hand_in(at.index, Input::SnapshotWritten { index }),
             Ok(None) => {}
+            Err(Failure::Full) => {
+                self.sights.reach(Situation::SnapshotFoundNoRoom);
+                self.hand_in(at.index, Input::SnapshotFailed { why: "there is no room".to_owned() });
+            }
             Err(failure) => self.disk_failed(at.index, failure),
         }
     }
