@@ -493,6 +493,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_default_time_out_is_longer_than_the_default_lease() {
+        // By the drift of clocks, and by what a round and a commit take.
+        assert!(TIMEOUT_DEFAULT > LEASE_DEFAULT.mul_f64(1.01) + Duration::from_secs(1));
+    }
+
+    #[test]
     fn a_lease_that_no_cell_grants_is_refused_when_the_cell_is_made() {
         let with = |ms| Cell::builder().addresses(["a:1"]).lease(Duration::from_millis(ms)).connect();
         for ms in [100, 60_000] {

@@ -38,7 +38,7 @@ pub(crate) const STALE: Duration = Duration::from_secs(1);
 /// A connection for KeepAlives that was not used for so long is closed.
 const SPARE_IDLE_MAX: Duration = Duration::from_secs(60);
 /// The most bytes of a message: some frames of a file each, and the protocol's overhead.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// One replica's connection.
 #[derive(Clone, Debug)]

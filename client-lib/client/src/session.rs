@@ -32,9 +32,6 @@ pub const LOCK_DELAY_DEFAULT: Duration = Duration::from_secs(15);
 /// The most bytes that a session caches if it is not told otherwise.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 
-/// Before a session is opened anew that has expired while it was opened: the cell is slow as it is.
-const REOPEN_PAUSE: Duration = Duration::from_millis(250);
-
 /// A session with a cell: what handles and locks belong to, and what a lease keeps alive.
 ///
 /// Cheap to clone; all clones are the one session. A task of the session's own, on the runtime that opened it,
@@ -170,7 +167,6 @@ impl SessionBuilder {
                 let last = format!("a session was opened, and word of that was late: {expired}");
                 return Err(Error::Unavailable { waited: limit, last, absent: false });
             }
-            tokio::time::sleep(REOPEN_PAUSE.min(limit.saturating_sub(began.elapsed()))).await;
         }
     }
 

@@ -4,7 +4,7 @@
 //! answer amounts to; it keeps what was found out for the next call (`places`).
 
 use crate::address::{self, Scheme};
-use crate::channels::{Channels, unconnected, within_runtime};
+use crate::channels::{Channels, MESSAGE_BYTES_MAX, unconnected, within_runtime};
 use crate::clock;
 use crate::error::Error;
 use crate::places::Places;
@@ -21,13 +21,29 @@ use prost::Message as _;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::{Duration, Instant};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 pub(crate) use holdfast_session::Goal;
 
+/// A connection whose calls say how long they are waited for: a replica withdraws what only waits a little earlier, and
+/// says that it had no effect.
+pub(crate) type Timed = InterceptedService<Channel, Deadline>;
 /// The operators' service at one replica.
-pub(crate) type Admin = AdminClient<Channel>;
+pub(crate) type Admin = AdminClient<Timed>;
+
+/// When a call is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Instant);
+
+impl Interceptor for Deadline {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.set_timeout(self.0.saturating_duration_since(Instant::now()));
+        Ok(request)
+    }
+}
 
 /// A session that begins waits so long to be told where the master is.
 const FIND_TIME: Duration = Duration::from_secs(1);
@@ -69,10 +85,19 @@ impl Unary {
     /// Calls the cell's service at the master.
     pub(crate) async fn call<T, F, Fut>(&self, goal: Goal, call: F) -> Result<T, Error>
     where
-        F: Fn(CellClient<Channel>) -> Fut,
+        F: Fn(CellClient<Timed>) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.search(goal, |address| Ok(call(self.channels.cell_client(address)?))).await
+        let deadline = Deadline(Instant::now() + self.timeout);
+        let client = |address: &str| {
+            let client = CellClient::with_interceptor(self.channels.channel(address)?, deadline);
+            Ok(call(
+                client
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
+            ))
+        };
+        self.search(goal, client).await
     }
 
     /// Calls the operators' service at the master.
@@ -81,7 +106,11 @@ impl Unary {
         F: Fn(Admin) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.search(goal, |address| Ok(call(AdminClient::new(self.channels.channel(address)?)))).await
+        let deadline = Deadline(Instant::now() + self.timeout);
+        let client = |address: &str| {
+            Ok(call(AdminClient::with_interceptor(self.channels.channel(address)?, deadline)))
+        };
+        self.search(goal, client).await
     }
 
     /// The master's view, or else anybody's.

@@ -18,6 +18,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// A write that may be repeated is sent to another master if one is found after so long.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
+/// A write that was refused is not sent again with less time than this left: a replica withdraws what only waits a little
+/// before its caller gives up, and the word of that must have the time to come back.
+const CALL_TIME_MIN: Duration = Duration::from_millis(250);
 /// So often in a lap a replica's word on who is master is followed at once. Two may name each other for a while.
 const REDIRECTS_MAX: u32 = 2;
 
@@ -156,6 +159,8 @@ pub struct Search {
     attempts: BTreeMap<AttemptId, usize>,
     /// The write that is under way: where, and from when on another master is looked for.
     call: Option<(AttemptId, Time)>,
+    /// A write was sent.
+    was_sent: bool,
     /// A write's answer was lost: why.
     lost: Option<String>,
     outputs: VecDeque<SearchOutput>,
@@ -182,6 +187,7 @@ impl Search {
             last_attempt: 0,
             attempts: BTreeMap::new(),
             call: None,
+            was_sent: false,
             lost: None,
             outputs: VecDeque::new(),
             over: false,
@@ -339,7 +345,7 @@ impl Search {
 
     /// A replica has just said that it is the master.
     fn found_master(&mut self, place: usize) {
-        self.reach.served();
+        self.reach.heard();
         if let Some((call, _)) = self.call {
             if self.attempts.get(&call) == Some(&place) {
                 // The write waits for something there.
@@ -356,6 +362,10 @@ impl Search {
     }
 
     fn send_call(&mut self, place: usize) {
+        if self.was_sent && self.now + CALL_TIME_MIN > self.deadline {
+            return self.end_with_nothing();
+        }
+        self.was_sent = true;
         // Whoever else was asked is not waited for any more.
         let asked = std::mem::take(&mut self.attempts);
         for (_, place) in asked {

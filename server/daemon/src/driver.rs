@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use holdfast_proto::client::v1::{Refusal, ServerFrame, StatusResponse};
 use holdfast_proto::log::v1::Member;
@@ -71,6 +72,8 @@ pub(crate) enum CoreInput {
 
 /// A unary call on its way in.
 pub(crate) struct Call {
+    /// Finds it again.
+    pub(crate) call: CallId,
     /// Who the caller has proved to be.
     pub(crate) principal: Principal,
     /// The connection that it came by.
@@ -81,6 +84,12 @@ pub(crate) struct Call {
     pub(crate) reply: oneshot::Sender<CallReply>,
     /// Counts the call, and its bytes, as unanswered; a call past the front counts nowhere.
     pub(crate) permit: Option<CallPermit>,
+}
+
+/// An id that no call in this process has had.
+pub(crate) fn next_call() -> CallId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    CallId(1 + LAST.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The answer to a unary call.
@@ -158,7 +167,6 @@ pub(crate) struct Driver {
     masters: watch::Sender<Leadership>,
     connections: HashMap<ConnectionId, Line>,
     calls: HashMap<CallId, PendingCall>,
-    next_call: u64,
     /// So many lists are made at a time.
     lists: Arc<Semaphore>,
     logger: Logger,
@@ -202,7 +210,6 @@ impl Driver {
             masters,
             connections: HashMap::new(),
             calls: HashMap::new(),
-            next_call: 1,
             lists: Arc::new(Semaphore::new(LISTS_MAX)),
             logger,
         }
@@ -314,9 +321,7 @@ impl Driver {
                 self.connections.insert(connection, line);
                 Ok(())
             }
-            CoreInput::Call(Call { principal, socket, request, reply, permit }) => {
-                let call = CallId(self.next_call);
-                self.next_call += 1;
+            CoreInput::Call(Call { call, principal, socket, request, reply, permit }) => {
                 self.calls.insert(call, PendingCall { reply, _permit: permit });
                 self.replica.handle(now, Input::Call { call, principal, socket, request })
             }

@@ -20,7 +20,7 @@ use slog::Logger;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
-use crate::driver::{Call, CoreInput};
+use crate::driver::{Call, CoreInput, next_call};
 use crate::listen::Listeners;
 use crate::server::{BACKGROUND_MAX, CoreQueue, Leadership, Life, ServerError, Stop, core_queue, runtime};
 
@@ -239,7 +239,7 @@ impl Server {
             let (reply, answered) = oneshot::channel();
             // No connection has this number.
             let (principal, socket) = (Principal::anonymous(), SocketId::default());
-            let call = Call { principal, socket, request, reply, permit: None };
+            let call = Call { call: next_call(), principal, socket, request, reply, permit: None };
             core.send(CoreInput::Call(call)).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?.answer
         }

@@ -18,6 +18,7 @@ use crate::caches::Copies;
 use crate::held::{Change, Held, HeldId};
 use crate::interface::Output;
 use crate::sessions::End;
+use crate::unary::CallId;
 use crate::{Master, refusal};
 
 /// What planning a change finds.
@@ -106,6 +107,15 @@ impl Master {
         while let Some((id, held)) = self.held.take_overdue(self.now) {
             let message = "clients have not dropped what they cache for so long that the call is not held any longer: \
                            nothing was changed; try again";
+            let ready = self.refuse_held(id, held, refusal(RefusalCode::Overloaded, message));
+            self.release(state, ready);
+        }
+    }
+
+    /// A call's caller waits no longer. If it is held, nothing has come of it and nothing will.
+    pub(crate) fn withdraw(&mut self, state: &State, call: CallId) {
+        if let Some((id, held)) = self.held.take_call(call) {
+            let message = "clients have not dropped what they cache for as long as the caller waits: nothing was changed";
             let ready = self.refuse_held(id, held, refusal(RefusalCode::Overloaded, message));
             self.release(state, ready);
         }

@@ -208,6 +208,8 @@ pub(crate) struct HeldChanges {
     held: BTreeMap<HeldId, Held>,
     /// Those of unary calls.
     calls: HeldCalls,
+    /// The same, by call.
+    by_call: BTreeMap<CallId, HeldId>,
     /// Those of sessions, in their order.
     lines: BTreeMap<SessionId, Line>,
     /// How many changes were looked at so far.
@@ -254,8 +256,9 @@ impl HeldChanges {
 
     /// Holds a change that has joined.
     pub(crate) fn insert(&mut self, now: Time, id: HeldId, held: Held) {
-        if held.change.call.is_some() {
+        if let Some((call, _)) = &held.change.call {
             self.calls.add(now, id, &held.change.command.principal, held.change.administers);
+            self.by_call.insert(*call, id);
         }
         self.held.insert(id, held);
     }
@@ -275,10 +278,17 @@ impl HeldChanges {
     /// Takes a change out, whatever it waits for; it keeps its place until it leaves.
     fn take(&mut self, id: HeldId) -> Option<Held> {
         let held = self.held.remove(&id)?;
-        if held.change.call.is_some() {
+        if let Some((call, _)) = &held.change.call {
             self.calls.remove(&held.change.command.principal, held.change.administers);
+            self.by_call.remove(call);
         }
         Some(held)
+    }
+
+    /// Takes out a call, if it is held.
+    pub(crate) fn take_call(&mut self, call: CallId) -> Option<(HeldId, Held)> {
+        let id = *self.by_call.get(&call)?;
+        self.take(id).map(|held| (id, held))
     }
 
     /// Takes out a call that has been held for too long.

@@ -43,6 +43,8 @@ pub enum Input {
         /// What is asked. Membership changes never come here: the replica sees to them.
         request: CallRequest,
     },
+    /// Whoever made this call waits no longer: if it is held, it is not to be done.
+    Withdraw(CallId),
     /// The replica was started with this principal as the cell's bootstrap principal, whatever the log says: the way back
     /// for operators who are locked out.
     OverrideBootstrap(Principal),

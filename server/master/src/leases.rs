@@ -29,6 +29,9 @@ pub(crate) struct Leases {
     ends: BTreeMap<SessionId, Lease>,
     /// The same, by end.
     due: BTreeSet<(Time, SessionId)>,
+    /// When the client of a session from an earlier master stops believing in what that granted, if it has not come back by
+    /// then; of those alone whose leases here last longer.
+    beliefs: BTreeSet<(Time, SessionId)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,12 +50,16 @@ struct Lease {
 
 impl Leases {
     pub(crate) fn new(now: Time, drift_per_mille: u32) -> Self {
-        let (ends, due) = (BTreeMap::new(), BTreeSet::new());
-        Self { drift_per_mille, began: now, reattached: now, ends, due }
+        let (ends, due, beliefs) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { drift_per_mille, began: now, reattached: now, ends, due, beliefs }
     }
 
-    /// Takes over a session from an earlier master, which may have extended its lease until just now.
-    pub(crate) fn inherit(&mut self, session: SessionId, length: Duration) {
+    /// Takes over a session from an earlier master, which may have extended its lease until just now, by `granted` at the
+    /// most. Here it lasts for `length`.
+    pub(crate) fn inherit(&mut self, session: SessionId, granted: Duration, length: Duration) {
+        if granted < length {
+            self.beliefs.insert((self.began + self.with_drift(granted), session));
+        }
         let length = if planted!(HalfLeases) { length / 2 } else { length };
         let length = self.with_drift(length);
         let lease = Lease {
@@ -141,6 +148,17 @@ impl Leases {
         }
     }
 
+    /// A session that came from an earlier master, and whose client believes in nothing any more that this one has not
+    /// granted; each comes once.
+    pub(crate) fn pop_disbelief(&mut self, now: Time) -> Option<SessionId> {
+        let (at, session) = self.beliefs.first().copied()?;
+        if at > now {
+            return None;
+        }
+        self.beliefs.pop_first();
+        Some(session)
+    }
+
     /// How long the session's lease lasts from now.
     pub(crate) fn left(&self, now: Time, session: SessionId) -> Duration {
         self.ends.get(&session).map_or(Duration::ZERO, |lease| lease.end.since(now))
@@ -152,9 +170,10 @@ impl Leases {
         self.ends.get(&session).is_some_and(|lease| lease.granted > until)
     }
 
-    /// When the next lease runs out.
+    /// When the next lease runs out, or the next belief.
     pub(crate) fn next_end(&self) -> Option<Time> {
-        self.due.first().map(|(end, _)| *end)
+        let ends = self.due.first().into_iter().chain(self.beliefs.first());
+        ends.map(|(end, _)| *end).min()
     }
 
     /// Until when to wait for a session that has not come back while others still do.
@@ -219,8 +238,8 @@ mod tests {
     #[test]
     fn those_still_missing_wait_while_others_come_back() {
         let mut leases = Leases::new(at(0), 0);
-        leases.inherit(S, ms(5000));
-        leases.inherit(T, ms(5000));
+        leases.inherit(S, ms(5000), ms(5000));
+        leases.inherit(T, ms(5000), ms(5000));
         leases.attached(at(4500), T);
         assert_eq!(leases.expired(at(5000)), [T], "one that is back has its own KeepAlives to live by");
         leases.remove(T);

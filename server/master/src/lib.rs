@@ -199,6 +199,8 @@ pub struct Abandoned {
     pub calls: Vec<CallId>,
     /// Calls that may yet take effect.
     pub calls_unknown: Vec<CallId>,
+    /// What was decided of calls and not said yet: it holds, whoever is master by now.
+    pub answers: Vec<(CallId, Result<CallAnswer, client::Refusal>)>,
 }
 
 impl Master {
@@ -239,8 +241,10 @@ impl Master {
         for (id, session) in state.sessions() {
             // No earlier master can have granted more.
             let promised_ms = if planted!(PromiseForgotten) { 0 } else { state.lease_promised_ms() };
-            let length_ms = session.lease_ms().max(promised_ms).max(master.config.lease_floor_ms);
-            master.leases.inherit(id, Duration::from_millis(u64::from(length_ms)));
+            let granted_ms = session.lease_ms().max(promised_ms);
+            let length_ms = granted_ms.max(master.config.lease_floor_ms);
+            let [granted, length] = [granted_ms, length_ms].map(|ms| Duration::from_millis(ms.into()));
+            master.leases.inherit(id, granted, length);
             if session.caches() {
                 master.caches.inherit(id);
             }
@@ -268,6 +272,7 @@ impl Master {
             Input::Call { call, principal, socket, request } => {
                 self.queue.push(&Party::caller(principal, socket), Work::Call(call, request));
             }
+            Input::Withdraw(call) => self.withdraw(state, call),
             Input::OverrideBootstrap(principal) => self.override_bootstrap(state, &principal),
             Input::Applied(effect) => self.handle_applied(state, effect),
             Input::Confirmed(round) => self.handle_confirmed(state, round),
@@ -345,6 +350,18 @@ impl Master {
             }
         }
         abandoned.calls_unknown = self.calls.into_ids();
+        for output in self.outputs {
+            match output {
+                Output::Answer { call, answer } => abandoned.answers.push((call, answer)),
+                // It will not be made.
+                Output::List { call, .. } => abandoned.calls.push(call),
+                // A command that was not taken yet: its call is among those above. Whoever has a stream is told to go.
+                Output::Propose(_)
+                | Output::Confirm(_)
+                | Output::Frame { .. }
+                | Output::Disconnect { .. } => {}
+            }
+        }
         for (session, call) in self.kills.into_calls() {
             let proposed = self.sessions.get(session).is_some_and(|entry| entry.end == End::Proposed);
             let calls = if proposed { &mut abandoned.calls_unknown } else { &mut abandoned.calls };
@@ -369,6 +386,13 @@ impl Master {
         let heard = self.unheard_since.map_or(self.now, |since| since.min(self.now));
         for session in self.leases.expired(heard) {
             self.handle_lease_end(state, session);
+        }
+        while let Some(session) = self.leases.pop_disbelief(self.now) {
+            // It has its session still, and nothing cached: a write need not wait until that is over, too.
+            if self.caches.is_unreturned(session) {
+                let waited = self.caches.emptied(session).waited;
+                self.release(state, waited);
+            }
         }
         self.refuse_overdue_calls(state);
         if self.promise.pop_due(self.now) {

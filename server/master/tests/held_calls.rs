@@ -150,3 +150,25 @@ fn calls_of_one_principal_that_are_held_keep_neither_others_nor_administrators_o
 fn change_settings(settings: client::Settings) -> CallRequest {
     CallRequest::ChangeSettings(client::ChangeSettingsRequest { settings: Some(settings), force: true })
 }
+
+#[test]
+fn what_was_decided_of_a_call_is_said_also_if_the_office_ends_before_it_was() {
+    let mut cell = Cell::new();
+    assert_eq!(cell.call("ann", put("/a")), None, "it is held");
+    assert_eq!(cell.call("bob", put("/b")), None, "it is proposed");
+    // Seed 1723 of the simulator: the master withdraws the one, hears that the other is applied, and is deposed, all in one
+    // turn. Neither is among those that wait.
+    let Cell { mut state, mut master, proposed, .. } = cell;
+    master.handle(Time::ZERO, &state, Input::Withdraw(CallId(1)));
+    let mut effects = Vec::new();
+    for command in proposed {
+        state.apply(command, &mut effects).expect("no fault");
+    }
+    for effect in effects {
+        master.handle(Time::ZERO, &state, Input::Applied(effect));
+    }
+    let abandoned = master.abandon();
+    assert_eq!((abandoned.calls, abandoned.calls_unknown), (vec![], vec![]));
+    let answers: Vec<_> = abandoned.answers.iter().map(|(call, answer)| (call.0, answer.is_ok())).collect();
+    assert_eq!(answers, [(1, false), (2, true)]);
+}

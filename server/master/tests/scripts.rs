@@ -36,6 +36,7 @@ scripts!(
     caching_opens,
     caching_crossings,
     caching_lists,
+    caching_refusals,
     held_calls,
     held,
     events,

@@ -210,6 +210,12 @@ pub enum Input {
         /// What is asked.
         request: CallRequest,
     },
+    /// Whoever made this call waits no longer. Unless it is under way already, it will not be done, and is refused as one
+    /// that had no effect.
+    Withdraw {
+        /// Which.
+        call: CallId,
+    },
     /// The process is going to stop: hand the leadership over, if it is here.
     HandOver,
     /// Frames that came at `since` or later may wait for a later turn, with KeepAlives in them: in this turn, no

@@ -223,6 +223,7 @@ impl Replica {
                 self.handle_frame(connection, principal, frame, charge);
             }
             Input::Disconnected { connection } => self.handle_disconnected(connection),
+            Input::Withdraw { call } => self.withdraw_call(call),
             Input::Call { call, principal, socket, request } => {
                 self.handle_call(call, principal, socket, request)?;
             }

@@ -149,6 +149,18 @@ impl Replica {
         Ok(true)
     }
 
+    /// A call's caller waits no longer.
+    pub(crate) fn withdraw_call(&mut self, call: CallId) {
+        if let Some(master) = &mut self.master {
+            return master.handle(self.now, &self.state, holdfast_master::Input::Withdraw(call));
+        }
+        let parked = self.parked.calls.len();
+        self.parked.calls.retain(|parked| parked.call != call);
+        if self.parked.calls.len() < parked {
+            self.answer_refused(call, self.not_master());
+        }
+    }
+
     /// Refuses the calls that have waited for a master for too long.
     pub(crate) fn refuse_stale_calls(&mut self) {
         while let Some(ParkedCall { since, call, .. }) = self.parked.calls.front()
@@ -183,6 +195,9 @@ impl Replica {
         }
         for call in abandoned.calls {
             self.answer_refused(call, self.not_master());
+        }
+        for (call, answer) in abandoned.answers {
+            self.outputs.push_back(Output::Answer { call, answer, master_address: String::new() });
         }
         let pending = self.membership.take().map(|pending| pending.call);
         for call in abandoned.calls_unknown.into_iter().chain(pending) {

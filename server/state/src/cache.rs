@@ -10,10 +10,10 @@ use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{Creation, Open};
 use holdfast_proto::log::v1::SessionRequest;
 use holdfast_proto::log::v1::command::Kind;
-use holdfast_types::{HandleId, NodePath, SessionId, planted};
+use holdfast_types::{HandleId, NodePath, Revision, SessionId, planted};
 
 use crate::lock::Holder;
-use crate::node::Kind as NodeKind;
+use crate::node::{Kind as NodeKind, Node};
 use crate::session::{Handle, Session};
 use crate::{State, acl};
 
@@ -61,10 +61,19 @@ impl State {
     pub fn touched(&self, kind: &Kind, is_barred: &dyn Fn(&NodePath) -> bool) -> Touched {
         match kind {
             Kind::Request(request) => self.touched_by_request(request, is_barred),
-            Kind::SetContents(write) => self.touched_by_name(&write.path, written),
-            Kind::Delete(delete) => self.touched_by_name(&delete.path, deleted),
-            Kind::SetAcl(set) => self.touched_by_name(&set.path, acl_changed),
-            Kind::ReapNode(reap) => self.touched_by_name(&reap.path, deleted),
+            Kind::SetContents(write) => {
+                self.touched_by_name(&write.path, written, is_barred, &|node| match node {
+                    Some(node) => write.if_generation != Some(0) && is_writable(node, write.if_generation),
+                    None => write.if_generation == Some(0) || write.if_generation.is_none() && write.create,
+                })
+            }
+            Kind::Delete(delete) => self.touched_by_name(&delete.path, deleted, is_barred, &|node| {
+                node.is_some_and(|node| is(node.instance, delete.if_instance) && node.children == 0)
+            }),
+            Kind::SetAcl(set) => self.touched_by_name(&set.path, acl_changed, is_barred, &|node| {
+                node.is_some_and(|node| is(node.acl_generation, set.if_generation))
+            }),
+            Kind::ReapNode(reap) => self.touched_by_name(&reap.path, deleted, is_barred, &|_| true),
             // The bootstrap principal passes where others do not.
             Kind::ChangeSettings(change) if !change.bootstrap_principal.is_empty() => {
                 Touched::Nodes(TouchedNodes { nodes: Vec::new(), opens: Opens::All })
@@ -175,9 +184,19 @@ impl State {
         let session = SessionId(command.session);
         match command.request.as_ref().and_then(|request| request.operation.as_ref()) {
             Some(Operation::Open(open)) => self.touched_by_open(session, open, is_barred),
-            Some(Operation::SetContents(write)) => self.touched_by_handle(session, write.handle, written),
-            Some(Operation::Delete(delete)) => self.touched_by_handle(session, delete.handle, deleted),
-            Some(Operation::SetAcl(set)) => self.touched_by_handle(session, set.handle, acl_changed),
+            Some(Operation::SetContents(write)) => {
+                self.touched_by_handle(session, write.handle, written, is_barred, &|node| {
+                    is_writable(node, write.if_generation)
+                })
+            }
+            Some(Operation::Delete(delete)) => {
+                self.touched_by_handle(session, delete.handle, deleted, is_barred, &|node| node.children == 0)
+            }
+            Some(Operation::SetAcl(set)) => {
+                self.touched_by_handle(session, set.handle, acl_changed, is_barred, &|node| {
+                    is(node.acl_generation, set.if_generation)
+                })
+            }
             Some(
                 Operation::Close(_)
                 | Operation::Acquire(_)
@@ -224,24 +243,59 @@ impl State {
         }
     }
 
+    /// `will_do`: whether the command would be done to a node that is as this one, if everything else allows it.
     fn touched_by_handle(
         &self,
         session: SessionId,
         handle: u64,
         touched: fn(NodePath) -> TouchedNodes,
+        is_barred: &dyn Fn(&NodePath) -> bool,
+        will_do: &dyn Fn(&Node) -> bool,
     ) -> Touched {
         let holder = Holder { session, handle: HandleId(handle) };
-        match self.sessions.handle(holder) {
-            None => Touched::Unknown(holder.handle),
-            Some(handle) if self.tree.live(&handle.key, handle.instance).is_none() => nothing(),
-            Some(handle) => Touched::Nodes(touched(handle.key.path().clone())),
+        let Some(handle) = self.sessions.handle(holder) else { return Touched::Unknown(holder.handle) };
+        let path = handle.key.path();
+        match self.tree.live(&handle.key, handle.instance) {
+            Some(node) if will_do(node) || stays_unsure(path, is_barred) => {
+                Touched::Nodes(touched(path.clone()))
+            }
+            Some(_) | None => nothing(),
         }
     }
 
     /// Names are read more leniently than they will be when the command is applied: limits may rise meanwhile.
-    fn touched_by_name(&self, path: &str, touched: fn(NodePath) -> TouchedNodes) -> Touched {
-        self.parse_path_of_old(path).map_or_else(|_| nothing(), |path| Touched::Nodes(touched(path)))
+    /// `will_do`: as in [`State::touched_by_handle`], or where there is no node.
+    fn touched_by_name(
+        &self,
+        path: &str,
+        touched: fn(NodePath) -> TouchedNodes,
+        is_barred: &dyn Fn(&NodePath) -> bool,
+        will_do: &dyn Fn(Option<&Node>) -> bool,
+    ) -> Touched {
+        let Ok(path) = self.parse_path_of_old(path) else { return nothing() };
+        let node = self.tree.get(&path);
+        // A creation that is under way bars the parent, and not what it creates.
+        let parent = if node.is_none() { path.parent() } else { None };
+        let is_unsure =
+            stays_unsure(&path, is_barred) || parent.is_some_and(|parent| stays_unsure(&parent, is_barred));
+        if will_do(node) || is_unsure { Touched::Nodes(touched(path)) } else { nothing() }
     }
+}
+
+/// Whether a node may be another by the time a command is applied that is proposed now. If not, what is refused by the
+/// node as it is will be refused, and nobody has to drop anything for it.
+fn stays_unsure(path: &NodePath, is_barred: &dyn Fn(&NodePath) -> bool) -> bool {
+    is_barred(path) && !planted!(RefusalIgnoresBars)
+}
+
+/// Whether a generation is the one that is wanted, if one is.
+fn is(generation: Revision, wanted: Option<u64>) -> bool {
+    wanted.is_none_or(|wanted| wanted == generation.0)
+}
+
+/// Whether a node can be written.
+fn is_writable(node: &Node, if_generation: Option<u64>) -> bool {
+    node.kind == NodeKind::File && is(node.content_generation, if_generation)
 }
 
 fn nothing() -> Touched {
@@ -350,6 +404,67 @@ mod tests {
         }
         assert_eq!(state.sessions_resting_on("one"), [sessions[0], sessions[2]], "one has the list open");
         assert_eq!(state.sessions_resting_on("admin"), [], "nobody has opened anything to change its names");
+    }
+
+    #[test]
+    fn what_is_refused_for_certain_touches_nothing_unless_something_is_under_way() {
+        let (mut state, _) = cell(&["/a"]);
+        let put = |if_generation, create| {
+            Kind::SetContents(SetContentsRequest {
+                path: "/a".to_owned(),
+                if_generation,
+                create,
+                ..SetContentsRequest::default()
+            })
+        };
+        let delete = |path: &str, if_instance| {
+            let path = path.to_owned();
+            Kind::Delete(holdfast_proto::client::v1::DeleteRequest { path, if_instance, force: false })
+        };
+        let set_acl = |if_generation| {
+            Kind::SetAcl(holdfast_proto::client::v1::SetAclRequest {
+                path: "/a".to_owned(),
+                if_generation,
+                ..Default::default()
+            })
+        };
+        apply(&mut state, put(None, false));
+        let node = state.tree.get(&NodePath::from_canonical("/a").unwrap()).unwrap();
+        let (content, instance, acl) = (node.content_generation.0, node.instance.0, node.acl_generation.0);
+        let elsewhere = |state: &State, kind: &Kind, barred: &str| {
+            let is_barred = |path: &NodePath| path.as_str() == barred;
+            let Touched::Nodes(touched) = state.touched(kind, &is_barred) else { panic!("{kind:?}") };
+            !touched.nodes.is_empty()
+        };
+        for (kind, touches) in [
+            (put(None, false), true),
+            (put(Some(content), false), true),
+            (put(Some(content - 1), false), false),
+            (put(Some(content + 1), false), false),
+            (put(Some(0), false), false),
+            (delete("/a", None), true),
+            (delete("/a", Some(instance)), true),
+            (delete("/a", Some(instance + 9)), false),
+            (delete("/", None), false),
+            (set_acl(Some(acl)), true),
+            (set_acl(Some(acl + 1)), false),
+        ] {
+            assert_eq!(elsewhere(&state, &kind, "/x"), touches, "{kind:?}");
+            let at = if kind == delete("/", None) { "/" } else { "/a" };
+            assert!(elsewhere(&state, &kind, at), "{kind:?} while the node is being changed");
+        }
+        // Of a node that is not there, what creates it is under way where its parent is barred.
+        apply(&mut state, delete("/a", None));
+        for (kind, touches) in [
+            (put(None, false), false),
+            (put(None, true), true),
+            (put(Some(0), false), true),
+            (put(Some(content), true), false),
+            (delete("/a", None), false),
+        ] {
+            assert_eq!(elsewhere(&state, &kind, "/x"), touches, "{kind:?}");
+            assert!(elsewhere(&state, &kind, "/"), "{kind:?} while the node may be being made");
+        }
     }
 
     #[test]

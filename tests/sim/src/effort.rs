@@ -80,6 +80,7 @@ impl Effort {
             | Input::SnapshotFailed { .. }
             | Input::Disconnected { .. }
             | Input::Call { .. }
+            | Input::Withdraw { .. }
             | Input::Unheard { .. }
             | Input::HandOver => self.spend(1, 0),
         }

@@ -90,6 +90,8 @@ pub enum Event {
     NamedTold(CallId, Box<(Result<CallAnswer, Refusal>, String)>),
     /// A call by name has not been answered in time.
     NamedGivesUp(CallId),
+    /// Whoever made a call by name is going to give it up: its replica withdraws it.
+    NamedWithdraws(CallId),
     /// A replica without data asks the others who they are.
     Greet(Life),
     /// The operator looks how far the membership's change is.

@@ -4,7 +4,7 @@
 
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, NodeKind, Refusal, RefusalCode, outcome};
-use holdfast_replica::{CallAnswer, CallId, CallRequest};
+use holdfast_replica::{CallAnswer, CallId, CallRequest, Input as ReplicaInput};
 use holdfast_session::{Input, Token};
 use holdfast_types::Revision;
 
@@ -24,6 +24,8 @@ use crate::world::World;
 const MILLI: u64 = 1_000_000;
 /// How long an answer is waited for.
 const PATIENCE_NANOS: u64 = 5_000 * MILLI;
+/// A replica withdraws a call so long before its caller gives it up.
+const WAY_BACK_NANOS: u64 = 200 * MILLI;
 /// How often another replica is asked.
 const TRIES_MAX: u32 = 20;
 
@@ -67,6 +69,7 @@ impl World {
         self.named.insert(id, call);
         let at = self.now.after_nanos(wait_nanos + self.network.stream_flight());
         self.queue.push(at, Event::NamedArrives(id));
+        self.queue.push(at.after_nanos(PATIENCE_NANOS - WAY_BACK_NANOS), Event::NamedWithdraws(id));
         self.queue.push(at.after_nanos(PATIENCE_NANOS), Event::NamedGivesUp(id));
     }
 
@@ -129,6 +132,15 @@ impl World {
         let wait_nanos = u64::from(call.tries) * 10 * MILLI;
         self.ask_by_name(call, wait_nanos);
         Ok(())
+    }
+
+    /// The replica that has a call sees its deadline come.
+    pub(crate) fn named_withdraws(&mut self, id: CallId) {
+        if let Some(call) = self.named.get(&id)
+            && self.servers[call.replica].replica.is_some()
+        {
+            self.hand_in(call.replica, ReplicaInput::Withdraw { call: id });
+        }
     }
 
     /// No answer came in time, or one that does not know. A change may have taken effect, or may still do so.

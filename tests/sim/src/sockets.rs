@@ -151,6 +151,7 @@ impl World {
             | Event::Arrival(..)
             | Event::Read(..)
             | Event::GoesOn(_)
+            | Event::NamedWithdraws(_)
             | Event::Peek(_)
             | Event::Order { .. }
             | Event::Die(_)

@@ -247,6 +247,7 @@ impl World {
             Event::NamedArrives(call) => self.named_arrives(call)?,
             Event::NamedTold(call, answer) => self.named_told(call, *answer)?,
             Event::NamedGivesUp(call) => self.named_gives_up(call)?,
+            Event::NamedWithdraws(call) => self.named_withdraws(call),
             Event::Greet(at) => self.greet(at)?,
             Event::Operate => self.operate(),
             Event::Fault => self.begin_fault()?,

@@ -187,6 +187,17 @@ fn a_conditional_write_waits_for_a_master_that_lives_and_is_sent_to_another_wher
 }
 
 #[test]
+fn a_write_that_was_refused_is_not_sent_again_with_no_time_left_to_hear_of_it() {
+    let mut case = Case::new(config(Goal::Once, "a b"));
+    case.wants();
+    case.answer("a", Answer::Done);
+    case.now = 9_800;
+    assert_eq!(case.elsewhere("a", None), "look b");
+    assert_eq!(case.elsewhere("b", Some("a")), "look a");
+    assert_eq!(case.answer("a", Answer::Done), "over: 9800 ms, a, b: not the master");
+}
+
+#[test]
 fn laps_are_made_with_pauses_that_grow() {
     let mut case = Case::new(config(Goal::Read, "a b"));
     case.wants();

@@ -96,6 +96,8 @@ faults! {
     CommitBeforeInvalidation, "commit-before-invalidation", "issue",
     "A change is proposed while copies that it makes stale may still be cached: the invalidations go out, and nobody \
      waits for them.";
+    RefusalIgnoresBars, "refusal-ignores-bars", "own",
+    "A conditional change is held to be refused by the node as it is, although changes of the node are under way.";
     SharedBar, "shared-bar", "issue",
     "Bars are flags and not counts: of two overlapping writes the first lifts the other's.";
     CachesForgotten, "caches-forgotten", "own",

@@ -1,12 +1,13 @@
 //! The service `Cell`: the session stream, and the unary calls that need no session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1 as client;
 use holdfast_proto::client::v1::RefusalCode;
 use holdfast_proto::client::v1::cell_server::Cell;
-use holdfast_replica::{CallAnswer, CallRequest};
+use holdfast_replica::{CallAnswer, CallRequest, Input};
 use holdfast_state::State;
 use holdfast_types::Principal;
 use holdfast_types::ledger::{Account, Charge};
@@ -15,18 +16,23 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::burden::{Place, copy};
+use super::conform;
 use super::intake::Turn;
 use super::refusal::{refused, status_of};
 use super::serving::StreamEnd;
 use super::session::SessionFrames;
 use super::spare::stream_name;
 use super::{Front, HASHES_MAX, abandoned, overloaded, stopping};
-use crate::driver::{Call, CoreInput};
+use crate::driver::{Call, CoreInput, next_call};
 use crate::guests::{UnderWay, Visit};
 use crate::socket::Caller;
 
+/// An answer is sent so long before its caller's deadline.
+const WAY_BACK: Duration = Duration::from_millis(200);
+
 impl Front {
-    /// Has the core answer a call, which has so many bytes. Dropping the future does not withdraw the call.
+    /// Has the core answer a call, which has so many bytes. It is withdrawn a little before its caller's deadline, so that
+    /// a caller whose call only waits learns that it had no effect. Dropping the future does not withdraw it.
     pub(super) async fn call(
         &self,
         asker: &Asker,
@@ -45,9 +51,24 @@ impl Front {
         let permit = Some(CallPermit { _place: place, _charge: charge, _turn: asker.turn.clone() });
         // The permit stays with the core until it has answered: a caller that gives up frees nothing there.
         let socket = asker.visit.socket();
-        let call = CoreInput::Call(Call { principal, socket, request, reply, permit });
-        core.send(call).await.map_err(|_| stopping())?;
-        let reply = answered.await.map_err(|_| abandoned())?;
+        let call = next_call();
+        let asked = CoreInput::Call(Call { call, principal, socket, request, reply, permit });
+        core.send(asked).await.map_err(|_| stopping())?;
+        let reply = match asker.patience {
+            None => answered.await,
+            Some(patience) => {
+                let mut answered = answered;
+                match tokio::time::timeout(patience, &mut answered).await {
+                    Ok(reply) => reply,
+                    Err(_) => {
+                        let withdrawal = CoreInput::Replica(Input::Withdraw { call });
+                        core.send(withdrawal).await.map_err(|_| abandoned())?;
+                        answered.await
+                    }
+                }
+            }
+        };
+        let reply = reply.map_err(|_| abandoned())?;
         reply.answer.map_err(|refusal| status_of(&refusal, &reply.master_address))
     }
 
@@ -108,6 +129,8 @@ pub(super) struct Asker {
     pub(super) stream: StreamEnd,
     /// What its connection is charged in.
     account: Option<Account>,
+    /// It waits for so long, less what the way back takes; `None` if it has said nothing.
+    patience: Option<Duration>,
     /// Its turn on its connection.
     turn: Option<Turn>,
     _under_way: UnderWay,
@@ -121,6 +144,7 @@ pub(super) fn asker<M>(request: &Request<M>) -> Result<Asker, Status> {
         visit: caller.visit.clone(),
         stream: request.extensions().get::<StreamEnd>().cloned().unwrap_or_default(),
         account: caller.account.get().cloned(),
+        patience: conform::timeout(request.metadata().as_ref()).map(|waits| waits - WAY_BACK.min(waits / 4)),
         turn: request.extensions().get::<Turn>().cloned(),
         _under_way: caller.visit.begin(),
     })

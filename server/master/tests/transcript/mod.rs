@@ -197,6 +197,10 @@ impl goldenscript::Runner for Runner {
         match command.name.as_str() {
             "frame" => self.frame(&mut line)?,
             "call" => self.call(&mut line)?,
+            "withdraw" => {
+                let call = CallId(number(line.next_pos().unwrap_or_default())?);
+                self.input(Input::Withdraw(call));
+            }
             "gone" => {
                 let connection = ConnectionId(number(line.next_pos().unwrap_or_default())?);
                 self.input(Input::Disconnected { connection });

@@ -81,7 +81,7 @@ pub(super) fn parse_request(text: &str) -> Result<client::Request, Box<dyn Error
         "write" => Operation::SetContents(client::SetContents {
             handle: handle()?,
             contents: fields.next().unwrap_or_default().to_owned().into(),
-            if_generation: None,
+            if_generation: fields.next().map(|at| number(at.trim_start_matches("at="))).transpose()?,
         }),
         "delete" => Operation::Delete(client::Delete { handle: handle()? }),
         "acl" => Operation::SetAcl(Box::new(client::SetAcl {
