@@ -6,7 +6,8 @@
 //! gives back or keeps alive, is counted all the same ([`Account::charge_anyway`]).
 //!
 //! The core *keeps* what it has taken up and cannot be done with yet ([`Charge::keep`]): it may have to wait for others for
-//! long. Only half of each limit can be kept, so that the door is never closed by what waits behind it, and a KeepAlive gets in.
+//! long. Only half of each limit can be kept, so that the door is never closed by what waits behind it, and a KeepAlive gets in;
+//! and of the total a quarter more by connections for which little is kept, so that others do not take their room.
 //! Never waits, and knows no clock. Invariant: what is held, and what is kept, is the sum of the charges that live.
 
 use std::collections::BTreeMap;
@@ -18,6 +19,10 @@ use crate::{Principal, planted};
 
 /// One in so many of the bytes that may be held may be kept.
 const KEPT_ONE_IN: usize = 2;
+/// And one in so many more, by connections for which little is kept: so that few that send much leave room for others.
+const KEPT_FOR_LITTLE_ONE_IN: usize = 4;
+/// It is little up to one in so many of what one connection may hold.
+const LITTLE_ONE_IN: usize = 64;
 
 /// How many bytes may be held before more are refused. Half of each limit may be kept by the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +128,12 @@ impl Column {
         }
     }
 
-    fn max(self, full: LedgerFull) -> LedgerFull {
+    /// What there may be in it of a limit, for a connection that has little in it or more.
+    fn max(self, full: LedgerFull, is_little: bool) -> LedgerFull {
+        let more = is_little && matches!(full, LedgerFull::Total(_));
         let part = |max| match self {
             Self::Held => max,
-            Self::Kept => max / KEPT_ONE_IN,
+            Self::Kept => max / KEPT_ONE_IN + if more { max / KEPT_FOR_LITTLE_ONE_IN } else { 0 },
         };
         match full {
             LedgerFull::Connection(max) => LedgerFull::Connection(part(max)),
@@ -229,10 +236,15 @@ impl Line {
     }
 
     fn take(&self, column: Column, bytes: usize) -> Result<(), LedgerFull> {
+        let little = self.book.limits.connection_bytes_max / LITTLE_ONE_IN;
+        let mut is_little = false;
         for (place, (counter, full)) in self.counters().enumerate() {
-            let full = column.max(full);
+            let full = column.max(full, is_little);
             let more = |sum: usize| sum.checked_add(bytes).filter(|sum| *sum <= full.maximum());
-            if column.of(counter).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+            let taken = column.of(counter).fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            // The connection's own counter is the first.
+            is_little |= place == 0 && taken.is_ok_and(|before| before + bytes <= little);
+            if taken.is_err() {
                 for (counter, _) in self.counters().take(place) {
                     column.of(counter).fetch_sub(bytes, Ordering::Relaxed);
                 }
@@ -471,6 +483,28 @@ mod tests {
         assert_eq!((ledger.held(), ledger.kept()), (2, 2), "a part of what is kept is kept");
         drop(part);
         assert_eq!((ledger.held(), ledger.kept()), (0, 0));
+    }
+
+    #[test]
+    fn few_that_keep_much_leave_room_for_those_that_keep_little() {
+        let limits = LedgerLimits { connection_bytes_max: 640, total_bytes_max: 1_000, ..LedgerLimits::NONE };
+        let ledger = Ledger::new(limits);
+        let connection = || ledger.account(&Principal::anonymous());
+        let keep = |account: &Account, bytes| {
+            let mut charge = account.charge(bytes).unwrap();
+            charge.keep().map(|()| charge)
+        };
+        let greedy = [connection(), connection()];
+        let _much = (keep(&greedy[0], 320).unwrap(), keep(&greedy[1], 180).unwrap());
+        assert_eq!(keep(&greedy[1], 1).unwrap_err(), LedgerFull::Total(500));
+        let honest = connection();
+        assert_eq!(keep(&honest, 11).unwrap_err(), LedgerFull::Total(500), "more than a little");
+        let little = keep(&honest, 10).unwrap();
+        assert_eq!(keep(&honest, 1).unwrap_err(), LedgerFull::Total(500));
+        drop(little);
+        let others: Vec<_> = (0..25).map(|_| connection()).collect();
+        let _little: Vec<_> = others.iter().map(|other| keep(other, 10).unwrap()).collect();
+        assert_eq!(keep(&honest, 1).unwrap_err(), LedgerFull::Total(750));
     }
 
     /// A charge of an account, and whether it was charged and kept although that might have been refused.

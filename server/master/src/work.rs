@@ -30,7 +30,7 @@ const COST_DONE: u64 = 192;
 /// What each entry of a list costs beside its bytes: it is put together, encoded and let go like a small request and its answer.
 pub(crate) const COST_ENTRY: u64 = COST_TAKEN_UP + COST_DONE;
 /// A change of more bytes than this is large.
-const LARGE_BYTES: u64 = 4 << 10;
+const LARGE_BYTES: u64 = 1 << 10;
 /// No large change is proposed while so many bytes of changes are on their way through the log: whatever is proposed
 /// next waits for all of them to be written and sent.
 const LOG_BYTES_LARGE_MAX: u64 = 256 << 10;

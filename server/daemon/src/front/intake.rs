@@ -29,7 +29,7 @@ use tower::{Layer, Service};
 use super::STREAM_WINDOW_BYTES;
 use super::burden::{Burden, SMALL_BYTES};
 use super::fields::{FIELDS_MAX, Fields};
-use super::refusal::refused;
+use super::refusal::{refused, told_late};
 use crate::socket::Caller;
 
 /// The most unary calls of one connection that are under way, not counting those of the service `Admin`.
@@ -113,6 +113,7 @@ where
         Box::pin(async move {
             let (mut parts, body) = request.into_parts();
             let body = Counted::new(body, kind, till);
+            let is_call = turns.is_some();
             if let Some(turns) = turns {
                 let turn = tokio::select! {
                     biased;
@@ -121,10 +122,11 @@ where
                 };
                 match turn {
                     Ok(turn) => drop(parts.extensions.insert(turn)),
-                    Err(refused) => return Ok(refused.into_http()),
+                    Err(refused) => return Ok(told_late(refused.into_http()).await),
                 }
             }
-            inner.call(Request::from_parts(parts, Body::new(body))).await
+            let answer = inner.call(Request::from_parts(parts, Body::new(body))).await?;
+            Ok(if is_call { told_late(answer).await } else { answer })
         })
     }
 }

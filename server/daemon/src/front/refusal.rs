@@ -7,6 +7,9 @@
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
 use holdfast_proto::client::{MASTER_KEY, REFUSAL_BIN_KEY, REFUSAL_KEY, RefusalMeaning};
 use prost::Message as _;
+use tokio::time::Duration;
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::metadata::{AsciiMetadataValue, BinaryMetadataValue, MetadataMap};
 use tonic::{Code, Status};
 
@@ -30,6 +33,18 @@ pub(crate) fn status_of(refusal: &Refusal, master_address: &str) -> Status {
 /// A refusal that the front makes itself.
 pub(crate) fn refused(code: RefusalCode, message: impl Into<String>) -> Status {
     status_of(&Refusal { code: code.into(), message: message.into(), ..Refusal::default() }, "")
+}
+
+/// A caller for whom there is no room is told so after this time.
+const OVERLOADED_AFTER: Duration = Duration::from_millis(250);
+
+/// Holds the answer to a unary call back for a while if it is that there is no room. A client that calls again at once would
+/// otherwise keep the replica busy with what it refuses.
+pub(super) async fn told_late(answer: Response<Body>) -> Response<Body> {
+    if answer.headers().get(REFUSAL_KEY).is_some_and(|name| name == "OVERLOADED") {
+        tokio::time::sleep(OVERLOADED_AFTER).await;
+    }
+    answer
 }
 
 fn grpc_code(code: RefusalCode) -> Code {
@@ -73,6 +88,17 @@ mod tests {
             assert_eq!(status.code() as i32, RefusalMeaning::of(code).status as i32, "{code:?}");
             assert!(![Code::Ok, Code::OutOfRange].contains(&status.code()), "{code:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_finds_no_room_is_told_so_after_a_while_and_others_at_once() {
+        let begun = tokio::time::Instant::now();
+        told_late(refused(RefusalCode::Limit, "too long").into_http()).await;
+        told_late(Response::new(Body::empty())).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let answer = told_late(refused(RefusalCode::Overloaded, "no room").into_http()).await;
+        assert_eq!(begun.elapsed(), OVERLOADED_AFTER);
+        assert_eq!(answer.headers().get(REFUSAL_KEY).unwrap(), "OVERLOADED", "it is the same answer");
     }
 
     #[test]

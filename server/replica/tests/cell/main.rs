@@ -303,7 +303,8 @@ fn what_waits_for_a_master_is_kept_in_the_ledger_empty_frames_too_and_refused_be
         cell.frame(id, connection, client::ClientFrame::default());
         most = most.max(cell.ledger.kept());
     }
-    assert!((ROOM / 4..=ROOM / 2).contains(&most), "{most} bytes");
+    // Each frame has an account of its own here, and so keeps little.
+    assert!((ROOM / 2..=ROOM / 4 * 3).contains(&most), "{most} bytes");
     assert_eq!((cell.ledger.held(), cell.ledger.kept()), (0, 0), "the stream has ended");
     let refused = std::iter::from_fn(|| cell.next_output(id)).find_map(|output| match output {
         Output::Frame { frame, .. } => frame.hello,
