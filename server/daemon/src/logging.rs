@@ -38,7 +38,7 @@ const ABORT_FLUSH_MAX: Duration = Duration::from_millis(250);
 /// because [`abort`] must reach it from any thread.
 static WRITER: Mutex<Option<AsyncGuard>> = Mutex::new(None);
 
-/// Writes out what was logged, when it is dropped, within [`FLUSH_MAX`]. Hold it in `main` until the end.
+/// Writes out what was logged, when it is dropped, within a second. Hold it in `main` until the end.
 #[must_use = "what is logged after the guard is dropped is lost"]
 #[derive(Debug)]
 pub struct LogGuard(());
