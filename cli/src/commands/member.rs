@@ -138,7 +138,7 @@ fn said(change: &Change) -> String {
     match (*done, standing) {
         ("added", standing) => {
             let then = standing.map_or_else(String::new, |now| {
-                format!(". With it, {}", Standing::with_voters(now.voters + now.learners.max(1)).said())
+                format!(". With it, {}", Standing::with_voters(now.voters + 1).said())
             });
             format!(
                 "replica {id} added as a learner, which does not vote; once `holdfast member ls` shows little lag: holdfast \

@@ -30,13 +30,14 @@ impl Cell {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] (`INVALID`, or `WOULD_LOCK_OUT` unless [forced](Cell::forced)) or [`Error::Unavailable`].
+    /// [`Error::Refused`] (`INVALID`, or `WOULD_LOCK_OUT` unless [forced](Cell::forced)), [`Error::Unavailable`]
+    /// if nothing was changed, or [`Error::OutcomeUnknown`] if that is not sure.
     pub async fn change_settings(&self, settings: Settings) -> Result<Settings, Error> {
         let request = wire::ChangeSettingsRequest { settings: Some(settings), force: self.force };
-        // To set the same values twice is to set them once.
+        // To set the same values twice is to set them once, and so it is repeated; but it changes something.
         let response = self
             .unary
-            .call_admin(Goal::Read, |mut client| {
+            .call_admin(Goal::Conditional, |mut client| {
                 let request = request.clone();
                 async move { client.change_settings(request).await }
             })

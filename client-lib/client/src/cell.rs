@@ -137,9 +137,10 @@ impl CellBuilder {
         }
         let channels = Channels::new(self.tls.map(Credentials::load).transpose()?, self.routes);
         let places = Places::new(address::parse_all(&self.addresses, channels.scheme())?.into());
-        let unary = Unary::new(places, channels.clone(), self.timeout);
-        let Self { lease, grace, lock_delay, .. } = self;
-        Ok(Cell { name: self.name.into(), channels, unary, lease, grace, lock_delay, force: false })
+        let name: Arc<str> = self.name.into();
+        let unary = Unary::new(Arc::clone(&name), places, channels.clone(), self.timeout);
+        let (lease, grace, lock_delay) = (self.lease, self.grace, self.lock_delay);
+        Ok(Cell { name, channels, unary, lease, grace, lock_delay, force: false })
     }
 }
 

@@ -294,7 +294,8 @@ pub(crate) fn unconnected(status: &Status) -> Option<(Obstacle, String)> {
     Some(match kind {
         Some(io::ErrorKind::ConnectionRefused) => (Obstacle::Absent, "connection refused".to_owned()),
         // The resolver's errors have no kind of their own.
-        _ if text.contains("failed to lookup address") => {
+        // One that fails for a while, as before there is a network, says so.
+        _ if text.contains("failed to lookup address") && !text.contains("emporary failure") => {
             (Obstacle::Absent, "nobody knows a host of that name".to_owned())
         }
         Some(io::ErrorKind::TimedOut) => {

@@ -59,7 +59,7 @@ pub enum Error {
     /// The connection broke, or the time ran out, while a write was under way: it may have taken effect.
     #[error(
         "the outcome is unknown: {}; the call may have taken effect, or may still do so for a while: \
-         to be sure, read the node when the longest lease is over, or make a conditional change",
+         to be sure of a write, read the node when the longest lease is over, or make a conditional change",
         escaped(.message)
     )]
     #[non_exhaustive]

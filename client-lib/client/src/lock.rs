@@ -10,7 +10,7 @@ use crate::handle::{Inner, mismatch};
 use crate::lock_watch::{LockState, LockWatch};
 use holdfast_proto::client::v1::request::Operation;
 use holdfast_proto::client::v1::{self as wire, outcome};
-use holdfast_types::{Mode, RequestNumber, Sequencer};
+use holdfast_types::{Mode, RequestNumber, Sequencer, Time};
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -84,7 +84,8 @@ impl Lock {
     /// is over.
     #[must_use]
     pub fn valid_until(&self) -> Instant {
-        clock::instant(self.inner.shared.board.valid_until())
+        let is_over = *self.inner.closed.borrow();
+        clock::instant(if is_over { Time::ZERO } else { self.inner.shared.board.valid_until() })
     }
 
     /// How the lock fares at this very moment: held, suspended or lost.

@@ -32,6 +32,9 @@ pub const LOCK_DELAY_DEFAULT: Duration = Duration::from_secs(15);
 /// The most bytes that a session caches if it is not told otherwise.
 pub const CACHE_BYTES_DEFAULT: u64 = 64 << 20;
 
+/// Before a session is opened anew that has expired while it was opened: the cell is slow as it is.
+const REOPEN_PAUSE: Duration = Duration::from_millis(250);
+
 /// A session with a cell: what handles and locks belong to, and what a lease keeps alive.
 ///
 /// Cheap to clone; all clones are the one session. A task of the session's own, on the runtime that opened it,
@@ -154,7 +157,7 @@ impl SessionBuilder {
     pub async fn open(self) -> Result<Session, Error> {
         let began = Instant::now();
         let limit = self.open_timeout.or(self.timeout).unwrap_or(self.grace);
-        self.cell.unary.find_master().await;
+        self.cell.unary.find_master(limit / 4).await;
         loop {
             let config = self.config(limit.saturating_sub(began.elapsed()))?;
             let (channels, places) = (self.cell.channels(), self.cell.places().clone());
@@ -167,6 +170,7 @@ impl SessionBuilder {
                 let last = format!("a session was opened, and word of that was late: {expired}");
                 return Err(Error::Unavailable { waited: limit, last, absent: false });
             }
+            tokio::time::sleep(REOPEN_PAUSE.min(limit.saturating_sub(began.elapsed()))).await;
         }
     }
 

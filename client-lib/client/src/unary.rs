@@ -20,11 +20,12 @@ use holdfast_session::{Answer, AttemptId, Found, Obstacle, Problem, Search, Sear
 use prost::Message as _;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 pub(crate) use holdfast_session::Goal;
 
@@ -51,6 +52,8 @@ const FIND_TIME: Duration = Duration::from_secs(1);
 /// Finds the master for single calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Unary {
+    /// The name of the cell that is meant; empty for whichever answers.
+    cell: Arc<str>,
     places: Places,
     channels: Channels,
     timeout: Duration,
@@ -69,8 +72,8 @@ enum Reply<T> {
 type Outcome<T> = Result<Option<T>, Error>;
 
 impl Unary {
-    pub(crate) fn new(places: Places, channels: Channels, timeout: Duration) -> Self {
-        Self { places, channels, timeout }
+    pub(crate) fn new(cell: Arc<str>, places: Places, channels: Channels, timeout: Duration) -> Self {
+        Self { cell, places, channels, timeout }
     }
 
     pub(crate) fn places(&self) -> &Places {
@@ -129,10 +132,11 @@ impl Unary {
 
     /// Finds out where the master is, for a session that begins, if that is not known: a session asks one replica after
     /// another, and must not begin with one that hangs.
-    pub(crate) async fn find_master(&self) {
-        if self.places.master().is_none() && self.places.in_order().len() > 1 {
+    pub(crate) async fn find_master(&self, limit: Duration) {
+        let is_known = self.places.master().is_some_and(|(_, is_fresh)| is_fresh);
+        if !is_known && self.places.in_order().len() > 1 {
             // Whoever does not find it in so long leaves it to the session.
-            let _ = self.with_timeout(FIND_TIME * 5).status().await;
+            let _ = self.with_timeout(FIND_TIME.min(limit) * 5).status().await;
         }
     }
 
@@ -269,6 +273,13 @@ impl Unary {
 
     /// What a replica's word on itself amounts to, where the master is looked for.
     fn judge_status(&self, address: &str, status: &StatusResponse) -> Answer {
+        if !self.cell.is_empty() && *self.cell != *status.cell {
+            let text = format!("it is a replica of the cell {:?}, not of {:?}", status.cell, self.cell);
+            return Answer::Elsewhere {
+                master: None,
+                problem: Problem { obstacle: Obstacle::Lasting, text },
+            };
+        }
         if status.role() == Role::Master {
             self.places.learn(status.members.iter().map(|member| member.client_address.clone()));
             self.places.found_master(address);
@@ -295,12 +306,12 @@ impl Unary {
             Some(code) => {
                 let facts = refusal_facts(status);
                 let error = Error::Refused { code, message: status.message().to_owned(), facts };
-                (Answer::Refused { ambiguous: is_ambiguous(code) }, Some(error))
+                (Answer::Refused, Some(error))
             }
             None => {
                 let problem = self.channels.problem(address, status);
-                // What is read from a connection that will never do, and whatever does not know the call, took nothing.
-                let unsent = unconnected(status).is_some() || problem.obstacle == Obstacle::Lasting;
+                // Whatever else is wrong there by now: only what had no connection, or does not know the call, took nothing.
+                let unsent = unconnected(status).is_some() || status.code() == Code::Unimplemented;
                 self.places.failed(address);
                 if unsent || looks {
                     (Answer::Elsewhere { master: None, problem }, None)
@@ -360,17 +371,6 @@ where
         },
         Err(error) => Reply::NoWay(error.to_string()),
     }
-}
-
-/// Whether the cell refuses so what has taken effect before.
-fn is_ambiguous(code: RefusalCode) -> bool {
-    matches!(
-        code,
-        RefusalCode::GenerationMismatch
-            | RefusalCode::NotFound
-            | RefusalCode::AlreadyExists
-            | RefusalCode::UnknownSession
-    )
 }
 
 /// A time that people read.

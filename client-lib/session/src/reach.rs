@@ -48,8 +48,8 @@ pub(crate) struct Reach {
     problems: Vec<(String, Problem)>,
     /// A replica has answered once.
     heard: bool,
-    /// Since when nothing listens at any address that was tried.
-    absent_since: Option<Time>,
+    /// Since when nothing serves at any address that was tried.
+    failing_since: Option<Time>,
 }
 
 impl Reach {
@@ -60,10 +60,10 @@ impl Reach {
 
     /// An attempt at an address came to nothing.
     pub(crate) fn failed(&mut self, now: Time, address: &str, problem: Problem) {
-        if problem.obstacle == Obstacle::Absent {
-            self.absent_since.get_or_insert(now);
+        if problem.obstacle == Obstacle::Unserved {
+            self.heard();
         } else {
-            self.absent_since = None;
+            self.failing_since.get_or_insert(now);
         }
         match self.problems.iter_mut().find(|(known, _)| known == address) {
             Some((_, known)) => *known = problem,
@@ -74,7 +74,7 @@ impl Reach {
     /// A replica answered, whatever it said.
     pub(crate) fn heard(&mut self) {
         self.heard = true;
-        self.absent_since = None;
+        self.failing_since = None;
     }
 
     /// A master serves: nothing is in the way.
@@ -88,15 +88,15 @@ impl Reach {
         self.all_are(addresses, |obstacle| obstacle == Obstacle::Absent)
     }
 
-    /// Whether to give up before the time is over: a replica will never serve this client and no other was found that
-    /// might; or nobody was ever there.
+    /// Whether to give up before the time is over: no replica will ever serve this client; or some will not, and of the
+    /// others nobody was ever there.
     pub(crate) fn is_hopeless(&self, now: Time, addresses: &[String]) -> bool {
-        let barred = self.problems.iter().any(|(_, problem)| problem.obstacle == Obstacle::Lasting);
-        if barred {
-            return self.all_are(addresses, |obstacle| obstacle != Obstacle::Unserved);
+        if self.all_are(addresses, |obstacle| obstacle == Obstacle::Lasting) {
+            return true;
         }
-        let patient = self.heard || self.absent_since.is_none_or(|since| now < since + ABSENT_PATIENCE);
-        !patient && self.all_absent(addresses)
+        let is_patient = self.heard || self.failing_since.is_none_or(|since| now < since + ABSENT_PATIENCE);
+        let is_none = |obstacle| matches!(obstacle, Obstacle::Absent | Obstacle::Lasting);
+        !is_patient && self.all_are(addresses, is_none)
     }
 
     fn all_are(&self, addresses: &[String], is: impl Fn(Obstacle) -> bool) -> bool {
@@ -155,16 +155,22 @@ mod tests {
     }
 
     #[test]
-    fn it_is_given_up_at_once_where_a_replica_will_never_serve_and_no_other_might() {
+    fn it_is_given_up_at_once_where_no_replica_will_ever_serve_and_soon_where_the_others_never_were() {
         let mut reach = Reach::new(true);
         reach.failed(at(0), "r1:1", problem(Obstacle::Lasting));
-        assert!(!reach.is_hopeless(at(0), &addresses(3)), "two others were not tried");
+        assert!(!reach.is_hopeless(at(0), &addresses(2)), "another was not tried");
+        reach.failed(at(0), "r2:1", problem(Obstacle::Lasting));
+        assert!(reach.is_hopeless(at(0), &addresses(2)));
         reach.failed(at(0), "r2:1", problem(Obstacle::Absent));
-        reach.failed(at(0), "r3:1", problem(Obstacle::Unreached));
-        assert!(reach.is_hopeless(at(0), &addresses(3)));
-        reach.failed(at(0), "r3:1", problem(Obstacle::Unserved));
+        assert!(!reach.is_hopeless(at(60_000), &addresses(2)), "it was there, and may come back");
+
+        let mut reach = Reach::new(false);
+        reach.failed(at(0), "r1:1", problem(Obstacle::Lasting));
+        reach.failed(at(0), "r2:1", problem(Obstacle::Absent));
+        assert!(!reach.is_hopeless(at(1_999), &addresses(2)) && reach.is_hopeless(at(2_000), &addresses(2)));
+        reach.failed(at(0), "r2:1", problem(Obstacle::Unserved));
         assert!(
-            !reach.is_hopeless(at(60_000), &addresses(3)),
+            !reach.is_hopeless(at(60_000), &addresses(2)),
             "one talks to this client, and may find a master"
         );
     }

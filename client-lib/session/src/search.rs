@@ -63,11 +63,8 @@ pub struct AttemptId(pub u64);
 pub enum Answer {
     /// The call's own result; or the replica says that it is the master, if that was asked.
     Done,
-    /// The cell refused the call itself. `ambiguous`: as it would, had the same call taken effect before.
-    Refused {
-        /// See there.
-        ambiguous: bool,
-    },
+    /// The cell refused the call itself. It may do so because the same call has taken effect before.
+    Refused,
     /// The replica does not serve it, and the call had no effect; it names the master if it knows one.
     Elsewhere {
         /// Where the master serves clients.
@@ -223,11 +220,11 @@ impl Search {
         match answer {
             Answer::Done if is_look && self.is_write() => return self.found_master(place),
             Answer::Done => return self.end_with(attempt, place, None),
-            Answer::Refused { ambiguous } if !is_look => {
-                let lost = self.lost.take().filter(|_| ambiguous);
+            Answer::Refused if !is_look => {
+                let lost = self.lost.take();
                 return self.end_with(attempt, place, lost);
             }
-            Answer::Refused { .. } => self.reach.heard(),
+            Answer::Refused => self.reach.heard(),
             Answer::Elsewhere { master, problem } => {
                 self.failed(place, problem);
                 if let Some(master) = master {
@@ -306,7 +303,6 @@ impl Search {
             self.redirects += 1;
             return self.ask(named);
         }
-        // The write's own replica is asked like any other: it may still be the master.
         if self.asked_at.is_some_and(|at| self.now < at + STAGGER) {
             return;
         }
@@ -346,17 +342,13 @@ impl Search {
     /// A replica has just said that it is the master.
     fn found_master(&mut self, place: usize) {
         self.reach.heard();
-        if let Some((call, _)) = self.call {
-            if self.attempts.get(&call) == Some(&place) {
-                // The write waits for something there.
-                self.call = Some((call, self.now + CALL_PATIENCE));
-                return;
-            }
-            if let Some(old) = self.attempts.remove(&call) {
-                let place = &mut self.places[old];
-                place.asked = None;
-                self.lost = Some(format!("{} did not answer in time", place.address));
-            }
+        // Another one than where the write is under way: there nobody is asked.
+        if let Some((call, _)) = self.call
+            && let Some(old) = self.attempts.remove(&call)
+        {
+            let place = &mut self.places[old];
+            place.asked = None;
+            self.lost = Some(format!("{} did not answer in time", place.address));
         }
         self.send_call(place);
     }

@@ -152,8 +152,10 @@ fn log_panics(logger: Logger) {
 
 /// Waits until everything logged so far is written, and no longer than `limit`. Nothing is logged afterwards.
 fn flush(limit: Duration) {
-    let guard = WRITER.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(guard) = guard {
+    // Held until it is done: of two threads that end the process the second waits for the first, and does not end it in the
+    // middle of what that has to say.
+    let mut writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(guard) = writer.take() {
         // To drop it is to wait for the writing thread.
         within(limit, move || drop(guard));
     }

@@ -82,7 +82,9 @@ impl Untold {
         let audience = Audience { path, instance, are_holders: listeners.are_holders() };
         let known = self.joinable.get(&audience).and_then(|at| usize::try_from(at - self.taken).ok());
         if let Some(known) = known.and_then(|at| self.entries.get_mut(at)) {
-            (known.listeners, known.before) = (listeners, before);
+            let earlier = std::mem::replace(&mut known.listeners, listeners);
+            known.listeners.add_holders_of(&earlier);
+            known.before = before;
             self.names += known.happened.push(&event, usize::MAX);
             return;
         }
@@ -146,18 +148,22 @@ impl Entry {
 impl Master {
     /// Tells sessions of changes of what they watch, as far as the turn's budget goes.
     pub(crate) fn tell(&mut self, state: &State) {
-        while self.budget.may_tell()
-            && let Some(part) = self.untold.next()
-        {
-            self.budget.spend_telling(COST_NOTED * (1 + part.looked_at as u64));
-            self.note(state, part);
-        }
-        while self.budget.may_tell()
-            && let Some(session) = self.next_eventful()
-        {
-            let said = self.connections.said();
-            self.send_events(session);
-            self.budget.spend_telling(COST_NOTICE + self.connections.said() - said);
+        // By turns: one node that is written without a pause, and watched by very many, does not keep what happened to
+        // others from being sent.
+        while self.budget.may_tell() {
+            let (part, eventful) = (self.untold.next(), self.next_eventful());
+            if part.is_none() && eventful.is_none() {
+                break;
+            }
+            if let Some(part) = part {
+                self.budget.spend_telling(COST_NOTED * (1 + part.looked_at as u64));
+                self.note(state, part);
+            }
+            if let Some(session) = eventful {
+                let said = self.connections.said();
+                self.send_events(session);
+                self.budget.spend_telling(COST_NOTICE + self.connections.said() - said);
+            }
         }
     }
 
@@ -311,6 +317,26 @@ mod tests {
         let told = watched.tell();
         // Of the first session the last handle alone was open when the last of it happened.
         assert_eq!(told.len(), 101);
+    }
+
+    #[test]
+    fn of_a_lock_all_are_told_who_held_it_when_somebody_came_to_want_it() {
+        let mut watched = Watched::new();
+        let conflicts = [EventKind::ConflictingRequest];
+        let acquire = |handle: HandleId, mode: client::LockMode| {
+            Operation::Acquire(client::Acquire { handle: handle.0, mode: mode.into(), try_only: false })
+        };
+        let (first, second) = (watched.watch(1, "/d", &conflicts), watched.watch(2, "/d", &conflicts));
+        let (third, fourth) = (watched.watch(3, "/d", &[]), watched.watch(4, "/d", &[]));
+        watched.request(1, acquire(first, client::LockMode::Shared));
+        watched.request(3, acquire(third, client::LockMode::Exclusive));
+        watched.request(2, acquire(second, client::LockMode::Shared));
+        watched.request(4, acquire(fourth, client::LockMode::Exclusive));
+        // The third leaves the queue, the second joins the first: the fourth wants the lock from both.
+        watched.request(3, Operation::Close(client::Close { handle: third.0 }));
+        let told: Vec<_> = watched.tell().into_keys().map(|(session, _)| session).collect();
+        let [one, two] = [1, 2].map(|of| watched.sessions[&of].0);
+        assert_eq!(told, [one, two]);
     }
 
     #[test]

@@ -83,6 +83,10 @@ pub struct Replica {
     confirmed: VecDeque<(u64, RoundId)>,
     /// Readies whose effects wait for the disk, oldest first.
     unpersisted: VecDeque<Unpersisted>,
+    /// Of the entries in these.
+    unpersisted_bytes: u64,
+    /// When a heartbeat was last answered before the disk had what came before it.
+    prompt_at: Time,
     /// Entries that raft has given out as committed, and that are not applied yet, oldest first.
     committed: VecDeque<raftpb::Entry>,
     /// The snapshot that a message just stepped belongs to.
@@ -164,6 +168,8 @@ impl Replica {
             rounds: BTreeMap::new(),
             confirmed: VecDeque::new(),
             unpersisted: VecDeque::new(),
+            unpersisted_bytes: 0,
+            prompt_at: Time::ZERO,
             committed: VecDeque::new(),
             incoming: None,
             snapshots: Snapshots::new(applied.index),

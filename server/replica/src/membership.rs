@@ -103,12 +103,16 @@ impl Replica {
         if remaining.is_empty() {
             return Err(format!("{id} is the last one that votes"));
         }
-        let reachable = remaining.iter().filter(|voter| self.reachable(**voter)).count();
+        // That a replica is heard says nothing of its disk: it counts if it has what is committed, too.
+        let committed = self.raw.raft.raft_log.committed;
+        let counts =
+            |voter: &&u64| self.reachable(**voter) && self.matched(**voter) + PROMOTION_LAG_MAX >= committed;
+        let reachable = remaining.iter().filter(counts).count();
         if reachable > remaining.len() / 2 {
             return Ok(());
         }
         Err(format!(
-            "without {id} only {reachable} of the {} that vote would be reachable: the cell would stop",
+            "without {id} only {reachable} of the {} that vote would be reachable and have what is committed: the cell would stop",
             remaining.len()
         ))
     }

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use holdfast_master::Master;
 use holdfast_state::Effect;
-use holdfast_types::{ReplicaId, Term, planted};
+use holdfast_types::{Duration, ReplicaId, Term, planted};
 use protobuf::Message as _;
 use raft::{Ready, StateRole};
 use slog::info;
@@ -46,8 +46,15 @@ pub(crate) struct Unpersisted {
     on_disk: bool,
     /// Where the snapshot stands that came with it; 0 if none did.
     snapshot: u64,
+    /// Of its entries.
+    bytes: u64,
     messages: Vec<Message>,
 }
+
+/// While so many bytes of entries, or so many readies, wait for the disk, a leader's heartbeats are answered at once only
+/// once an interval of theirs: each answer has raft send more, and nothing else would hold it back.
+const UNPERSISTED_BYTES_MAX: u64 = 32 << 20;
+const UNPERSISTED_MAX: usize = 256;
 
 impl Replica {
     /// A turn begins with its first input.
@@ -93,6 +100,7 @@ impl Replica {
         self.send_all(messages)?;
         let snapshot = self.install(ready.snapshot())?;
         let entries = ready.take_entries();
+        let bytes = entries.iter().map(|entry| entry.data.len() as u64).sum();
         self.raw.mut_store().append(&entries);
         let hard_state = ready.hs().cloned();
         if let Some(hard_state) = &hard_state {
@@ -109,17 +117,32 @@ impl Replica {
             self.disk.begins(self.now, &persist);
             self.outputs.push_back(Output::Persist(persist));
         }
-        let (prompt, mut messages) = ready.take_persisted_messages().into_iter().partition(needs_no_disk);
+        let is_prompt = self.is_prompt();
+        let needs_no_disk = |message: &Message| is_prompt && needs_no_disk(message);
+        let (prompt, mut messages): (Vec<_>, _) =
+            ready.take_persisted_messages().into_iter().partition(needs_no_disk);
+        if !prompt.is_empty() {
+            self.prompt_at = self.now;
+        }
         self.send_all(prompt)?;
         if planted!(PromiseBeforeSync) {
             self.send_all(std::mem::take(&mut messages))?;
         }
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
-        self.unpersisted.push_back(Unpersisted { number, on_disk, snapshot: installed, messages });
+        self.unpersisted.push_back(Unpersisted { number, on_disk, snapshot: installed, bytes, messages });
+        self.unpersisted_bytes += bytes;
         self.settle_persisted(0)?;
         self.committed.extend(committed);
         self.apply()
+    }
+
+    /// Whether a leader's heartbeat may be answered before the disk has what came before it.
+    fn is_prompt(&self) -> bool {
+        let interval = Duration::from_millis(self.config.tick_ms * self.config.heartbeat_ticks as u64);
+        let is_within =
+            self.unpersisted_bytes < UNPERSISTED_BYTES_MAX && self.unpersisted.len() < UNPERSISTED_MAX;
+        is_within || self.now >= self.prompt_at + interval
     }
 
     pub(crate) fn handle_persisted(&mut self, number: u64) -> Result<(), Fault> {
@@ -139,6 +162,7 @@ impl Replica {
             let settled = self.unpersisted.pop_front().expect("front was there");
             last = Some(settled.number);
             snapshot = settled.snapshot.max(snapshot);
+            self.unpersisted_bytes -= settled.bytes;
             self.send_all(settled.messages)?;
         }
         if let Some(last) = last {

@@ -126,6 +126,14 @@ impl Listeners {
         self.holders.is_some()
     }
 
+    /// Those who hold a lock and were to be told before are to be told still: who came to hold it since are others, and they
+    /// may all hold it together.
+    pub fn add_holders_of(&mut self, earlier: &Self) {
+        if let (Some(holders), Some(earlier)) = (&mut self.holders, &earlier.holders) {
+            *holders = holders.clone().union(earlier.clone());
+        }
+    }
+
     /// How many are to be looked at who may have asked for one of these kinds.
     #[must_use]
     pub fn len(&self, kinds: EventSet) -> usize {

@@ -11,6 +11,7 @@ use holdfast_types::Revision;
 use crate::checker::answers::{self, Read};
 use crate::checker::is_valid;
 use crate::checker::register::Op;
+use crate::clock::TrueTime;
 use crate::coverage::Situation;
 use crate::event::Event;
 use crate::genesis::replica_at;
@@ -22,7 +23,7 @@ use crate::workload::NamedResult;
 use crate::world::World;
 
 const MILLI: u64 = 1_000_000;
-/// How long an answer is waited for.
+/// How long an answer is waited for; after so long in all a call is not made again.
 const PATIENCE_NANOS: u64 = 5_000 * MILLI;
 /// A replica withdraws a call so long before its caller gives it up.
 const WAY_BACK_NANOS: u64 = 200 * MILLI;
@@ -43,6 +44,8 @@ pub(crate) struct Named {
     began: u64,
     pub(crate) replica: usize,
     tries: u32,
+    /// When the application made it: its time-out counts from then.
+    made_at: TrueTime,
 }
 
 /// The answer to a call, on its way back.
@@ -59,8 +62,12 @@ impl World {
     ) {
         self.stats.named += 1;
         let (client, replica) = (self.client_life(index), self.clients[index].rng.index(self.plan.replicas));
+        let made_at = self.now;
         let (floor, began) = (self.checkers.reads.floor(), self.checkers.histories.tick());
-        self.ask_by_name(Named { client, token, request, instance, floor, began, replica, tries: 0 }, 0);
+        self.ask_by_name(
+            Named { client, token, request, instance, floor, began, replica, tries: 0, made_at },
+            0,
+        );
     }
 
     fn ask_by_name(&mut self, call: Named, wait_nanos: u64) {
@@ -123,7 +130,7 @@ impl World {
     fn named_elsewhere(&mut self, id: CallId, hint: Option<usize>) -> Result<(), Violation> {
         let Some(mut call) = self.named.remove(&id) else { return Ok(()) };
         call.tries += 1;
-        if call.tries > TRIES_MAX {
+        if call.tries > TRIES_MAX || self.now >= call.made_at.after_nanos(PATIENCE_NANOS) {
             return self.tell_named(&call, &Err(None));
         }
         self.stats.named_again += 1;

@@ -158,7 +158,7 @@ fn a_write_that_had_no_effect_is_sent_again() {
     assert_eq!(case.answer("a", Answer::Done), "call a");
     assert_eq!(case.elsewhere("a", Some("b")), "look b");
     assert_eq!(case.answer("b", Answer::Done), "call b");
-    assert_eq!(case.answer("b", Answer::Refused { ambiguous: true }), "over: b answered", "nothing was lost");
+    assert_eq!(case.answer("b", Answer::Refused), "over: b answered", "nothing was lost");
 }
 
 #[test]
@@ -171,14 +171,14 @@ fn a_conditional_write_waits_for_a_master_that_lives_and_is_sent_to_another_wher
     assert_eq!(case.elsewhere("b", Some("a")), "", "the call is under way there");
     case.attempts.insert("a".to_owned(), call);
     case.now += 3_000;
-    assert_eq!(case.answer("a", Answer::Refused { ambiguous: true }), "over: a answered");
+    assert_eq!(case.answer("a", Answer::Refused), "over: a answered");
 
     let mut case = Case::new(config(Goal::Conditional, "a b"));
     case.wants();
     case.answer("a", Answer::Done);
     assert_eq!(case.wait(), "look b");
     assert_eq!(case.answer("b", Answer::Done), "call b");
-    let refused = Answer::Refused { ambiguous: true };
+    let refused = Answer::Refused;
     assert_eq!(
         case.answer("b", refused),
         "over: b answered, ambiguous: a did not answer in time",
@@ -254,7 +254,21 @@ fn what_cannot_be_cured_is_told_at_once_beside_whatever_else_is_wrong() {
     let mut case = Case::new(config(Goal::Read, "a b"));
     assert_eq!(case.wants(), "call a");
     assert_eq!(case.fails("a", Obstacle::Lasting), "call b");
-    assert_eq!(case.fails("b", Obstacle::Absent), "over: 0 ms, a: lasting; b: absent");
+    assert_eq!(case.fails("b", Obstacle::Lasting), "over: 0 ms, a, b: lasting");
+
+    // Where another one is down it may come back, if it was ever there; if not, it is waited for like any cell.
+    let mut case = Case::new(SearchConfig { heard: false, ..config(Goal::Read, "a b") });
+    let mut wants = case.wants();
+    while let Some(address) = wants.strip_prefix("call ") {
+        let address = address.to_owned();
+        let obstacle = if address == "a" { Obstacle::Lasting } else { Obstacle::Absent };
+        wants = case.fails(&address, obstacle);
+        if wants.is_empty() {
+            wants = case.wait();
+        }
+    }
+    assert!((2_000..2_600).contains(&case.now), "{}", case.now);
+    assert_eq!(wants, format!("over: {} ms, a: lasting; b: absent", case.now));
 }
 
 #[test]

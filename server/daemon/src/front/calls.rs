@@ -27,9 +27,6 @@ use crate::driver::{Call, CoreInput, next_call};
 use crate::guests::{UnderWay, Visit};
 use crate::socket::Caller;
 
-/// An answer is sent so long before its caller's deadline.
-const WAY_BACK: Duration = Duration::from_millis(200);
-
 impl Front {
     /// Has the core answer a call, which has so many bytes. It is withdrawn a little before its caller's deadline, so that
     /// a caller whose call only waits learns that it had no effect. Dropping the future does not withdraw it.
@@ -144,7 +141,7 @@ pub(super) fn asker<M>(request: &Request<M>) -> Result<Asker, Status> {
         visit: caller.visit.clone(),
         stream: request.extensions().get::<StreamEnd>().cloned().unwrap_or_default(),
         account: caller.account.get().cloned(),
-        patience: conform::timeout(request.metadata().as_ref()).map(|waits| waits - WAY_BACK.min(waits / 4)),
+        patience: conform::patience(request.metadata().as_ref()),
         turn: request.extensions().get::<Turn>().cloned(),
         _under_way: caller.visit.begin(),
     })

@@ -93,8 +93,16 @@ fn too_long(max: usize) -> Status {
     status_of(&too_long_refusal("the message", max), "")
 }
 
+/// An answer is sent so long before its caller's deadline.
+const WAY_BACK: Duration = Duration::from_millis(200);
+
+/// For how long a call may wait here, if its caller says how long it waits: a little less.
+pub(super) fn patience(headers: &HeaderMap) -> Option<Duration> {
+    timeout(headers).map(|waits| waits - WAY_BACK.min(waits / 4))
+}
+
 /// How long the caller waits: up to eight digits and a unit. Anything else is none.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT_KEY)?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -19,7 +19,7 @@ use holdfast_proto::client::v1::RefusalCode;
 use holdfast_types::Duration;
 use holdfast_types::ledger::{Account, Charge};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Body as _;
@@ -28,6 +28,7 @@ use tower::{Layer, Service};
 
 use super::STREAM_WINDOW_BYTES;
 use super::burden::{Burden, SMALL_BYTES};
+use super::conform;
 use super::fields::{FIELDS_MAX, Fields};
 use super::refusal::{refused, told_late};
 use crate::socket::Caller;
@@ -102,6 +103,7 @@ where
         let account = caller.as_ref().and_then(|caller| self.burden.account_of(caller));
         // Whoever has not proved a name is refused by the handler, which reads nothing.
         let (Some(caller), Some(account)) = (caller, account) else { return Box::pin(inner.call(request)) };
+        let until = conform::patience(request.headers()).map(|waits| Instant::now() + waits);
         let path = request.uri().path();
         let turns = match path {
             SESSION_PATH | EXTEND_LEASE_PATH => None,
@@ -122,11 +124,11 @@ where
                 };
                 match turn {
                     Ok(turn) => drop(parts.extensions.insert(turn)),
-                    Err(refused) => return Ok(told_late(refused.into_http()).await),
+                    Err(refused) => return Ok(told_late(refused.into_http(), until).await),
                 }
             }
             let answer = inner.call(Request::from_parts(parts, Body::new(body))).await?;
-            Ok(if is_call { told_late(answer).await } else { answer })
+            Ok(if is_call { told_late(answer, until).await } else { answer })
         })
     }
 }
@@ -571,7 +573,7 @@ mod tests {
         let mut body = counted(Kind::Call, &message(9_000)[..8_000], &ledger);
         assert_eq!(length(next(&mut body).await), 8_000, "what has arrived comes at once");
         assert_eq!(ledger.0.held(), 8_000);
-        let before = tokio::time::Instant::now();
+        let before = Instant::now();
         let status = next(&mut body).await.unwrap().unwrap_err();
         assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
         assert_eq!(before.elapsed(), CALL_MAX);

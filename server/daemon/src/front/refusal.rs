@@ -7,7 +7,7 @@
 use holdfast_proto::client::v1::{Refusal, RefusalCode};
 use holdfast_proto::client::{MASTER_KEY, REFUSAL_BIN_KEY, REFUSAL_KEY, RefusalMeaning};
 use prost::Message as _;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 use tonic::metadata::{AsciiMetadataValue, BinaryMetadataValue, MetadataMap};
@@ -40,9 +40,12 @@ const OVERLOADED_AFTER: Duration = Duration::from_millis(250);
 
 /// Holds the answer to a unary call back for a while if it is that there is no room. A client that calls again at once would
 /// otherwise keep the replica busy with what it refuses.
-pub(super) async fn told_late(answer: Response<Body>) -> Response<Body> {
+///
+/// `until`: the caller's own deadline is near then, and it must hear before that: it has waited long enough.
+pub(super) async fn told_late(answer: Response<Body>, until: Option<Instant>) -> Response<Body> {
     if answer.headers().get(REFUSAL_KEY).is_some_and(|name| name == "OVERLOADED") {
-        tokio::time::sleep(OVERLOADED_AFTER).await;
+        let after = Instant::now() + OVERLOADED_AFTER;
+        tokio::time::sleep_until(until.map_or(after, |until| after.min(until))).await;
     }
     answer
 }
@@ -92,11 +95,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_finds_no_room_is_told_so_after_a_while_and_others_at_once() {
-        let begun = tokio::time::Instant::now();
-        told_late(refused(RefusalCode::Limit, "too long").into_http()).await;
-        told_late(Response::new(Body::empty())).await;
+        let begun = Instant::now();
+        told_late(refused(RefusalCode::Limit, "too long").into_http(), None).await;
+        told_late(Response::new(Body::empty()), None).await;
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        let answer = told_late(refused(RefusalCode::Overloaded, "no room").into_http()).await;
+        let full = || refused(RefusalCode::Overloaded, "no room").into_http();
+        // Whoever has waited until his deadline is near must hear before that.
+        told_late(full(), Some(begun)).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let answer = told_late(full(), Some(begun + 2 * OVERLOADED_AFTER)).await;
         assert_eq!(begun.elapsed(), OVERLOADED_AFTER);
         assert_eq!(answer.headers().get(REFUSAL_KEY).unwrap(), "OVERLOADED", "it is the same answer");
     }
