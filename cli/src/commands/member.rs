@@ -127,7 +127,7 @@ impl Member {
                 (*id, "removed")
             }
         };
-        // It is done; what the cell stands now is told if it can be.
+        // The master has done it. If a replica says how many vote now, the user is told what that is good for.
         let standing = cell.status().await.ok().and_then(|status| Standing::of(&status));
         client.output.print(&Change { id, done, standing }, said)
     }

@@ -328,24 +328,9 @@ fn an_ephemeral_lock_file_goes_with_its_last_user_and_one_that_was_there_stays()
     let cell = TestCell::start();
     cell.run(&["mkdir", "/jobs"]).assert_done();
     cell.run(&["put", "/jobs/kept", ""]).assert_done();
-    let holder = cell.start_and_hear(&[
-        "lock",
-        "--ephemeral",
-        "/jobs/nightly",
-        "--",
-        "sh",
-        "-c",
-        "echo runs; exec sleep 60",
-    ]);
-    let mut waiter = cell.holdfast(&[
-        "lock",
-        "--ephemeral",
-        "/jobs/nightly",
-        "--",
-        "sh",
-        "-c",
-        "echo waited; exec sleep 60",
-    ]);
+    let nightly = |script| ["lock", "--ephemeral", "/jobs/nightly", "--", "sh", "-c", script];
+    let holder = cell.start_and_hear(&nightly("echo runs; exec sleep 60"));
+    let mut waiter = cell.holdfast(&nightly("echo waited; exec sleep 60"));
     // It says so when it has the lock.
     let waiter = std::thread::scope(|scope| {
         let waiting = scope.spawn(move || {

@@ -227,7 +227,7 @@ fn certificates_that_are_not_trusted_are_told_with_whose_they_are_and_why() {
     make_certs(strangers.path());
     let other = |file: &str| strangers.path().join(file).to_str().unwrap().to_owned();
     let (other_ca, bob, bob_key) = (other("ca.pem"), other("client-bob.pem"), other("client-bob-key.pem"));
-    // Another replica is down, which hides nothing; and nobody waits for what will not change.
+    // Another replica is down, and the command names the certificate all the same, long before its time-out is over.
     let down = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let addresses = [format!("{},{down}", cell.address), format!("{down},{}", cell.address)];
     for (options, said) in [

@@ -81,14 +81,14 @@ pub(crate) struct Identity {
     pub(crate) principal: Arc<str>,
 }
 
-/// For so long it is believed that this process is still the one that it was: asking takes longer than all the rest of a
-/// read from the cache. Forking, and making a runtime in the child, takes longer than that.
+/// The library asks the system for the process's id again after so long: the question takes longer than all the rest of a
+/// read from the cache. A program that forks, and makes a runtime in the child, takes longer than that.
 const SAME_PROCESS_TIME: Duration = Duration::from_micros(50);
 
 /// What the session's task tells everybody. It does not keep the session open.
 ///
 /// It belongs to the process that the session was opened in. A process that is forked from that one has a copy of it, and
-/// of the lease, and nobody there who would hear that the session is over: so it is over there, from the first.
+/// of the lease, but no task that would hear of the session's end: so the child takes the session to be over, from the first.
 #[derive(Debug)]
 pub(crate) struct Board {
     /// The process that has the session.

@@ -105,6 +105,10 @@ fn no_answer(waited: Duration, absent: bool) -> String {
     if absent {
         return "no replica of the cell was found".to_owned();
     }
+    // What is found to be in vain at once was not waited for.
+    if waited < Duration::from_millis(10) {
+        return "no master of the cell answered".to_owned();
+    }
     format!("no master of the cell answered within {waited:?}")
 }
 

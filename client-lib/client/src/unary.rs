@@ -119,12 +119,16 @@ impl Unary {
     /// The master's view, or else anybody's.
     pub(crate) async fn status(&self) -> Result<StatusResponse, Error> {
         // Each replica gets a fifth of the time.
-        let unary = self.with_timeout(self.timeout / 5);
+        self.with_timeout(self.timeout / 5).find().await
+    }
+
+    /// The same, within the whole time-out.
+    async fn find(&self) -> Result<StatusResponse, Error> {
         let mut anybody = None;
         let never = |_: &str| -> Result<std::future::Pending<Result<Response<()>, Status>>, _> {
             Ok(std::future::pending())
         };
-        match unary.search_with(Goal::Find, never, &mut anybody).await {
+        match self.search_with(Goal::Find, never, &mut anybody).await {
             Ok(_) => anybody.ok_or_else(|| Error::protocol("an answer without a status")),
             Err(error) => anybody.ok_or(error),
         }
@@ -136,7 +140,7 @@ impl Unary {
         let is_known = self.places.master().is_some_and(|(_, is_fresh)| is_fresh);
         if !is_known && self.places.in_order().len() > 1 {
             // Whoever does not find it in so long leaves it to the session.
-            let _ = self.with_timeout(FIND_TIME.min(limit) * 5).status().await;
+            let _ = self.with_timeout(FIND_TIME.min(limit)).find().await;
         }
     }
 
@@ -197,31 +201,8 @@ impl Unary {
             tokio::select! {
                 biased;
                 Some((attempt, address, looks, reply)) = asked.next() => {
-                    let answer = match reply {
-                        Reply::Status(told) => {
-                            let answer = self.judge_status(&address, &told);
-                            if answer == Answer::Done {
-                                results.insert(attempt, Ok(None));
-                            }
-                            if answer == Answer::Done || status.is_none() {
-                                *status = Some(*told);
-                            }
-                            answer
-                        }
-                        Reply::Value(value) => {
-                            results.insert(attempt, Ok(Some(value)));
-                            Answer::Done
-                        }
-                        Reply::NoWay(text) => {
-                            let problem = Problem { obstacle: Obstacle::Lasting, text };
-                            Answer::Elsewhere { master: None, problem }
-                        }
-                        Reply::Failed(failed) => {
-                            let (answer, error) = self.judge(&address, &failed, looks);
-                            results.extend(error.map(|error| (attempt, Err(error))));
-                            answer
-                        }
-                    };
+                    let (answer, result) = self.judge_reply(&address, reply, looks, status);
+                    results.extend(result.map(|result| (attempt, result)));
                     search.handle(clock::now(), attempt, answer);
                 }
                 () = timer.wait() => search.pass_time(clock::now()),
@@ -271,6 +252,35 @@ impl Unary {
         }
     }
 
+    /// What a reply amounts to, and the call's result should it stand; a `status` is kept if it is the first, or the master's.
+    fn judge_reply<T>(
+        &self,
+        address: &str,
+        reply: Reply<T>,
+        looks: bool,
+        status: &mut Option<StatusResponse>,
+    ) -> (Answer, Option<Outcome<T>>) {
+        match reply {
+            Reply::Status(told) => {
+                let answer = self.judge_status(address, &told);
+                let is_master = answer == Answer::Done;
+                if is_master || status.is_none() {
+                    *status = Some(*told);
+                }
+                (answer, is_master.then_some(Ok(None)))
+            }
+            Reply::Value(value) => (Answer::Done, Some(Ok(Some(value)))),
+            Reply::NoWay(text) => {
+                let problem = Problem { obstacle: Obstacle::Lasting, text };
+                (Answer::Elsewhere { master: None, problem }, None)
+            }
+            Reply::Failed(failed) => {
+                let (answer, error) = self.judge(address, &failed, looks);
+                (answer, error.map(Err))
+            }
+        }
+    }
+
     /// What a replica's word on itself amounts to, where the master is looked for.
     fn judge_status(&self, address: &str, status: &StatusResponse) -> Answer {
         if !self.cell.is_empty() && *self.cell != *status.cell {
@@ -297,8 +307,11 @@ impl Unary {
     /// What a failure amounts to; and the error for the application, should it stand.
     fn judge(&self, address: &str, status: &Status, looks: bool) -> (Answer, Option<Error>) {
         match refusal_code(status) {
-            Some(RefusalCode::NotMaster | RefusalCode::Overloaded) => {
-                self.places.not_master(address);
+            Some(code @ (RefusalCode::NotMaster | RefusalCode::Overloaded)) => {
+                // A master that has no room is the master still.
+                if code == RefusalCode::NotMaster {
+                    self.places.not_master(address);
+                }
                 let problem = Problem::unserved(status.message());
                 (Answer::Elsewhere { master: named_master(status), problem }, None)
             }

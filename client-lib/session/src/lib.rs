@@ -66,6 +66,6 @@ pub use doors::{
 };
 pub use holdfast_proto::client::v1::request::Operation;
 pub use reach::{ABSENT_PATIENCE, Obstacle, Problem};
-pub use search::{Answer, AttemptId, Found, Goal, STAGGER, Search, SearchConfig, SearchOutput};
+pub use search::{Answer, AttemptId, Found, Goal, Search, SearchConfig, SearchOutput};
 pub use session::Session;
 pub use slot::Slot;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A replica that has not answered for so long is not waited for alone any more: well beyond a round trip around the
 /// world, and not long to people.
-pub const STAGGER: Duration = Duration::from_millis(250);
+const STAGGER: Duration = Duration::from_millis(250);
 /// Between two laps around the replicas, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(250);

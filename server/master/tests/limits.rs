@@ -295,6 +295,41 @@ fn very_many_watchers_are_told_in_turns_and_each_of_them_is() {
 }
 
 #[test]
+fn a_file_that_is_written_without_a_pause_and_widely_watched_keeps_no_other_from_being_told() {
+    const HANDLES: u64 = 4_000;
+    let mut cell = cell_with_watchers(5, HANDLES);
+    let watch = client::Open {
+        path: "/other".to_owned(),
+        creation: client::Creation::May.into(),
+        events: vec![client::EventKind::ContentsModified.into()],
+        ..client::Open::default()
+    };
+    let opening = client::OpenSession { secret: vec![9; 16].into(), ..client::OpenSession::default() };
+    let hello = Some(client_frame::Hello::Open(opening));
+    cell.frame(9, client::ClientFrame { hello, ..client::ClientFrame::default() });
+    cell.commit();
+    cell.frame(9, requests([(1, Operation::Open(Box::new(watch)))].into_iter()));
+    cell.commit();
+    cell.frames.clear();
+    let is_told = |(to, frame): &(ConnectionId, client::ServerFrame)| {
+        let events = frame.notices.iter().flat_map(|notice| &notice.events);
+        *to == ConnectionId(9) && events.into_iter().next().is_some()
+    };
+    for turn in 0_u64.. {
+        assert!(turn < 90, "nobody is told of the other file");
+        cell.hand_in(1, requests([(HANDLES + 1 + turn, write_watched(0))].into_iter()));
+        if turn == 20 {
+            cell.hand_in(9, requests([(2, write_watched(0))].into_iter()));
+        }
+        cell.turn();
+        cell.apply();
+        if cell.frames.drain(..).any(|frame| is_told(&frame)) {
+            break;
+        }
+    }
+}
+
+#[test]
 fn of_long_lists_a_turn_makes_one() {
     const CHILDREN: u64 = 1_000;
     const LISTS: u64 = 20;

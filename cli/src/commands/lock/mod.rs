@@ -73,7 +73,7 @@ pub(crate) struct Lock {
     /// lock is held on.
     #[arg(long)]
     hold_until_asked: bool,
-    /// If the lock is lost, nobody is given it before so long after: 0 to 60 s. A release has no delay. It is the time in
+    /// The cell gives a lock that was lost to nobody else for so long: 0 to 60 s. A release has no delay. It is the time in
     /// which COMMAND is stopped, and in which its orders that are on their way arrive, so that the next holder does not
     /// meet them; by so much longer, after the lease, a holder that dies keeps others waiting. Programs that use the
     /// library have the same default.

@@ -35,7 +35,7 @@ async fn serve_again(replica: &mut Replica, stream: Stream) -> ! {
 /// Holds up the whole thread, as a loop that computes does, until the lease has run out.
 fn block(lock: &Lock) {
     while lock.is_held() {
-        std::thread::sleep(Duration::from_millis(1));
+        std::hint::spin_loop();
     }
 }
 

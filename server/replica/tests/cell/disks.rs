@@ -1,6 +1,6 @@
 //! Disks that are slow, and disks without room.
 
-use holdfast_replica::CallAnswer;
+use holdfast_replica::{CallAnswer, CallRequest};
 use holdfast_types::{Duration, ReplicaId};
 
 use crate::table::{Cell, defaults, eager_snapshots};
@@ -43,6 +43,39 @@ fn a_master_stays_while_the_disks_of_both_followers_are_slow_and_writes_take_wha
     cell.pass(Duration::from_secs(60));
     assert!(cell.host(master).replica.is_master(), "another would be no better off");
     assert_eq!(cell.host(master).replica.term(), term);
+}
+
+#[test]
+fn a_master_stays_also_while_more_waits_for_both_followers_disks_than_they_answer_at_once_for() {
+    let (mut cell, master) = settled_cell();
+    let term = cell.host(master).replica.term();
+    for other in cell.others(master) {
+        cell.host_mut(other).sync = Some(SLOW);
+    }
+    for call in 1..=600 {
+        cell.put(master, call, "/a", "hello".into());
+    }
+    cell.pass(Duration::from_secs(60));
+    assert_eq!((cell.host(master).replica.is_master(), cell.host(master).replica.term()), (true, term));
+    assert!((1..=600).all(|call| matches!(cell.answer(master, call), Some(Ok(_)))));
+}
+
+#[test]
+fn no_member_is_removed_whose_place_only_one_with_a_hanging_disk_would_take() {
+    let (mut cell, master) = settled_cell();
+    let [good, hung] = cell.others(master)[..] else { panic!("there are three") };
+    cell.host_mut(hung).sync = Some(Duration::from_secs(3_600));
+    for call in 1..=200 {
+        cell.put(master, call, "/a", "hello".into());
+    }
+    cell.pass(Duration::from_secs(10));
+    let refused = |cell: &mut Cell, call, id| {
+        cell.call(master, call, CallRequest::RemoveMember(id));
+        cell.pass(Duration::from_secs(1));
+        matches!(cell.answer(master, call), Some(Err(_)))
+    };
+    assert!(refused(&mut cell, 201, good), "it is heard, and has nothing of what is committed");
+    assert!(!refused(&mut cell, 202, hung));
 }
 
 #[test]
