@@ -12,6 +12,8 @@ mod burden;
 pub(crate) mod calls;
 mod conform;
 mod fields;
+mod framing;
+mod inbound;
 pub(crate) mod intake;
 pub(crate) mod leases;
 pub(crate) mod refusal;
