@@ -71,12 +71,12 @@ impl<P: Clone + Ord, T> FairQueue<P, T> {
 
     /// The next item, of the party whose turn it is. A party whose next item does not fit now is set aside with all of
     /// its work. The caller says what the item has cost by [`FairQueue::charge`] before it asks again.
-    pub(crate) fn next(&mut self, fits: impl Fn(&T) -> bool) -> Option<(P, T)> {
+    pub(crate) fn next(&mut self, fits: impl Fn(&P, &T) -> bool) -> Option<(P, T)> {
         loop {
             let (name, _) = self.serve()?.clone();
             let party = self.parties.get_mut(&name).expect("who is served is known");
             match party.items.front() {
-                Some(item) if fits(item) => {
+                Some(item) if fits(&name, item) => {
                     self.len -= 1;
                     return party.items.pop_front().map(|item| (name, item));
                 }
@@ -186,7 +186,7 @@ mod tests {
     fn work_off(queue: &mut FairQueue<u8, u64>, mut budget: u64) -> Vec<(u8, u64)> {
         let mut served = Vec::new();
         while budget > 0
-            && let Some((party, cost)) = queue.next(|_| true)
+            && let Some((party, cost)) = queue.next(|_, _| true)
         {
             queue.charge(cost);
             budget = budget.saturating_sub(cost);
@@ -264,8 +264,8 @@ mod tests {
             queue.push(&1, cost);
         }
         queue.push(&2, 1);
-        assert_eq!(queue.next(|cost| *cost < 5), Some((2, 1)));
-        assert_eq!(queue.next(|cost| *cost < 5), None);
+        assert_eq!(queue.next(|_, cost| *cost < 5), Some((2, 1)));
+        assert_eq!(queue.next(|_, cost| *cost < 5), None);
         queue.push(&1, 2);
         assert!(!queue.has_work() && queue.len() == 3);
         queue.take_back();
@@ -314,7 +314,7 @@ mod tests {
                         }
                     }
                     Step::ServeSmall(below) => {
-                        while let Some((party, cost)) = queue.next(|cost| *cost < below) {
+                        while let Some((party, cost)) = queue.next(|_, cost| *cost < below) {
                             queue.charge(cost);
                             prop_assert_eq!(model.get_mut(&party).and_then(VecDeque::pop_front), Some(cost));
                         }

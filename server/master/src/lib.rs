@@ -44,6 +44,7 @@ mod load;
 mod memory;
 mod misuse;
 mod notices;
+mod pace;
 mod past_stream;
 mod pending_events;
 mod requests;
@@ -80,6 +81,7 @@ use held::{Change, HeldChanges};
 use hello::Opening;
 use leases::Leases;
 use load::PromiseTimer;
+use pace::Pace;
 use rounds::Rounds;
 use sessions::{End, Sessions};
 use unary::Caller;
@@ -154,6 +156,8 @@ pub struct Master {
     budget: Budget,
     /// What keeps changes from being proposed.
     room: Room,
+    /// Who sends much, and has to pause for others.
+    pace: Pace,
     /// Changes of watched nodes that have yet to be told.
     untold: Untold,
     /// The command that was applied last of those that have something told, and what that costs.
@@ -227,6 +231,7 @@ impl Master {
             queue: FairQueue::new(config.turn_work),
             budget: Budget::new(config.turn_work),
             room: Room::default(),
+            pace: Pace::new(now),
             untold: Untold::default(),
             telling: (0, 0),
             eventful: BTreeSet::new(),
@@ -307,7 +312,8 @@ impl Master {
         let pulse = self.now + Duration::from_millis(u64::from(self.config.gap_ms)) / 2;
         let ends =
             [self.leases.next_end(), self.delays.next_end(), self.promise.next(), self.held.next_overdue()];
-        ends.into_iter().flatten().chain([pulse]).min()
+        let resumes = self.pace.resumes(self.now);
+        ends.into_iter().flatten().chain(resumes).chain([pulse]).min()
     }
 
     /// The term of office.

@@ -133,16 +133,17 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Whether the item can be worked off now. What gives something back always can.
-    fn fits(self, work: &Work) -> bool {
+    /// Whether the item can be worked off now. What gives something back always can. `pauses`: its party has sent much.
+    fn fits(self, work: &Work, pauses: impl Fn() -> bool) -> bool {
         let bytes = match work {
             Work::Request(request) if is_read(request) || gives_back(request) => return true,
             Work::Request(request) => request_bytes(request),
             Work::Call(_, call) if is_write(call) => call_bytes(call),
             Work::Close | Work::Read(_) | Work::Call(..) | Work::ConfirmedCall(..) => return true,
         };
-        let log_bytes_max = if bytes > LARGE_BYTES { LOG_BYTES_LARGE_MAX } else { LOG_BYTES_MAX };
-        self.log_bytes < log_bytes_max && !self.untold_is_full
+        let is_large = bytes > LARGE_BYTES;
+        let log_bytes_max = if is_large { LOG_BYTES_LARGE_MAX } else { LOG_BYTES_MAX };
+        self.log_bytes < log_bytes_max && !self.untold_is_full && !(is_large && pauses())
     }
 }
 
@@ -215,14 +216,17 @@ impl Master {
     /// the log.
     pub(crate) fn work(&mut self, state: &State, log_bytes: u64) {
         self.room = Room { log_bytes, untold_is_full: self.untold.is_full() };
-        if log_bytes < LOG_BYTES_LARGE_MAX && !self.room.untold_is_full {
+        let has_room = log_bytes < LOG_BYTES_LARGE_MAX;
+        self.pace.turn(self.now, has_room);
+        if has_room && !self.room.untold_is_full {
             self.queue.take_back();
         }
         // First, so that requests do not use up what there is for it.
         self.tell(state);
         while self.budget.left > 0 {
-            let room = self.room;
-            let Some((party, work)) = self.queue.next(|work| room.fits(work)) else { break };
+            let (room, pace, now) = (self.room, &self.pace, self.now);
+            let fits = |party: &Party, work: &Work| room.fits(work, || pace.pauses(now, party));
+            let Some((party, work)) = self.queue.next(fits) else { break };
             let (said, is_read) = (self.connections.said(), matches!(work, Work::Read(_)));
             let cost = self.work_off(state, party, work) + self.connections.said() - said;
             if planted!(ReadNotCounted) && is_read {
@@ -246,7 +250,7 @@ impl Master {
             (Party::Session(session), Work::Request(request)) => {
                 let (bytes, is_change, tag) = (request_bytes(&request), !is_read(&request), self.last_tag);
                 self.handle_request(state, session, request);
-                self.fill_room(tag, bytes);
+                self.fill_room(Party::Session(session), tag, bytes);
                 COST_TAKEN_UP + if is_change { COST_DONE + bytes } else { 0 }
             }
             (Party::Session(session), Work::Close) => {
@@ -260,8 +264,8 @@ impl Master {
             }
             (Party::Caller(caller), Work::Call(call, request)) => {
                 let (bytes, tag) = (call_bytes(&request), self.last_tag);
-                self.handle_call(state, call, caller, request);
-                self.fill_room(tag, bytes);
+                self.handle_call(state, call, caller.clone(), request);
+                self.fill_room(Party::Caller(caller), tag, bytes);
                 COST_TAKEN_UP + COST_DONE + bytes
             }
             (Party::Caller(caller), Work::ConfirmedCall(call, request)) => {
@@ -275,9 +279,10 @@ impl Master {
     }
 
     /// Takes a change into account that was proposed, if one was since that tag. A change that is held fills no room.
-    fn fill_room(&mut self, tag: u64, bytes: u64) {
+    fn fill_room(&mut self, party: Party, tag: u64, bytes: u64) {
         if self.last_tag != tag {
             self.room.log_bytes += bytes;
+            self.pace.proposed(self.now, &party, bytes);
         }
     }
 }

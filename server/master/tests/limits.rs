@@ -7,7 +7,7 @@ use holdfast_proto::client::v1::{
 use holdfast_proto::log::v1::{Command, command::Kind};
 use holdfast_state::{Genesis, State, settings};
 use holdfast_types::ledger::{Ledger, LedgerLimits};
-use holdfast_types::{ConnectionId, Principal, SocketId, Term, Time};
+use holdfast_types::{ConnectionId, Duration, Principal, SocketId, Term, Time};
 use prost::Message as _;
 
 /// A master and the state under it. Time stands still.
@@ -525,4 +525,40 @@ fn a_client_that_closes_its_session_again_and_again_is_taken_at_its_word_once() 
     assert_eq!(cell.proposed.len(), 2, "the write and one end: {:?}", cell.proposed);
     cell.commit();
     assert!(cell.proposed.is_empty());
+}
+
+/// A turn at a time, with so many bytes of changes in the log; gives how many commands it has proposed.
+fn turn_at(cell: &mut Cell, ms: u64, log_bytes: u64) -> usize {
+    let now = Time::ZERO + Duration::from_millis(ms);
+    cell.master.handle(now, &cell.state, Input::TurnBegins);
+    cell.master.handle(now, &cell.state, Input::Work { log_bytes });
+    let mut proposed = 0;
+    while let Some(output) = cell.master.poll_output() {
+        proposed += usize::from(matches!(output, Output::Propose(_)));
+    }
+    proposed
+}
+
+#[test]
+fn who_writes_large_files_without_a_pause_pauses_while_others_write_and_comes_back_in_time() {
+    const LARGE: u64 = 256 << 10;
+    let large_write = |number| {
+        let write =
+            client::SetContents { handle: 1, contents: vec![8; 256 << 10].into(), if_generation: None };
+        (number, Operation::SetContents(write))
+    };
+    let mut cell = cell_with_large_file();
+    let open = client::OpenSession { secret: vec![9; 16].into(), ..client::OpenSession::default() };
+    let hello = Some(client_frame::Hello::Open(open));
+    cell.frame(2, client::ClientFrame { hello, ..client::ClientFrame::default() });
+    cell.commit();
+    cell.hand_in(1, requests([large_write(2), large_write(3), large_write(4)].into_iter()));
+    assert_eq!(turn_at(&mut cell, 0, 0), 1, "one large change at a time");
+    // Alone, the next follows as soon as there is room.
+    assert_eq!((turn_at(&mut cell, 1, LARGE), turn_at(&mut cell, 8, 0)), (0, 1));
+    cell.hand_in(2, requests([(1, self::open("/small", false))].into_iter()));
+    assert_eq!(turn_at(&mut cell, 9, LARGE), 1, "the small change finds room beside it");
+    assert_eq!(turn_at(&mut cell, 20, 0), 0, "the large one lets others go first");
+    assert_eq!(cell.master.poll_timeout(), Some(Time::ZERO + Duration::from_millis(31)));
+    assert_eq!((turn_at(&mut cell, 30, 0), turn_at(&mut cell, 31, 0)), (0, 1));
 }
