@@ -5,6 +5,11 @@
 //! it, campaigns after a stagger by rank, and again until somebody leads. Those who still hear the leader refuse
 //! the pre-vote, so that a connection which broke by itself does no harm.
 //!
+//! An election may take longer than the stagger of one rank, on slow machines for example. A replica that has voted for
+//! another therefore gives that candidate the time of a candidacy before it campaigns itself; otherwise it would depose the
+//! leader that it has just helped to elect. And if a leader is deposed all the same, and campaigns again, its followers hear
+//! from its own mouth that it leads no more, and do not wait for its silence.
+//!
 //! A vote is synced to two disks, one after the other. Where that takes longer than the time between candidacies, each throws
 //! away the votes for the one before, and there is no leader, ever. So candidacies grow apart: each round of them that brings
 //! no leader doubles the time-outs of all, who see the terms rise alike, until votes can be synced in time.
@@ -12,6 +17,7 @@
 use holdfast_types::{Duration, ReplicaId, Term, Time};
 use raft::StateRole;
 
+use crate::raftpb::{Message, MessageType};
 use crate::{Config, Replica};
 
 /// The first campaign after a reset, or a start, comes this soon, plus a stagger by rank.
@@ -46,6 +52,8 @@ pub(crate) struct Election {
     term: Option<Term>,
     /// How often the term had risen by the next one: a pre-vote had been won, and the vote not.
     candidacies: u32,
+    /// The last vote that is known: raft's term, and for whom.
+    vote: (Term, u64),
     rounds: Rounds,
 }
 
@@ -70,6 +78,7 @@ impl Election {
             until: Time::ZERO,
             term: None,
             candidacies: 0,
+            vote: (Term(0), raft::INVALID_ID),
             rounds: Rounds::default(),
         }
     }
@@ -93,15 +102,30 @@ impl Election {
         if self.next.is_none_or(|next| next > now) {
             return false;
         }
-        self.drawn += 1;
-        let spread = mix(&[self.seed, self.id.0, self.drawn]) % REPEAT_SPREAD_MICROS;
         if self.term.replace(term).is_some_and(|last| term > last) {
             self.candidacies += 1;
         }
-        let pause = (REPEAT_MIN + Duration::from_micros(spread)) * (1 << self.candidacies.min(DOUBLINGS_MAX));
-        let next = now + pause;
+        let next = now + self.draw_pause();
         self.next = (next < self.until).then_some(next);
         true
+    }
+
+    /// Raft has voted for that replica in its present term. If that is another one, it may win: this replica then campaigns no
+    /// sooner than after the pause of a candidacy.
+    pub(crate) fn note_vote(&mut self, now: Time, term: Term, replica: u64) {
+        let before = std::mem::replace(&mut self.vote, (term, replica));
+        let is_anothers = ![raft::INVALID_ID, self.id.0].contains(&replica);
+        if self.vote != before && is_anothers && self.next.is_some() {
+            let next = now + self.draw_pause();
+            self.next = self.next.max(Some(next));
+        }
+    }
+
+    /// The time that a candidacy is given.
+    fn draw_pause(&mut self) -> Duration {
+        self.drawn += 1;
+        let spread = mix(&[self.seed, self.id.0, self.drawn]) % REPEAT_SPREAD_MICROS;
+        (REPEAT_MIN + Duration::from_micros(spread)) * (1 << self.candidacies.min(DOUBLINGS_MAX))
     }
 
     /// By how much raft's time-outs are longer than `election`, raft being in `term`.
@@ -138,6 +162,20 @@ impl Replica {
         self.campaign_eagerly(peer.0, Duration::ZERO);
     }
 
+    /// The leader that this replica follows asks for votes in a later term: so it leads no more, and nobody need wait until it
+    /// has been silent for long enough. Others would refuse their votes until then, to it and to everybody.
+    pub(crate) fn forget_deposed(&mut self, message: &Message) {
+        let asks_for_votes =
+            matches!(message.get_msg_type(), MessageType::MsgRequestPreVote | MessageType::MsgRequestVote);
+        let raft = &mut self.raw.raft;
+        let is_leaders = raft.leader_id == message.from && raft.state == StateRole::Follower;
+        if asks_for_votes && is_leaders && message.term > raft.term {
+            let term = raft.term;
+            raft.become_follower(term, raft::INVALID_ID);
+            self.set_election_timeout();
+        }
+    }
+
     /// Campaigns after `wait`, and again until somebody leads; staggered by our rank among the voters without
     /// `lost`.
     pub(crate) fn campaign_eagerly(&mut self, lost: u64, wait: Duration) {
@@ -153,6 +191,7 @@ impl Replica {
     pub(crate) fn set_election_timeout(&mut self) {
         let Config { seed, id, election_ticks, tick_ms, .. } = self.config;
         let (term, leads) = (Term(self.raw.raft.term), self.raw.raft.leader_id != raft::INVALID_ID);
+        self.election.note_vote(self.now, term, self.raw.raft.vote);
         let election = Duration::from_millis(tick_ms * election_ticks as u64);
         let patience = self.election.patience(self.now, term, leads, election);
         let ticks = timeout_ticks(seed, id, term.0, election_ticks * patience);
@@ -192,6 +231,26 @@ mod tests {
         assert!(again >= Time::from_millis(17) && again < Time::from_millis(29), "{again}");
         election.leader_found();
         assert!(!election.due(again, Term(1)));
+    }
+
+    #[test]
+    fn who_has_voted_for_another_gives_it_the_time_of_a_candidacy() {
+        let mut election = Election::new(ReplicaId(2), 7);
+        election.note_vote(Time::from_millis(1), Term(1), 1);
+        assert_eq!(election.next(), None, "who knows of a leader does not campaign because it has voted");
+        election.no_leader(Time::ZERO, 1);
+        let first = election.next();
+        election.note_vote(Time::from_millis(2), Term(1), 1);
+        election.note_vote(Time::from_millis(2), Term(2), raft::INVALID_ID);
+        election.note_vote(Time::from_millis(2), Term(2), 2);
+        assert_eq!(election.next(), first, "known already, nobody's, and its own");
+        election.note_vote(Time::from_millis(7), Term(3), 1);
+        let next = election.next().unwrap();
+        assert!(next >= Time::from_millis(15) && next < Time::from_millis(27), "{next}");
+        election.no_leader(Time::ZERO, 16);
+        let later = election.next();
+        election.note_vote(Time::from_millis(7), Term(4), 1);
+        assert_eq!(election.next(), later, "and it never campaigns sooner for it");
     }
 
     #[test]

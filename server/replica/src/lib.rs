@@ -405,6 +405,7 @@ impl Replica {
     }
 
     fn step(&mut self, message: raftpb::Message) -> Result<(), Fault> {
+        self.forget_deposed(&message);
         let stepped = self.raw.step(message);
         self.set_election_timeout();
         self.check_office();

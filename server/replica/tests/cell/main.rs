@@ -87,6 +87,25 @@ fn a_reset_without_a_death_deposes_nobody() {
 }
 
 #[test]
+fn a_leader_that_asks_for_votes_is_forgotten_by_those_that_followed_it() {
+    let mut cell = Cell::new(defaults);
+    let master = cell.elect();
+    cell.pass(Duration::from_millis(500));
+    let (follower, stranger) = (cell.others(master)[0], cell.others(master)[1]);
+    let term = cell.host(master).replica.term();
+    for (from, is_forgotten) in [(stranger, false), (master, true)] {
+        let mut ask = raftpb::Message::default();
+        ask.set_msg_type(raftpb::MessageType::MsgRequestPreVote);
+        (ask.from, ask.to, ask.term) = (from.0, follower.0, term.0 + 1);
+        (ask.index, ask.log_term) = (cell.host(follower).replica.applied_index() + 1, term.0);
+        let messages = vec![ask.write_to_bytes().expect("encodes").into()];
+        cell.input(follower, Input::Peer { from, messages });
+        let known = cell.host(follower).replica.status().master;
+        assert_eq!(known == 0, is_forgotten, "{from} asks, and {known} is known");
+    }
+}
+
+#[test]
 fn a_master_that_is_cut_off_grants_no_lease_and_its_calls_have_no_outcome() {
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
