@@ -307,6 +307,12 @@ impl Account {
         self.0.connection.held.load(Ordering::Relaxed)
     }
 
+    /// How much of that the core keeps.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.0.connection.kept.load(Ordering::Relaxed)
+    }
+
     /// What the connection may still charge at once.
     #[must_use]
     pub fn room(&self) -> usize {

@@ -66,7 +66,7 @@ use holdfast_types::{ConnectionId, Duration, NodePath, Principal, Revision, Sess
 
 pub use interface::{Input, Output, RoundId};
 pub use lists::List;
-pub use memory::frame_bytes;
+pub use memory::{frame_bytes, request_bytes};
 pub use past_stream::{Asked, PastStream};
 pub use unary::{CallAnswer, CallId, CallRequest, Joiner};
 

@@ -22,7 +22,8 @@ pub fn frame_bytes(frame: &client::ClientFrame) -> usize {
 }
 
 /// What a decoded request takes.
-pub(crate) fn request_bytes(request: &Request) -> usize {
+#[must_use]
+pub fn request_bytes(request: &Request) -> usize {
     let beside = match &request.operation {
         Some(Operation::SetContents(write)) => write.contents.len(),
         Some(Operation::Open(open)) => size_of::<client::Open>() + open.encoded_len(),

@@ -191,11 +191,14 @@ impl Master {
             }
             let mut charge = charge.split(memory::request_bytes(&request));
             if let Err(full) = charge.keep() {
-                if is_new && !gives_back(&request) {
+                if is_new && !gives_back(&request) && !planted!(LedgerOverdrawn) {
                     self.refuse_request(state, session, number, ledger_full(&full));
                     continue;
                 }
                 charge.keep_anyway();
+            }
+            if planted!(LedgerBypassed) {
+                drop(charge.split(usize::MAX));
             }
             if let Some(operation) = request.operation.as_ref().filter(|_| counts) {
                 let waiting = Waiting { fingerprint: Fingerprint::of(operation), charge: Some(charge) };

@@ -47,7 +47,9 @@ use holdfast_types::{ConnectionId, Duration, ReplicaId, Term, Time, planted};
 use raft::{RawNode, StateRole};
 use slog::{Logger, debug, warn};
 
-pub use holdfast_master::{Asked, CallAnswer, CallId, CallRequest, Joiner, List, PastStream, frame_bytes};
+pub use holdfast_master::{
+    Asked, CallAnswer, CallId, CallRequest, Joiner, List, PastStream, frame_bytes, request_bytes,
+};
 pub use interface::{Boot, Config, Fault, Input, Output, Persist, StateAt};
 pub use lock_out::OVERRIDE_FOR;
 /// raft's own messages, for whoever stores them. Nobody else need look inside.

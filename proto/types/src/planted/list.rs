@@ -136,6 +136,10 @@ faults! {
 
     LedgerLeaks, "ledger-leaks", "issue",
     "What the core has kept of clients' bytes is not given back to the ledger.";
+    LedgerBypassed, "ledger-bypassed", "issue",
+    "The core gives a request's bytes back to the ledger when it queues the request: its queues go past the ledger.";
+    LedgerOverdrawn, "ledger-overdrawn", "own",
+    "The core keeps a request that finds no room in the ledger.";
 
     // ---- Log and replicas.
     ForgottenSync, "forgotten-sync", "issue",

@@ -88,6 +88,7 @@ fn a_reset_without_a_death_deposes_nobody() {
 
 #[test]
 fn a_leader_that_asks_for_votes_is_forgotten_by_those_that_followed_it() {
+    use protobuf::Message as _;
     let mut cell = Cell::new(defaults);
     let master = cell.elect();
     cell.pass(Duration::from_millis(500));

@@ -31,6 +31,7 @@ pub mod queue_order;
 pub mod reads;
 pub mod register;
 pub mod resource;
+pub mod room;
 pub mod unary;
 pub mod watch;
 pub mod wishes;
@@ -142,6 +143,8 @@ pub struct Checkers {
     pub wishes: wishes::Wishes,
     /// I10, while somebody asks for too much.
     pub patience: patience::Patience,
+    /// I10, for the bytes that clients make replicas hold.
+    pub room: room::Room,
     /// I10, for unary calls.
     pub unary: unary::Unary,
 }

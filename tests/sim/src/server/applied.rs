@@ -103,7 +103,7 @@ impl World {
 
     /// A state that is in office, or is the last one, has all that clients were told of.
     pub(crate) fn check_durable(&self, state: &State) -> Result<(), Violation> {
-        const MAY_VANISH: [&str; 4] = ["/tree/", "/registry/", "/named/", "/queue/"];
+        const MAY_VANISH: [&str; 5] = ["/tree/", "/registry/", "/named/", "/queue/", "/contested/"];
         self.checkers.durability.check(
             |path| state.read_stat(&onlooker(), path).ok(),
             |path| MAY_VANISH.iter().any(|directory| path.starts_with(directory)),

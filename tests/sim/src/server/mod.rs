@@ -145,6 +145,11 @@ impl Server {
     pub(crate) fn bytes_left(&self) -> usize {
         self.books.left(&self.inbox)
     }
+
+    /// What has come since the last turn.
+    pub(crate) fn inbox(&self) -> &[Input] {
+        &self.inbox
+    }
 }
 
 impl World {
@@ -238,6 +243,7 @@ impl World {
         server.inbox.clear();
         server.books = Books::new(Room::AMPLE);
         self.checkers.unary.stopped(index);
+        self.checkers.room.stopped(index);
         self.drop_sockets(Process::Replica(index));
         self.crash_disk(index, silent);
         if !silent {
@@ -277,6 +283,7 @@ impl World {
             self.plan_run(Process::Replica(index), at.max(self.now.after_nanos(1)));
         }
         self.check_turn(index, &replica)?;
+        self.check_room(index, &replica, now)?;
         self.observe(index, &replica)?;
         self.sight_run(index, &replica);
         if let Some(broken) = self.broken.take() {
@@ -333,6 +340,9 @@ impl World {
                 Output::WriteSnapshot(state) => self.write_snapshot(index, state),
                 Output::Frame { connection, frame } => {
                     self.sight_sent(index, connection, replica.term().0, &frame);
+                    if let Err(violation) = self.check_answered(index, connection, &frame) {
+                        self.broken.get_or_insert(violation);
+                    }
                     let bytes: Bytes = frame.encode_to_vec().into();
                     effort.encode(bytes.len());
                     self.trace.event(self.now, Kind::ServerFrame, index as u64, connection.0, &bytes);

@@ -24,6 +24,13 @@ enum Stage {
     /// Its process is busy, again and again, while its minute ends, so that word of the end waits for it. It was busy so
     /// many times since the minute was over.
     Busy(u32),
+    /// It is about to be busy for so long that its next KeepAlive is late: the cell answers that one with its wish, and ends the
+    /// session soon after, without the consent of a client that does not read.
+    Dozing,
+    /// Its process is busy until its minute is over and most of its lease.
+    Asleep,
+    /// Its process is busy once more, until its lease has run out, and not for so long that the stream counts as silent.
+    Overslept,
     Asked,
 }
 
@@ -43,15 +50,28 @@ impl Idler {
                     app.wake_within(15_000, MINUTE_MS);
                 }
             }
+            Stage::Late if (MINUTE_MS - 600..MINUTE_MS).contains(&app.age_ms) && app.rng.per_mille(500) => {
+                self.stage = Stage::Dozing;
+                let wait_ms = (MINUTE_MS + 50).saturating_sub(app.age_ms + app.lease_ms * 75 / 100);
+                app.wake_within(wait_ms, wait_ms + 100);
+            }
             Stage::Late if (MINUTE_MS - 600..MINUTE_MS).contains(&app.age_ms) => {
                 self.stage = Stage::Busy(0);
                 busy(app);
             }
-            Stage::Busy(times) if times < 2 || (times < BUSY_MAX && app.rng.per_mille(500)) => {
+            Stage::Dozing => {
+                self.stage = Stage::Asleep;
+                busy_for(app, app.lease_ms * 75 / 100);
+            }
+            Stage::Asleep => {
+                self.stage = Stage::Overslept;
+                busy_for(app, app.lease_ms * 23 / 100);
+            }
+            Stage::Busy(times) if times < 1 || (times < BUSY_MAX && app.rng.per_mille(500)) => {
                 self.stage = Stage::Busy(if app.age_ms < MINUTE_MS { times } else { times + 1 });
                 busy(app);
             }
-            Stage::Late | Stage::Busy(_) => {
+            Stage::Late | Stage::Busy(_) | Stage::Overslept => {
                 self.stage = Stage::Asked;
                 app.open_directory("/files");
             }
@@ -67,7 +87,10 @@ impl Idler {
 
 /// Until the next KeepAlive is due, so that one goes out each time, and its answer waits.
 fn busy(app: &mut App<'_>) {
-    let ms = app.lease_ms * 36 / 100;
+    busy_for(app, app.lease_ms * 36 / 100);
+}
+
+fn busy_for(app: &mut App<'_>, ms: u64) {
     app.act(Action::Busy(ms * 1_000_000));
     app.wake_within(ms, ms);
 }

@@ -7,6 +7,7 @@
 mod access;
 mod by_name;
 mod churn;
+mod contested;
 mod counter;
 mod election;
 mod fenced;
@@ -234,6 +235,8 @@ pub enum Workload {
     ByName(by_name::ByName),
     /// Asks for more than its share.
     Greedy(greedy::Greedy),
+    /// Makes changes that others make possible.
+    Contested(contested::Contested),
 }
 
 impl Workload {
@@ -289,6 +292,7 @@ impl Workload {
             Self::Churn(churn) => churn.start(app),
             Self::ByName(caller) => caller.start(app),
             Self::Greedy(greedy) => greedy.start(app),
+            Self::Contested(contested) => contested.start(app),
         }
     }
 
@@ -311,6 +315,7 @@ impl Workload {
             Self::Churn(churn) => churn.wake(app),
             Self::ByName(caller) => caller.wake(app),
             Self::Greedy(greedy) => greedy.wake(app),
+            Self::Contested(contested) => contested.wake(app),
         }
     }
 
@@ -341,14 +346,17 @@ impl Workload {
             Self::Registry(registry) => registry.completed(app, token, result),
             Self::Churn(churn) => churn.completed(app, token, result),
             Self::Greedy(greedy) => greedy.completed(app, token, result),
+            Self::Contested(contested) => contested.completed(app, token, result),
             Self::Idler(_) | Self::ByName(_) => {}
         }
     }
 
     /// A call by name ended.
     pub fn answered(&mut self, app: &mut App<'_>, token: Token, result: &NamedResult) {
-        if let Self::ByName(caller) = self {
-            caller.answered(app, token, result);
+        match self {
+            Self::ByName(caller) => caller.answered(app, token, result),
+            Self::Contested(contested) => contested.answered(app, token),
+            _ => {}
         }
     }
 }

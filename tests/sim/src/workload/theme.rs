@@ -1,6 +1,6 @@
 //! What most applications of a run do: where all of them do the same, they meet.
 
-use super::{Workload, churn, election, greedy, hot, queue, registry};
+use super::{Workload, churn, contested, election, greedy, hot, queue, registry};
 use crate::rng::Rng;
 
 /// The theme of a run.
@@ -27,6 +27,8 @@ pub enum Theme {
     ByName,
     /// A few ask for more than their share, of a cell that others use too.
     Greedy,
+    /// Changes that others make possible, beside readers of what both change.
+    Contested,
 }
 
 impl Theme {
@@ -45,6 +47,7 @@ impl Theme {
             10 => Self::Idle,
             11 => Self::ByName,
             12 | 13 => Self::Greedy,
+            14 => Self::Contested,
             _ => Self::Mixed,
         }
     }
@@ -66,6 +69,7 @@ impl Theme {
             Self::Churn => Workload::Churn(churn::Churn::draw(rng)),
             Self::Idle => Workload::Idler(super::idler::Idler::default()),
             Self::ByName => Workload::ByName(super::by_name::ByName::draw(rng)),
+            Self::Contested => Workload::Contested(contested::Contested::draw(rng)),
             Self::Mixed | Self::Greedy => Workload::draw(rng),
         }
     }
