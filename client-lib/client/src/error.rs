@@ -105,8 +105,8 @@ fn no_answer(waited: Duration, absent: bool) -> String {
     if absent {
         return "no replica of the cell was found".to_owned();
     }
-    // What is found to be in vain at once was not waited for.
-    if waited < Duration::from_millis(10) {
+    // What the client finds to be in vain once it has asked each replica, it has not waited for.
+    if waited < Duration::from_millis(250) {
         return "no master of the cell answered".to_owned();
     }
     format!("no master of the cell answered within {waited:?}")

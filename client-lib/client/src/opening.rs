@@ -24,7 +24,7 @@ pub(crate) async fn open(
 ) -> Result<Shared, Error> {
     channels::within_runtime()?;
     let (commands, command_queue) = mpsc::unbounded_channel();
-    // `Jeopardy` until the first grant; nobody sees it before.
+    // `Jeopardy` until the first grant; nobody sees it before, and the task says it of no session that was not granted.
     let (state, state_seen) = watch::channel(SessionState::Jeopardy);
     let machine = holdfast_session::Session::new(clock::now(), config);
     let board = Arc::new(Board::new(machine.cache_counters()));
@@ -32,13 +32,20 @@ pub(crate) async fn open(
     tokio::spawn(driver.run());
     // If this future is dropped, so is the command queue's sender, and the task closes what was opened.
     let shared = Shared::new(commands, lock_delay, board, state_seen.clone());
-    let mut opening = state_seen;
-    let opened = opening.wait_for(|state| *state != SessionState::Jeopardy).await;
-    match opened.as_deref() {
-        Ok(SessionState::Ended(ended)) => Err(not_opened(ended)),
-        Ok(_) => Ok(shared),
-        // The task has said why before it was gone.
-        Err(_) => Err(not_opened(&Ended::RuntimeGone)),
+    match granted(state_seen).await {
+        Ok(()) => Ok(shared),
+        Err(ended) => Err(not_opened(&ended)),
+    }
+}
+
+/// Waits until the session's task says the first thing of the session: that it is granted, or why it is not. A session whose
+/// lease has run out again by the time that this future gets to run was granted too.
+async fn granted(mut state: watch::Receiver<SessionState>) -> Result<(), Ended> {
+    // The task has said why before it was gone.
+    state.changed().await.map_err(|_| Ended::RuntimeGone)?;
+    match &*state.borrow() {
+        SessionState::Ended(ended) => Err(ended.clone()),
+        SessionState::Safe | SessionState::Jeopardy => Ok(()),
     }
 }
 
@@ -55,5 +62,31 @@ fn not_opened(ended: &Ended) -> Error {
             absent: *absent,
         },
         other => Error::SessionEnded { ended: other.clone(), maybe_applied: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_that_was_safe_only_while_nobody_looked_is_open() {
+        let (state, seen) = watch::channel(SessionState::Jeopardy);
+        let mut opening = Box::pin(granted(seen));
+        assert!(futures::poll!(&mut opening).is_pending(), "nothing was said yet");
+        state.send_replace(SessionState::Safe);
+        state.send_replace(SessionState::Jeopardy);
+        assert_eq!(opening.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_over_is_not_open_and_says_why() {
+        let (state, seen) = watch::channel(SessionState::Jeopardy);
+        state.send_replace(SessionState::Safe);
+        state.send_replace(SessionState::Ended(Ended::Expired));
+        assert_eq!(granted(seen.clone()).await, Err(Ended::Expired));
+        let (state, seen) = watch::channel(SessionState::Jeopardy);
+        drop(state);
+        assert_eq!(granted(seen).await, Err(Ended::RuntimeGone));
     }
 }

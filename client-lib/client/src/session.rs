@@ -161,14 +161,21 @@ impl SessionBuilder {
         loop {
             let config = self.config(limit.saturating_sub(began.elapsed()))?;
             let (channels, places) = (self.cell.channels(), self.cell.places().clone());
-            let expired = match opening::open(config, channels, places, self.cell.lock_delay).await {
+            let over = match opening::open(config, channels, places, self.cell.lock_delay).await {
                 Ok(shared) => return Ok(Session { shared: Arc::new(shared), within: self.timeout }),
-                Err(Error::SessionEnded { ended: Ended::Expired, .. }) => Ended::Expired,
+                Err(Error::SessionEnded {
+                    ended: ended @ (Ended::Expired | Ended::GraceOver { .. }),
+                    ..
+                }) => ended,
+                // The session counts from when it was made; the caller has waited since before that.
+                Err(Error::Unavailable { last, absent, .. }) => {
+                    return Err(Error::Unavailable { waited: millis(began.elapsed()), last, absent });
+                }
                 Err(error) => return Err(error),
             };
             if began.elapsed() >= limit {
-                let last = format!("a session was opened, and word of that was late: {expired}");
-                return Err(Error::Unavailable { waited: limit, last, absent: false });
+                let last = format!("a session was opened, and word of that was late: {over}");
+                return Err(Error::Unavailable { waited: millis(began.elapsed()), last, absent: false });
             }
             tokio::time::sleep(REOPEN_PAUSE.min(limit.saturating_sub(began.elapsed()))).await;
         }
@@ -383,6 +390,11 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.id()).field("state", &self.state()).finish()
     }
+}
+
+/// A time that people read.
+fn millis(waited: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `host:pid`, which is what people look for first.

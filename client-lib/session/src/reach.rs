@@ -71,6 +71,13 @@ impl Reach {
         }
     }
 
+    /// An address has not answered by the end, and nothing else is known of it.
+    pub(crate) fn silent(&mut self, address: &str) {
+        if self.problems.iter().all(|(known, _)| known != address) {
+            self.problems.push((address.to_owned(), Problem::unserved("did not answer")));
+        }
+    }
+
     /// A replica answered, whatever it said.
     pub(crate) fn heard(&mut self) {
         self.heard = true;
@@ -88,15 +95,21 @@ impl Reach {
         self.all_are(addresses, |obstacle| obstacle == Obstacle::Absent)
     }
 
-    /// Whether to give up before the time is over: no replica will ever serve this client; or some will not, and of the
-    /// others nobody was ever there.
+    /// Whether to give up before the time is over: no replica will ever serve this client; or some will not, and nothing
+    /// listens where the others should be; or nothing listens anywhere, and that has lasted for a while. The last two not if a
+    /// replica has ever answered: then the others may come back.
     pub(crate) fn is_hopeless(&self, now: Time, addresses: &[String]) -> bool {
         if self.all_are(addresses, |obstacle| obstacle == Obstacle::Lasting) {
             return true;
         }
-        let is_patient = self.heard || self.failing_since.is_none_or(|since| now < since + ABSENT_PATIENCE);
-        let is_none = |obstacle| matches!(obstacle, Obstacle::Absent | Obstacle::Lasting);
-        !is_patient && self.all_are(addresses, is_none)
+        let none_serves =
+            self.all_are(addresses, |obstacle| matches!(obstacle, Obstacle::Absent | Obstacle::Lasting));
+        if self.heard || !none_serves {
+            return false;
+        }
+        let is_lasting = self.problems.iter().any(|(_, problem)| problem.obstacle == Obstacle::Lasting);
+        // Nobody waits for what just starts where somebody has said that waiting is in vain.
+        is_lasting || self.failing_since.is_some_and(|since| now >= since + ABSENT_PATIENCE)
     }
 
     fn all_are(&self, addresses: &[String], is: impl Fn(Obstacle) -> bool) -> bool {
@@ -155,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_given_up_at_once_where_no_replica_will_ever_serve_and_soon_where_the_others_never_were() {
+    fn it_is_given_up_at_once_where_no_replica_will_ever_serve_or_the_others_never_were() {
         let mut reach = Reach::new(true);
         reach.failed(at(0), "r1:1", problem(Obstacle::Lasting));
         assert!(!reach.is_hopeless(at(0), &addresses(2)), "another was not tried");
@@ -165,9 +178,10 @@ mod tests {
         assert!(!reach.is_hopeless(at(60_000), &addresses(2)), "it was there, and may come back");
 
         let mut reach = Reach::new(false);
-        reach.failed(at(0), "r1:1", problem(Obstacle::Lasting));
         reach.failed(at(0), "r2:1", problem(Obstacle::Absent));
-        assert!(!reach.is_hopeless(at(1_999), &addresses(2)) && reach.is_hopeless(at(2_000), &addresses(2)));
+        reach.failed(at(0), "r1:1", problem(Obstacle::Lasting));
+        assert!(!reach.is_hopeless(at(0), &addresses(3)), "another was not tried");
+        assert!(reach.is_hopeless(at(0), &addresses(2)));
         reach.failed(at(0), "r2:1", problem(Obstacle::Unserved));
         assert!(
             !reach.is_hopeless(at(60_000), &addresses(2)),

@@ -135,11 +135,12 @@ impl Requests {
     /// gives back would be kept until the session ends. Under a new number, because its own is acknowledged; it still
     /// means the same, because a Cancel names a number and a Close a handle, which are never used again. A Release is
     /// not for this: the handle's next Acquire may be granted by then.
-    fn enqueue_again(&mut self, refused: Undecided) {
+    fn enqueue_again(&mut self, number: u64, refused: Undecided) {
         if let Some(token) = refused.token {
             self.calls.insert(token, Place::Queued(self.queued_next));
         }
         self.enqueue(refused.token, refused.operation);
+        self.flush_again(number);
     }
 
     /// Nobody waits for a call any more. False if it is none of these.
@@ -197,7 +198,7 @@ impl Requests {
             (outcome::Result::Refusal(refusal), Operation::Cancel(_) | Operation::Close(_))
                 if refusal.code() == RefusalCode::Limit =>
             {
-                self.enqueue_again(undecided);
+                self.enqueue_again(number, undecided);
             }
             (outcome::Result::Queued(_), Operation::Acquire(acquire)) => {
                 self.wait(number, acquire.handle, undecided.token);
@@ -331,6 +332,7 @@ impl Requests {
 
     /// Fails what was never sent. For an application that closes its session.
     pub(crate) fn fail_unsent(&mut self, ended: &Ended, completed: &mut Vec<Completed>) {
+        self.flush_no_more();
         for queued in std::mem::take(&mut self.queue).into_values() {
             let error = CallError::Ended { ended: ended.clone(), maybe_applied: false };
             self.complete(queued.token, Err(error), completed);

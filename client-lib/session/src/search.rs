@@ -16,6 +16,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// Between two laps around the replicas, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// While a write is under way, which may only be waiting for another client, whether there is another master is asked more
+/// and more seldom: the pause doubles up to this.
+const PAUSE_WRITING_MAX: Duration = Duration::from_secs(2);
 /// A write that may be repeated is sent to another master if one is found after so long.
 const CALL_PATIENCE: Duration = Duration::from_secs(2);
 /// A write that was refused is not sent again with less time than this left: a replica withdraws what only waits a little
@@ -311,10 +314,21 @@ impl Search {
             Some(next) => self.ask(next),
             None if self.goal == Goal::Find && self.attempts.is_empty() => self.end_with_nothing(),
             None if self.next_lap.is_none() => {
-                let pause = PAUSE_MIN * 2_u32.saturating_pow(self.lap.min(16) - 1);
-                self.next_lap = Some(self.now + pause.min(PAUSE_MAX));
+                self.next_lap = Some(self.now + self.pause());
             }
             None => {}
+        }
+    }
+
+    /// How long to wait before the next lap.
+    fn pause(&self) -> Duration {
+        match &self.call {
+            Some((_, patient_until)) => {
+                // As long as it has lasted since the write was taken to be late.
+                let since = self.now.since(*patient_until);
+                since.clamp(PAUSE_MAX, PAUSE_WRITING_MAX)
+            }
+            None => (PAUSE_MIN * 2_u32.saturating_pow(self.lap.min(16) - 1)).min(PAUSE_MAX),
         }
     }
 

@@ -231,7 +231,8 @@ impl Session {
             }
         }
         if matches!(self.state, State::Opening | State::Jeopardy) && self.now >= self.grace_end() {
-            self.end(self.grace_over());
+            let over = self.grace_over();
+            self.end(over);
         }
     }
 
@@ -256,7 +257,10 @@ impl Session {
         }
     }
 
-    fn grace_over(&self) -> Ended {
+    fn grace_over(&mut self) -> Ended {
+        if matches!(self.link, Link::Connecting { .. } | Link::Greeting { .. }) {
+            self.reach.silent(&self.address);
+        }
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let last = self.reach.reason();
         match self.state {
@@ -318,7 +322,8 @@ impl Session {
     fn leave(&mut self, master: Option<String>, problem: Problem) {
         self.reach.failed(self.now, &self.address, problem);
         if self.state == State::Opening && self.reach.is_hopeless(self.now, self.route.addresses()) {
-            return self.end(self.grace_over());
+            let over = self.grace_over();
+            return self.end(over);
         }
         if planted!(LeaseFromDisconnect) && self.state == State::Safe {
             self.lease.renew(self.now);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast::{Cell, Error, Mode, OpenOptions};
+use holdfast::{Cell, Error, Mode, OpenOptions, WriteOptions};
 use holdfast_testkit::{TestCell, eventually};
 use tokio::net::TcpListener;
 
@@ -29,7 +29,7 @@ async fn a_cell_that_was_made_with_one_address_goes_on_when_that_replica_is_gone
         cell.kill(replicas[0]).await.unwrap();
         cell.master().await.unwrap();
         client.stat("/").await.unwrap();
-        client.set_contents("/one", "1", holdfast::WriteOptions::new().create()).await.unwrap();
+        client.set_contents("/one", "1", WriteOptions::new().create()).await.unwrap();
         let session = client.session().open().await.unwrap();
         let handle = session.open("/one", OpenOptions::new()).await.unwrap();
         let lock = handle.acquire(Mode::Exclusive).await.unwrap();
@@ -37,6 +37,36 @@ async fn a_cell_that_was_made_with_one_address_goes_on_when_that_replica_is_gone
         session.close().await;
         cell.restart(replicas[0]).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn addresses_are_not_learned_from_the_master_of_another_cell() {
+    let mine = TestCell::builder().name("mine").start().await.unwrap();
+    let other = TestCell::builder().name("other").start().await.unwrap();
+    let master = other.master().await.unwrap();
+    let place = other.replicas().iter().position(|replica| *replica == master).unwrap();
+    let foreign = &other.addresses()[place];
+    let builder = || Cell::builder().name("mine").timeout(LIMIT);
+    let client = builder().addresses([foreign]).connect().unwrap();
+    let write = || WriteOptions::new().create();
+    let errors = [
+        client.set_contents("/one", "1", write()).await.unwrap_err(),
+        client.session().open_timeout(LIMIT).open().await.map(drop).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.to_string().contains("\"other\""), "{error}");
+    }
+    // The status is anybody's word, where no master of the cell gives it.
+    assert_eq!(client.status().await.unwrap().cell, "other");
+    assert_eq!(client.known_addresses(), std::slice::from_ref(foreign));
+
+    let client = builder().addresses([foreign, &mine.addresses()[0]]).connect().unwrap();
+    client.set_contents("/one", "1", write()).await.unwrap();
+    let expected = [vec![foreign.clone()], mine.addresses()].concat();
+    eventually("it knows its own cell's replicas, and no other", LIMIT, async || {
+        (client.known_addresses() == expected).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -51,7 +81,7 @@ async fn a_replica_that_hangs_does_not_keep_a_call_nor_a_session_from_the_master
     // As many as would find out of chance alone.
     for _ in 0..4 {
         let client = Cell::builder().addresses(&addresses).timeout(LIMIT).connect().unwrap();
-        client.set_contents("/one", "1", holdfast::WriteOptions::new().create()).await.unwrap();
+        client.set_contents("/one", "1", WriteOptions::new().create()).await.unwrap();
         let client = Cell::connect(&addresses).unwrap();
         let session = client.session().open().await.unwrap();
         session.close().await;

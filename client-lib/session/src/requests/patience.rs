@@ -57,6 +57,20 @@ impl Requests {
         flushed
     }
 
+    /// The request of this number stands in the queue again, as the last: whoever waited for it waits on.
+    pub(super) fn flush_again(&mut self, number: u64) {
+        for flush in &mut self.flushes {
+            if flush.sent_through.is_none_or(|through| number <= through) {
+                (flush.queued_before, flush.sent_through) = (self.queued_next, None);
+            }
+        }
+    }
+
+    /// The session closes, and what was not sent never will be: whoever waited for that learns of the session's end instead.
+    pub(super) fn flush_no_more(&mut self) {
+        self.flushes.retain(|flush| flush.sent_through.is_some());
+    }
+
     fn is_flushed(&self, flush: &mut Flush) -> bool {
         let is_sent = self.queue.first_key_value().is_none_or(|(key, _)| *key >= flush.queued_before);
         if !is_sent {
