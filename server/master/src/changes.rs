@@ -112,8 +112,13 @@ impl Master {
         }
     }
 
-    /// A call's caller waits no longer. If it is held, nothing has come of it and nothing will.
+    /// A call's caller waits no longer. If the call waits for its turn, or is held, nothing has come of it and nothing will.
     pub(crate) fn withdraw(&mut self, state: &State, call: CallId) {
+        if self.unqueue_call(call) {
+            let message =
+                "the call has waited for its turn for as long as the caller waits: nothing was changed";
+            return self.answer(call, Err(refusal(RefusalCode::Overloaded, message)));
+        }
         if let Some((id, held)) = self.held.take_call(call) {
             let message = "clients have not dropped what they cache for as long as the caller waits: nothing was changed";
             let ready = self.refuse_held(id, held, refusal(RefusalCode::Overloaded, message));

@@ -136,6 +136,16 @@ impl<P: Clone + Ord, T> FairQueue<P, T> {
         self.len > self.aside_len
     }
 
+    /// Takes the party's first item out of which this is so, wherever it stands among the party's work.
+    pub(crate) fn remove(&mut self, name: &P, is: impl Fn(&T) -> bool) -> Option<T> {
+        let party = self.parties.get_mut(name)?;
+        let place = party.items.iter().position(is)?;
+        let item = party.items.remove(place)?;
+        self.len -= 1;
+        self.aside_len -= usize::from(self.aside.contains(name));
+        Some(item)
+    }
+
     /// Drops a party's work.
     pub(crate) fn drop_party(&mut self, name: &P) {
         let Some(party) = self.parties.remove(name) else { return };
@@ -230,6 +240,22 @@ mod tests {
         queue.push(&1, QUANTUM);
         let served = work_off(&mut queue, 50 * QUANTUM);
         assert_eq!(cost_of(&served, 1), 0, "the first one has had its share for a while: {served:?}");
+    }
+
+    #[test]
+    fn what_is_removed_is_not_served_and_not_counted_wherever_its_party_stands() {
+        let mut queue = FairQueue::new(u64::MAX);
+        [1, 2, 3].into_iter().for_each(|cost| queue.push(&1, cost));
+        assert_eq!(queue.remove(&2, |_| true), None);
+        assert_eq!(queue.remove(&1, |cost| *cost == 9), None);
+        assert_eq!(queue.remove(&1, |cost| *cost == 2), Some(2));
+        assert_eq!(queue.next(|_, cost| *cost > 5), None, "the party is set aside");
+        assert_eq!((queue.remove(&1, |_| true), queue.len(), queue.has_work()), (Some(1), 1, false));
+        queue.take_back();
+        assert_eq!(work_off(&mut queue, 10), [(1, 3)]);
+        queue.push(&1, 4);
+        assert_eq!(queue.remove(&1, |_| true), Some(4));
+        assert_eq!((queue.next(|_, _| true), queue.len()), (None, 0));
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub enum Input {
         /// What is asked. Membership changes never come here: the replica sees to them.
         request: CallRequest,
     },
-    /// Whoever made this call waits no longer: if it is held, it is not to be done.
+    /// The caller of this call waits no longer: if the call is held, or waits for its turn, the master refuses it.
     Withdraw(CallId),
     /// The replica was started with this principal as the cell's bootstrap principal, whatever the log says: the way back
     /// for operators who are locked out.

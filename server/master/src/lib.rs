@@ -152,6 +152,8 @@ pub struct Master {
     unreaped: Unreaped,
     /// What clients have asked for, and waits for its turn.
     queue: FairQueue<Party, Work>,
+    /// Whose work each call is that stands in the queue and has not been looked at.
+    queued_calls: BTreeMap<CallId, Party>,
     /// How much may be done in this turn.
     budget: Budget,
     /// What keeps changes from being proposed.
@@ -229,6 +231,7 @@ impl Master {
             held: HeldChanges::default(),
             unreaped: Unreaped::default(),
             queue: FairQueue::new(config.turn_work),
+            queued_calls: BTreeMap::new(),
             budget: Budget::new(config.turn_work),
             room: Room::default(),
             pace: Pace::new(now),
@@ -275,7 +278,7 @@ impl Master {
             }
             Input::Disconnected { connection } => self.handle_disconnected(connection),
             Input::Call { call, principal, socket, request } => {
-                self.queue.push(&Party::caller(principal, socket), Work::Call(call, request));
+                self.queue_call(call, Party::caller(principal, socket), request);
             }
             Input::Withdraw(call) => self.withdraw(state, call),
             Input::OverrideBootstrap(principal) => self.override_bootstrap(state, &principal),

@@ -208,6 +208,19 @@ impl Master {
         }
     }
 
+    /// Queues a call behind the others of its caller.
+    pub(crate) fn queue_call(&mut self, call: CallId, party: Party, request: CallRequest) {
+        self.queue.push(&party, Work::Call(call, request));
+        self.queued_calls.insert(call, party);
+    }
+
+    /// Takes a call out of the queue. False if the master has looked at it already, or does not know it.
+    pub(crate) fn unqueue_call(&mut self, call: CallId) -> bool {
+        let Some(party) = self.queued_calls.remove(&call) else { return false };
+        let is_this = |work: &Work| matches!(work, Work::Call(queued, _) if *queued == call);
+        self.queue.remove(&party, is_this).is_some()
+    }
+
     /// Queues the session's close behind its requests, once.
     pub(crate) fn queue_close(&mut self, session: SessionId) {
         if !std::mem::replace(&mut self.sessions.entry(session).close_queued, true) {
@@ -266,6 +279,7 @@ impl Master {
                 COST_DONE + COST_ENTRY * entries as u64
             }
             (Party::Caller(caller), Work::Call(call, request)) => {
+                self.queued_calls.remove(&call);
                 let (bytes, tag) = (call_bytes(&request), self.last_tag);
                 self.handle_call(state, call, caller.clone(), request);
                 self.fill_room(Party::Caller(caller), tag, bytes);
