@@ -1,4 +1,4 @@
-//! What both ends of Holdfast must agree on beyond messages: ids, time, names, sequencers and fences.
+//! What both ends of Holdfast must agree on beyond messages: ids, time, names, sequencers, fences, and whose variables are whose.
 //!
 //! Pure: values and their grammar, nothing that acts. The server parses every name again that a client has
 //! parsed; that both use this one parser is a convenience, never a matter of trust.
@@ -15,6 +15,7 @@ mod planted;
 mod principal;
 mod sequencer;
 mod time;
+pub mod variables;
 
 pub use escaped::{escaped, escaped_json, escaped_lines};
 pub use fence::{Admitted, Fence, FenceError, FenceTextError};

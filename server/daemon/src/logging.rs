@@ -152,9 +152,14 @@ fn log_panics(logger: Logger) {
 
 /// Waits until everything logged so far is written, and no longer than `limit`. Nothing is logged afterwards.
 fn flush(limit: Duration) {
+    end_writing(&WRITER, limit);
+}
+
+/// Drops what ends the writing thread, once, and waits for that until `limit`.
+fn end_writing(writer: &Mutex<Option<impl Send + 'static>>, limit: Duration) {
     // Held until it is done: of two threads that end the process the second waits for the first, and does not end it in the
     // middle of what that has to say.
-    let mut writer = WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(guard) = writer.take() {
         // To drop it is to wait for the writing thread.
         within(limit, move || drop(guard));
@@ -216,6 +221,7 @@ pub(crate) mod testing {
 mod tests {
     use super::*;
     use slog::info;
+    use std::sync::mpsc::{Receiver, Sender};
     use std::time::Instant;
 
     /// A buffer that a test can read while a drain writes to it.
@@ -264,6 +270,39 @@ mod tests {
         let (done, is_done) = channel();
         within(Duration::from_secs(60), move || done.send(()).unwrap());
         assert_eq!(is_done.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn a_second_thread_that_ends_the_process_waits_for_the_last_words_of_the_first() {
+        /// Takes its time to end, unless somebody who should wait for it has not.
+        struct Slow {
+            begun: Sender<()>,
+            overtaken: Receiver<()>,
+            was_overtaken: Arc<Mutex<Option<bool>>>,
+        }
+
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                self.begun.send(()).unwrap();
+                let overtaken = self.overtaken.recv_timeout(Duration::from_millis(200)).is_ok();
+                *self.was_overtaken.lock().unwrap() = Some(overtaken);
+            }
+        }
+
+        let (begun, has_begun) = channel();
+        let (overtakes, overtaken) = channel();
+        let was_overtaken = Arc::default();
+        let slow = Slow { begun, overtaken, was_overtaken: Arc::clone(&was_overtaken) };
+        let writer = Mutex::new(Some(slow));
+        let minute = Duration::from_secs(60);
+        thread::scope(|scope| {
+            scope.spawn(|| end_writing(&writer, minute));
+            has_begun.recv().unwrap();
+            end_writing(&writer, minute);
+            // Nobody listens any more if the first is done.
+            let _ = overtakes.send(());
+        });
+        assert_eq!(*was_overtaken.lock().unwrap(), Some(false));
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(crate) use checks::BOOTSTRAP_WITH_TLS;
 pub use flags::ConfigFlags;
 pub use passed_over::{PassedOver, announce};
 use source::Sources;
+pub use source::variables;
 
 /// The level of detail of the program's log.
 pub type LogLevel = slog::Level;

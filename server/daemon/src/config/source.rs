@@ -7,18 +7,17 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use holdfast_io::small_file;
+use holdfast_types::variables::{PREFIX, is_of_service, is_of_tests};
 use toml::Value;
 
 use super::flags::{ConfigFlags, KEYS};
-use super::passed_over::{PassedOver, is_of_service};
+use super::passed_over::PassedOver;
 use super::{ConfigError, value::Given};
 
-/// What every variable of Holdfast's begins with.
-const PREFIX: &str = "HOLDFAST_";
 /// The variable that names the file.
 const CONFIG: &str = "HOLDFAST_CONFIG";
 
-/// Variables that begin like ours and are others' business: the command-line client's and the tests'.
+/// Variables that begin like ours and are the command-line client's.
 const FOREIGN: [&str; 6] = [
     "HOLDFAST_ADDRESSES",
     "HOLDFAST_CA",
@@ -27,7 +26,6 @@ const FOREIGN: [&str; 6] = [
     "HOLDFAST_SEQUENCER",
     "HOLDFAST_SERVER_NAME",
 ];
-const FOREIGN_PREFIXES: [&str; 3] = ["HOLDFAST_TEST_", "HOLDFAST_BENCH_", "HOLDFAST_EXAMPLE_"];
 
 /// The table of the keys that are about TLS.
 const TLS: &str = "tls";
@@ -145,6 +143,11 @@ impl Sources {
     }
 }
 
+/// Every variable that a replica reads.
+pub fn variables() -> impl Iterator<Item = String> {
+    KEYS.into_iter().map(variable_name).chain([CONFIG.to_owned()])
+}
+
 /// The variables that may be meant for a server.
 fn own_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, OsString)> {
     let own = variables.into_iter().filter_map(|(name, value)| Some((own_name(&name)?, value)));
@@ -155,7 +158,7 @@ fn own_variables(variables: impl IntoIterator<Item = (OsString, OsString)>) -> V
 
 pub(super) fn own_name(name: &OsStr) -> Option<String> {
     let name = name.to_str()?;
-    let foreign = FOREIGN.contains(&name) || FOREIGN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let foreign = FOREIGN.contains(&name) || is_of_tests(name);
     (name.starts_with(PREFIX) && !foreign).then(|| name.to_owned())
 }
 

@@ -8,18 +8,21 @@
 //! Invariants: a number is reported only once it and everything before it is written, and durable if it must be.
 //! A snapshot's file is durable before the log that it replaces is gone; a crash between the two leaves both, and
 //! `recovery` sorts that out. The log is never trimmed beyond the newest complete snapshot. After the first
-//! failure nothing is written, reported or tried again: the owner is told, and ends the process (design.md §8).
+//! failure nothing is written, reported or tried again: the owner is told, and ends the process (design.md §8). There is one
+//! exception: a snapshot from another replica that finds no room is tried again after a pause, and everything behind it waits.
+//! The next start would need the same snapshot and the same room.
 //! A writer that is dropped and not closed leaves the disk as a process that was killed does.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use holdfast_replica::Persist;
-use slog::{Logger, debug, info};
+use holdfast_types::Duration;
+use slog::{Logger, debug, info, warn};
 
 use super::log::{LogStore, LogTrimmer};
 use super::snapshot_files::SnapshotFiles;
@@ -35,6 +38,10 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Trims that wait. If there are more, the oldest wait for a later, greater one.
 const TRIMS_WAITING_MAX: usize = 16;
 
+/// The first pause after a snapshot from another replica that found no room. It doubles, up to the longest.
+const RETRY_MIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(5) };
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
 /// The log's thread has failed, and has said so to its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log can no longer be written")]
@@ -47,6 +54,29 @@ pub struct LogWriter {
     running: Option<Running>,
     /// What is queued is not to be written any more.
     abandoned: Arc<AtomicBool>,
+    /// The writer is closed or dropped: its thread waits for no room any more.
+    ending: Arc<Ending>,
+}
+
+/// Whether a thread is to end, for a thread that pauses.
+#[derive(Default)]
+struct Ending {
+    is_asked: Mutex<bool>,
+    asked: Condvar,
+}
+
+impl Ending {
+    fn ask(&self) {
+        *self.is_asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.asked.notify_all();
+    }
+
+    /// Waits for so long, or until the thread is to end, and tells whether it is.
+    fn wait(&self, pause: Duration) -> bool {
+        let is_asked = self.is_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.asked.wait_timeout_while(is_asked, pause, |is_asked| !*is_asked);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
 }
 
 struct Running {
@@ -81,9 +111,9 @@ impl LogWriter {
         let log = store.trimmer();
         let trimming =
             Trimming { log, snapshots: Arc::clone(&snapshots), trims_wanted, logger: logger.clone() };
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let give_up = Arc::clone(&abandoned);
-        let writing = Writing { store, snapshots, persists, trims, give_up, logger, on_persisted };
+        let (abandoned, ending) = (Arc::new(AtomicBool::new(false)), Arc::new(Ending::default()));
+        let (give_up, end) = (Arc::clone(&abandoned), Arc::clone(&ending));
+        let writing = Writing { store, snapshots, persists, trims, give_up, end, logger, on_persisted };
         let (on_trim_failure, trim_dir) = (Arc::clone(&on_failure), dir.clone());
         let spawned = thread::Builder::new()
             .name("log-trimmer".to_owned())
@@ -95,7 +125,7 @@ impl LogWriter {
                 Ok((writer, trimmer))
             });
         let (writer, trimmer) = spawned.map_err(no_thread)?;
-        Ok(Self { running: Some(Running { queue, writer, trimmer }), abandoned })
+        Ok(Self { running: Some(Running { queue, writer, trimmer }), abandoned, ending })
     }
 
     /// Queues what must be made durable. Blocks while the queue is full.
@@ -108,7 +138,8 @@ impl LogWriter {
         running.queue.send(persist).map_err(|_| LogStopped)
     }
 
-    /// Writes what is queued, ends the threads, and marks the log as closed in the normal way.
+    /// Writes what is queued, ends the threads, and marks the log as closed in the normal way. What waits for a snapshot that
+    /// finds no room is not written.
     ///
     /// # Errors
     ///
@@ -116,6 +147,7 @@ impl LogWriter {
     pub fn close(mut self) -> Result<(), StorageError> {
         let Some(Running { queue, writer, trimmer }) = self.running.take() else { return Ok(()) };
         drop(queue);
+        self.ending.ask();
         // The writer holds the trimmer's queue, so they end in this order. Their panics are caught inside.
         let store = writer.join().ok().flatten();
         let trimmed = trimmer.join().ok().flatten();
@@ -130,6 +162,7 @@ impl Drop for LogWriter {
     fn drop(&mut self) {
         let Some(Running { queue, writer, trimmer }) = self.running.take() else { return };
         self.abandoned.store(true, Ordering::Relaxed);
+        self.ending.ask();
         drop(queue);
         // Their panics are caught inside.
         let _ = writer.join();
@@ -145,6 +178,8 @@ struct Writing<F> {
     trims: SyncSender<u64>,
     /// Set when nothing more is to be written.
     give_up: Arc<AtomicBool>,
+    /// Nobody waits for room any more.
+    end: Arc<Ending>,
     logger: Logger,
     on_persisted: F,
 }
@@ -157,7 +192,9 @@ impl<F: FnMut(u64)> Writing<F> {
                 break;
             }
             if first.snapshot.is_some() {
-                self.replace(first)?;
+                if !self.replace(first)? {
+                    break;
+                }
             } else {
                 next = self.append(first)?;
             }
@@ -188,14 +225,29 @@ impl<F: FnMut(u64)> Writing<F> {
         Ok(left_over)
     }
 
-    /// A snapshot from another replica takes the place of the whole log: its file first.
-    fn replace(&mut self, persist: Persist) -> Result<(), StorageError> {
-        let Some(at) = &persist.snapshot else { return Ok(()) };
-        self.snapshots.write(at)?;
+    /// A snapshot from another replica takes the place of the whole log: its file first. False if there was no room for it
+    /// until the thread was to end: then nothing that is queued behind it may be written either.
+    fn replace(&mut self, persist: Persist) -> Result<bool, StorageError> {
+        let Some(at) = &persist.snapshot else { return Ok(true) };
+        let mut pause = RETRY_MIN;
+        while let Err(error) = self.snapshots.write(at) {
+            if !error.may_pass() {
+                return Err(error);
+            }
+            warn!(
+                self.logger,
+                "a snapshot from another replica could not be written, and is tried again in {} s; until it is written this \
+                 replica neither votes nor acknowledges anything: {}", pause.as_secs(), error; "index" => at.index
+            );
+            if self.end.wait(pause) {
+                return Ok(false);
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
         self.store.replace(persist.hard_state.as_ref(), &persist.entries)?;
         info!(self.logger, "a snapshot has replaced the log"; "index" => at.index, "term" => at.term.0);
         self.done(&[persist]);
-        Ok(())
+        Ok(true)
     }
 
     fn done(&mut self, batch: &[Persist]) {

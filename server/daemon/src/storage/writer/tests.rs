@@ -97,16 +97,7 @@ fn what_is_queued_when_the_writer_is_closed_is_written() {
 fn a_snapshot_takes_the_place_of_the_log_between_what_came_before_and_after() {
     let running = start();
     running.writer.submit(persist(1, entries(1..=5, 2))).unwrap();
-    let snapshot = Some(Box::new(state_at(40, 3, 2)));
-    let with_snapshot = Persist {
-        number: 2,
-        snapshot,
-        hard_state: Some(hard_state(3, 0, 40)),
-        entries: vec![],
-        sync: true,
-        compact_to: None,
-    };
-    running.writer.submit(with_snapshot).unwrap();
+    running.writer.submit(installed(2, 40)).unwrap();
     running.writer.submit(persist(3, entries(41..=42, 3))).unwrap();
     wait_for(&running.persisted, 3);
 
@@ -118,6 +109,51 @@ fn a_snapshot_takes_the_place_of_the_log_between_what_came_before_and_after() {
     let files = SnapshotFiles::open(image.path().join("snapshots"), REPLICA).unwrap();
     let at = files.read(files.names().unwrap()[0], CELL_ID).unwrap();
     assert_eq!((at.index, at.state.session_count()), (40, 2));
+}
+
+/// A snapshot from another replica.
+fn installed(number: u64, index: u64) -> Persist {
+    let snapshot = Some(Box::new(state_at(index, 3, 2)));
+    let hard_state = Some(hard_state(3, 0, index));
+    Persist { number, snapshot, hard_state, entries: vec![], sync: true, compact_to: None }
+}
+
+/// What is written to the next snapshot's file finds no room, until somebody removes this.
+fn fill_up(running: &Running, index: u64) {
+    let file = running.snapshots.dir().join(format!("{index:020}-{:020}.snap.tmp", 3));
+    std::os::unix::fs::symlink("/dev/full", file).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_finds_no_room_is_tried_again_and_what_is_behind_it_waits() {
+    let running = start();
+    running.writer.submit(persist(1, entries(1..=5, 2))).unwrap();
+    // The attempt that fails removes it.
+    fill_up(&running, 40);
+    running.writer.submit(installed(2, 40)).unwrap();
+    running.writer.submit(persist(3, entries(41..=42, 3))).unwrap();
+    wait_for(&running.persisted, 3);
+    assert_eq!(running.failures.try_iter().next(), None);
+    let image = crash_image(running.dir.path());
+    assert_eq!(read(image.path()).entries, entries(41..=42, 3));
+    let files = SnapshotFiles::open(image.path().join("snapshots"), REPLICA).unwrap();
+    assert_eq!(files.newest_index(), 40);
+}
+
+#[test]
+fn a_writer_that_is_closed_while_a_snapshot_finds_no_room_leaves_the_log_as_it_was() {
+    let running = start();
+    running.writer.submit(persist(1, entries(1..=5, 2))).unwrap();
+    wait_for(&running.persisted, 1);
+    // The writer is to end when the first attempt fails.
+    running.writer.ending.ask();
+    fill_up(&running, 40);
+    running.writer.submit(installed(2, 40)).unwrap();
+    running.writer.submit(persist(3, entries(41..=42, 3))).unwrap();
+    running.writer.close().unwrap();
+    assert_eq!(running.persisted.try_iter().last(), None);
+    assert_eq!(running.failures.try_iter().next(), None);
+    assert_eq!(read(running.dir.path()).entries, entries(1..=5, 2));
 }
 
 #[test]
