@@ -82,8 +82,38 @@ impl Arguments {
         for id in variables.collect::<Vec<_>>() {
             command = command.mut_arg(id, |argument| argument.env(NO_VARIABLE));
         }
-        Self::from_arg_matches(&command.try_get_matches()?)
+        match command.clone().try_get_matches() {
+            // Who gives nothing is shown the help. To clap, a variable that is set is something given.
+            Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
+                let ids = command.get_arguments().filter(|argument| argument.get_env().is_some());
+                for id in ids.map(|argument| argument.get_id().clone()).collect::<Vec<_>>() {
+                    command = command.mut_arg(id, |argument| argument.env(NO_VARIABLE));
+                }
+                Err(command.try_get_matches().err().unwrap_or(error))
+            }
+            matches => Self::from_arg_matches(&matches?),
+        }
     }
+}
+
+/// Every variable that sets an option.
+pub(crate) fn variables() -> Vec<String> {
+    let command = Arguments::command();
+    let variables = command.get_arguments().filter_map(|argument| argument.get_env());
+    variables.map(|variable| variable.to_string_lossy().into_owned()).collect()
+}
+
+/// How the user sets these fields of [`Common`] together: by their flags, or by their variables.
+pub(crate) fn options(fields: &[&str]) -> String {
+    let command = Arguments::command();
+    let arguments =
+        || command.get_arguments().filter(|argument| fields.contains(&argument.get_id().as_str()));
+    let flags = arguments().filter_map(clap::Arg::get_long).map(|flag| format!("--{flag}"));
+    let variables =
+        arguments().filter_map(clap::Arg::get_env).map(|name| name.to_string_lossy().into_owned());
+    let (flags, variables): (Vec<_>, Vec<_>) = (flags.collect(), variables.collect());
+    let comma = if fields.len() > 1 { "," } else { "" };
+    format!("{}{comma} or {}", flags.join(" and "), variables.join(" and "))
 }
 
 /// What somebody who knows other programs may have meant.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use holdfast::{Cell, ConnectError, Error, RefusalCode, Session, SessionBuilder, Tls, TlsError, Uses};
 use tokio::time::timeout;
 
-use crate::arguments::{Common, TlsFiles};
+use crate::arguments::{Common, TlsFiles, options};
 use crate::failure::{Failure, Kind};
 use crate::name::Name;
 use crate::output::{self, Output};
@@ -51,7 +51,7 @@ impl Client {
         }
         let cell = builder.connect().map_err(|error| match error {
             ConnectError::Tls(error @ TlsError::ServerName(_)) => {
-                Failure::error(Kind::Usage, format!("--server-name or HOLDFAST_SERVER_NAME: {error}"))
+                Failure::error(Kind::Usage, format!("{}: {error}", options(&["server_name"])))
             }
             // It says which file, and what it should be.
             ConnectError::Tls(error) => anyhow::Error::new(error),
@@ -61,7 +61,7 @@ impl Client {
                 } else {
                     ""
                 };
-                Failure::error(Kind::Usage, format!("--addresses or HOLDFAST_ADDRESSES: {error}{between}"))
+                Failure::error(Kind::Usage, format!("{}: {error}{between}", options(&["addresses"])))
             }
         })?;
         Ok(Self {
@@ -160,24 +160,22 @@ impl Client {
     }
 }
 
-/// What the library says of its settings, and the options that set them here.
-const FLAGS: [(&str, &str); 4] = [
-    ("give a CA certificate", "--ca or HOLDFAST_CA"),
-    ("set the TLS server name", "--server-name or HOLDFAST_SERVER_NAME"),
-    (
-        "a client certificate, and none is configured here",
-        "--cert and --key, or HOLDFAST_CERT and HOLDFAST_KEY",
-    ),
-    ("it has expired, or is not valid yet", "--cert or HOLDFAST_CERT"),
+/// What the library says of its settings, and the options that set them here, by the names of their fields. The library's error
+/// has these sentences from the replicas' addresses, each of which may have its own, so they are found by their words.
+const SETTINGS: [(&str, &[&str]); 4] = [
+    ("give a CA certificate", &["ca"]),
+    ("set the TLS server name", &["server_name"]),
+    ("a client certificate, and none is configured here", &["cert", "key"]),
+    ("it has expired, or is not valid yet", &["cert"]),
 ];
 
 /// Says which options an error of the library is about.
 fn name_flags(error: anyhow::Error) -> anyhow::Error {
     let text = format!("{error:#}");
-    match FLAGS.iter().find(|(said, _)| text.contains(said)) {
-        Some((_, flags)) => {
+    match SETTINGS.iter().find(|(said, _)| text.contains(said)) {
+        Some((_, fields)) => {
             let kind = Kind::of(&error);
-            Failure::error(kind, format!("{text} ({flags})"))
+            Failure::error(kind, format!("{text} ({})", options(fields)))
         }
         None => error,
     }
@@ -186,6 +184,19 @@ fn name_flags(error: anyhow::Error) -> anyhow::Error {
 /// Ends a session. What it held is released already, or lost; what is left may not hold up the exit for long.
 pub(crate) async fn close(session: Session) {
     let _ = timeout(CLOSE_MAX, session.close()).await;
+}
+
+/// Parses the address of a replica that is to be told to the cell.
+///
+/// # Errors
+///
+/// A sentence for clap to print after the flag's name.
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
+    match Cell::connect([text]) {
+        Err(error @ (ConnectError::Malformed { .. } | ConnectError::NoAddress)) => Err(error.to_string()),
+        // Whether the cell has TLS is not said here.
+        Ok(_) | Err(_) => Ok(text.to_owned()),
+    }
 }
 
 fn usage<T>(message: &str) -> Result<T> {
@@ -242,6 +253,22 @@ mod tests {
         assert_eq!(sent("holdfast ls --cell dev /a"), "/ls/dev/a");
         assert_eq!(sent("holdfast ls --cell dev /"), "/ls/dev");
         assert_eq!(sent("holdfast ls --cell dev /ls/other/a"), "/ls/other/a");
+    }
+
+    #[test]
+    fn the_library_says_what_options_are_named_for_and_they_exist() {
+        let sources = [
+            include_str!("../../client-lib/client/src/tls/explain.rs"),
+            include_str!("../../client-lib/client/src/error.rs"),
+        ];
+        // A string literal may go on in the next line.
+        let said = sources.concat().replace('\\', " ").split_whitespace().collect::<Vec<_>>().join(" ");
+        for (sentence, fields) in SETTINGS {
+            assert!(said.contains(sentence), "{sentence}");
+            assert_eq!(options(fields).matches("--").count(), fields.len(), "{fields:?}");
+        }
+        assert_eq!(options(&["ca"]), "--ca or HOLDFAST_CA");
+        assert_eq!(options(&["cert", "key"]), "--cert and --key, or HOLDFAST_CERT and HOLDFAST_KEY");
     }
 
     #[test]

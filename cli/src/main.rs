@@ -14,6 +14,7 @@ mod name;
 mod output;
 mod signals;
 mod units;
+mod variables;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 /// Runs a subcommand, which gives the exit status where it did what it was asked to.
 fn run(common: &arguments::Common, command: Command) -> anyhow::Result<u8> {
+    variables::warn_of_unknown(common.json);
     let client = Client::new(common)?;
     // One thread: the session's task runs while a subcommand waits, and they only ever wait.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

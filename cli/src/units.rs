@@ -20,6 +20,25 @@ pub(crate) fn parse_id(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Parses the generation or instance of a node.
+///
+/// # Errors
+///
+/// A sentence for clap to print after the flag's name.
+pub(crate) fn parse_generation(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "generations and instances are whole numbers, as 'holdfast stat' tells them".to_owned())
+}
+
+/// Parses a number of things.
+///
+/// # Errors
+///
+/// A sentence for clap to print after the flag's name.
+pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "write a whole number from 1 on".to_owned())
+}
+
 /// Parses a span: `10` and `10s` are ten seconds, `1.5` is one and a half, and `250ms`, `2m` and `1h` say it
 /// themselves.
 ///

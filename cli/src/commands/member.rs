@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use holdfast::{CellStatus, Role};
 use serde::Serialize;
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::failure::{Failure, Kind};
-use crate::output;
+use crate::{output, units};
 
 /// List, add, promote and remove the replicas of the cell.
 ///
@@ -31,10 +31,10 @@ pub(crate) struct Add {
     #[command(flatten)]
     id: Id,
     /// Where the other replicas reach it: host:port.
-    #[arg(long = "peer", value_name = "ADDRESS")]
+    #[arg(long = "peer", value_name = "ADDRESS", value_parser = client::parse_address)]
     peer_address: String,
     /// Where clients reach it: host:port.
-    #[arg(long = "client", value_name = "ADDRESS")]
+    #[arg(long = "client", value_name = "ADDRESS", value_parser = client::parse_address)]
     client_address: String,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Add {
 #[derive(Debug, Args)]
 pub(crate) struct Id {
     /// The replica's id: greater than 0; a new replica needs one that the cell has never had.
-    #[arg(value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(value_name = "ID", value_parser = units::parse_id)]
     id: u64,
 }
 

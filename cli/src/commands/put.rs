@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::acl::{self, NewAcl};
 use crate::client::Client;
 use crate::name::Name;
+use crate::units;
 
 /// No cell allows more, so a longer input is not even read to its end.
 const CONTENTS_BYTES_MAX: u64 = 1 << 20;
@@ -39,7 +40,7 @@ pub(crate) struct Put {
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Write only if this is the file's content generation. 0: only if there is no such file.
-    #[arg(long, value_name = "GENERATION", conflicts_with_all = NewAcl::IDS)]
+    #[arg(long, value_name = "GENERATION", value_parser = units::parse_generation, conflicts_with_all = NewAcl::IDS)]
     if_generation: Option<u64>,
     /// Write an access control list even if you do not administer the cell any more afterwards.
     #[arg(long)]

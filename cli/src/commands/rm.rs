@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::client::Client;
 use crate::name::Name;
+use crate::units;
 
 /// Delete a file, or a directory without children.
 ///
@@ -16,7 +17,7 @@ pub(crate) struct Rm {
     /// The node.
     path: Name,
     /// Delete only if the node is still this instance.
-    #[arg(long, value_name = "INSTANCE")]
+    #[arg(long, value_name = "INSTANCE", value_parser = units::parse_generation)]
     if_instance: Option<u64>,
     /// Delete an access control list even if you do not administer the cell any more afterwards.
     #[arg(long)]

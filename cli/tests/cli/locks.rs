@@ -67,6 +67,20 @@ fn a_signal_reaches_the_command_and_what_it_started() {
     }
 }
 
+#[test]
+fn what_ends_of_a_signal_a_little_after_the_command_is_waited_for_and_not_told_of() {
+    let cell = TestCell::start();
+    let worker = "trap 'sleep 0.1; echo ended; exit' TERM; echo running; while :; do sleep 0.02; done";
+    let script = format!("sh -c \"{worker}\" & wait");
+    let running = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", &script]);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.line(), "ended");
+    let ran = running.end();
+    assert_eq!(ran.status, 143);
+    // A shell may say how its own command has ended.
+    assert!(!ran.stderr.contains("holdfast:"), "{}", ran.stderr);
+}
+
 /// The processes of a group that still run.
 fn group_of(leader: &str) -> Vec<i32> {
     let leader: i32 = leader.parse().unwrap();

@@ -102,7 +102,7 @@ fn members_are_listed_and_impossible_changes_refused() {
     let add = ["member", "add", "4", "--peer", "127.0.0.1:1", "--client", "127.0.0.1:2"];
     cell.run(&add).assert_failed(1, "must be running");
     let add = ["member", "add", "4", "--peer", "nowhere", "--client", "127.0.0.1:2"];
-    cell.run(&add).assert_failed(1, "no port");
+    cell.run(&add).assert_failed(2, "no port");
 }
 
 #[test]

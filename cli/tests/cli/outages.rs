@@ -39,7 +39,7 @@ async fn nobody_waits_longer_than_he_said_for_a_cell_that_stands_still() {
         cell.pause(replica).await.unwrap();
     }
     // Somebody had the lock when the cell was last heard of; now nobody says anything.
-    waiter.await.unwrap().assert_failed(115, "no master has answered");
+    waiter.await.unwrap().assert_failed(115, "in 5 s (--wait), and no master answers now");
     run(&cell, &["lock", "/l", "--try", "--timeout", "1", "--", "true"])
         .await
         .assert_failed(115, "no master");

@@ -20,6 +20,11 @@ fn a_wrong_command_line_is_a_usage_error_and_asks_no_cell() {
         (&["cat", "/a//b"], "empty component"),
         (&["cat", "/a/.."], "'..'"),
         (&["put", "/f", "x", "--if-generation", "-1"], "-1"),
+        (&["put", "/f", "x", "--if-generation", "new"], "generations and instances are whole numbers"),
+        (&["rm", "/f", "--if-instance", "x"], "generations and instances are whole numbers"),
+        (&["member", "add", "4", "--peer", "here", "--client", "a:2"], "no port"),
+        (&["member", "add", "4", "--peer", "a:1", "--client", "b:port"], "its port is not a number"),
+        (&["member", "promote", "x"], "an id is a number from 1 on"),
         (&["put", "/f", "x", "--file", "y"], "cannot be used with"),
         (&["lock", "/l"], "required"),
         (&["lock", "/l", "--try", "--wait", "1", "--", "true"], "cannot be used with"),
@@ -28,7 +33,7 @@ fn a_wrong_command_line_is_a_usage_error_and_asks_no_cell() {
         (&["lock", "/l", "--wait", "soon", "--", "true"], "ms, s, m or h"),
         (&["lock", "--hold-until-asked"], "required"),
         (&["watch", "/a", "--events", "sound"], "contents, children, added"),
-        (&["watch", "/a", "--count", "0"], "0 is not in"),
+        (&["watch", "/a", "--count", "0"], "a whole number from 1 on"),
         (&["acl", "set", "/a"], "--read"),
         (&["acl", "set", "/a", "--read", "/acl/team"], "without the directory"),
         (&["acl", "show", ".."], "without the directory"),
@@ -44,7 +49,7 @@ fn a_wrong_command_line_is_a_usage_error_and_asks_no_cell() {
         (&[], "Usage: holdfast"),
         (&["handles", "a"], "does not begin with '/'"),
         (&["settings", "speed=9"], "there are contents_bytes_max"),
-        (&["member", "promote", "0"], "0 is not in"),
+        (&["member", "promote", "0"], "an id is a number from 1 on"),
     ] {
         run(arguments).assert_failed(2, said);
     }
@@ -63,6 +68,33 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
     let named = |name: &str| Ran::of(cell.holdfast(&["ls"]).env("HOLDFAST_CELL", name).output().unwrap());
     named("dev").assert_done();
     named("prod").assert_failed(1, "\"dev\"");
+}
+
+#[test]
+fn who_gives_nothing_is_shown_the_help_whatever_the_environment_says() {
+    for arguments in [&[][..], &["member"], &["session"]] {
+        let output = holdfast(arguments).env("HOLDFAST_ADDRESSES", "127.0.0.1:1").output().unwrap();
+        let ran = Ran::of(output);
+        ran.assert_failed(2, "Commands:");
+        assert!(!ran.stderr.contains("error:") && !ran.stderr.contains("guard"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_warned_of() {
+    let cell = TestCell::start();
+    let run = |arguments: &[&str]| {
+        let mut command = cell.holdfast(arguments);
+        command.env("HOLDFAST_ADRESSES", "a:1").env("HOLDFAST_SERVICE_HOST", "10.96.4.7");
+        Ran::of(command.output().unwrap())
+    };
+    let ran = run(&["ls"]);
+    ran.assert_done();
+    let said = "the variable HOLDFAST_ADRESSES sets nothing: there is no such option; the nearest one is HOLDFAST_ADDRESSES";
+    assert_eq!(ran.stderr, format!("holdfast: warning: {said}\n"));
+    assert_eq!(run(&["--json", "ls"]).stderr, "");
+    // The command that the lock is held for is no business of ours.
+    assert_eq!(run(&["lock", "/l", "--", "true"]).stderr, ran.stderr);
 }
 
 #[test]

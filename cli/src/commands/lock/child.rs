@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -23,7 +23,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{AccessFlags, Pid, access, getpid, getppid};
 use tokio::process::Command;
 use tokio::signal::unix::{self, SignalKind};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::guard::Guard;
 use super::offspring::Offspring;
@@ -34,6 +34,9 @@ use crate::signals;
 
 /// The hidden subcommand that the command is started through.
 pub(crate) const GUARDED: &str = "exec-guarded";
+/// The rest of a group that was sent a signal gets so long to end, once the command itself has ended; and is looked at so often.
+const FOLLOW_MAX: Duration = Duration::from_secs(1);
+const FOLLOW_LOOK: Duration = Duration::from_millis(5);
 /// Where a command is looked for if `PATH` is not set.
 const PATH_DEFAULT: &str = "/bin:/usr/bin";
 
@@ -50,6 +53,8 @@ pub(super) struct Child {
     terminal: Option<Terminal>,
     /// Comes when a process of ours has stopped or ended.
     changes: unix::Signal,
+    /// It was sent a signal that may end it.
+    was_signalled: std::cell::Cell<bool>,
     output: Output,
 }
 
@@ -79,7 +84,8 @@ impl Child {
         let group = Pid::from_raw(i32::try_from(pid).context("a process id beyond 31 bits")?);
         guard.watch(group);
         let offspring = Offspring::adopt(vec![pid, guard.pid()]);
-        Ok(Self { process, group, offspring, terminal, changes, output })
+        let was_signalled = false.into();
+        Ok(Self { process, group, offspring, terminal, changes, was_signalled, output })
     }
 
     /// Waits until it has ended, and gives its exit status. If it is stopped by a key of the terminal, we stop with it.
@@ -142,12 +148,16 @@ impl Child {
                 }
                 self.signal(Signal::SIGCONT);
             }
-            signal => self.signal(signal),
+            signal => {
+                self.was_signalled.set(true);
+                self.signal(signal);
+            }
         }
     }
 
     /// Asks it to end.
     pub(super) fn ask(&self) {
+        self.was_signalled.set(true);
         self.signal(Signal::SIGTERM);
     }
 
@@ -170,9 +180,15 @@ impl Child {
         Ok(())
     }
 
-    /// It has ended by itself; says what it has left behind.
-    pub(super) fn let_go(&self) {
+    /// It has ended by itself; says what it has left behind. What a signal was passed on to, and ends of it a little later, is not
+    /// left behind: it is waited for.
+    pub(super) async fn let_go(&self) {
+        let until = Instant::now() + FOLLOW_MAX;
         self.offspring.reap();
+        while self.was_signalled.get() && Instant::now() < until && self.offspring.is_within(self.group) {
+            sleep(FOLLOW_LOOK).await;
+            self.offspring.reap();
+        }
         self.tell_of(&self.offspring.running(), "was started by the command, and");
     }
 

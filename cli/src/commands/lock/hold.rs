@@ -132,8 +132,8 @@ impl Lock {
                 }
                 ended = child.wait() => {
                     let status = ended?;
+                    child.let_go().await;
                     guard.borrow_mut().dismiss();
-                    child.let_go();
                     return Ok(Ended::Done(status));
                 }
                 () = asked.wait() => {
@@ -185,7 +185,7 @@ impl Lock {
             Ok(Ok(())) if self.command.is_empty() => return self.tell(client, "released", None),
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no master answered within {}", units::span(client.timeout)),
+            Err(_) => format!("no master has answered for {} (--timeout)", units::span(client.timeout)),
         };
         let held_for = units::span(self.lease + self.lock_delay);
         let message = format!("the lock may stay held for up to {held_for}: {problem}");

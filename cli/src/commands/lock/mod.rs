@@ -101,12 +101,30 @@ impl Lock {
             opened = client.open_session(client.cell.session().lease(self.lease)) => opened?,
             signal = signals.end() => return Ok(signals::status_of(signal)),
         };
-        let ran = self.run_in_session(client, &session, &mut signals).await;
-        client::close(session).await;
-        ran
+        match self.run_in_session(client, &session, &mut signals).await {
+            Ok(Some(status)) => {
+                client::close(session).await;
+                Ok(status)
+            }
+            // At the same time: where no master answers, neither is answered.
+            Ok(None) => {
+                let ((), error) = tokio::join!(client::close(session), self.in_vain(client));
+                Err(error)
+            }
+            Err(error) => {
+                client::close(session).await;
+                Err(error)
+            }
+        }
     }
 
-    async fn run_in_session(&self, client: &Client, session: &Session, signals: &mut Signals) -> Result<u8> {
+    /// Gives the exit status; `None` if the lock was not to be had within `--wait`.
+    async fn run_in_session(
+        &self,
+        client: &Client,
+        session: &Session,
+        signals: &mut Signals,
+    ) -> Result<Option<u8>> {
         let mut options =
             OpenOptions::new().create().uses(WRITE_ONLY).caching(false).lock_delay(self.lock_delay);
         if self.ephemeral {
@@ -117,7 +135,9 @@ impl Lock {
         }
         let path = client.path(&self.path);
         let taking = async {
-            let handle = in_time(client, "opened", session.open(&path, options)).await?;
+            let opening = session.open(&path, options);
+            let handle =
+                in_time(client, opening, || format!("{} was not opened", self.path.as_str())).await?;
             let asked = Asked::new(self.hold_until_asked.then(|| handle.events()).transpose()?);
             let lock = self.acquire(client, &handle).await?;
             anyhow::Ok((handle, asked, lock))
@@ -125,24 +145,27 @@ impl Lock {
         // Dropped by a signal, it withdraws from the queue.
         let (_handle, mut asked, lock) = tokio::select! {
             taken = taking => taken?,
-            signal = signals.end() => return Ok(signals::status_of(signal)),
+            signal = signals.end() => return Ok(Some(signals::status_of(signal))),
         };
+        let Some(lock) = lock else { return Ok(None) };
         match self.hold(client, &lock, &mut asked, signals).await? {
             Ended::Done(status) => {
                 self.release(client, lock).await?;
-                Ok(status)
+                Ok(Some(status))
             }
             Ended::Lost(reason) => Err(Failure::error(Kind::Lost, reason)),
         }
     }
 
-    /// Waits for the lock, as long as the options say.
-    async fn acquire(&self, client: &Client, handle: &Handle) -> Result<holdfast::Lock> {
+    /// Waits for the lock, as long as the options say; `None` if it was not to be had within `--wait`.
+    async fn acquire(&self, client: &Client, handle: &Handle) -> Result<Option<holdfast::Lock>> {
         let path = self.path.as_str();
         let mode = if self.shared { Mode::Shared } else { Mode::Exclusive };
         if self.try_only || self.wait.is_some_and(|wait| wait.is_zero()) {
             let taken = || Failure::error(Kind::NotObtained, format!("the lock of {path} is taken"));
-            return in_time(client, "asked for", handle.try_acquire(mode)).await?.ok_or_else(taken);
+            let unknown = || format!("it is not known whether the lock of {path} is free");
+            let lock = in_time(client, handle.try_acquire(mode), unknown).await?;
+            return lock.ok_or_else(taken).map(Some);
         }
         let waiting = async {
             let mut acquiring = pin!(handle.acquire(mode));
@@ -152,35 +175,37 @@ impl Lock {
             }
             acquiring.await
         };
-        let Some(wait) = self.wait else { return Ok(waiting.await?) };
-        match timeout(wait, waiting).await {
-            Ok(acquired) => Ok(acquired?),
-            Err(_) => Err(self.in_vain(client, handle, wait).await),
-        }
+        let Some(wait) = self.wait else { return Ok(Some(waiting.await?)) };
+        timeout(wait, waiting).await.ok().transpose().map_err(anyhow::Error::from)
     }
 
     /// Why the lock was not to be had: somebody else has it, or nobody has answered.
-    async fn in_vain(&self, client: &Client, handle: &Handle, wait: Duration) -> anyhow::Error {
-        let (path, waited) = (self.path.as_str(), units::span(wait));
+    async fn in_vain(&self, client: &Client) -> anyhow::Error {
+        let (path, waited) = (self.path.as_str(), units::span(self.wait.unwrap_or_default()));
         // By name, so that it does not wait for the session.
-        let asked = timeout(ASK_MAX.min(client.timeout), client.cell.stat(handle.path())).await;
+        let asked = timeout(ASK_MAX.min(client.timeout), client.cell.stat(&client.path(&self.path))).await;
         if matches!(asked, Err(_) | Ok(Err(Error::Unavailable { .. }))) {
-            let message =
-                format!("no master has answered, and the lock of {path} was not to be had in {waited}");
+            let message = format!(
+                "the lock of {path} was not to be had in {waited} (--wait), and no master answers now"
+            );
             return Failure::error(Kind::Unreachable, message);
         }
-        let message = format!("the lock of {path} was not to be had in {waited}");
+        let message = format!("the lock of {path} was not to be had in {waited} (--wait)");
         Failure::error(Kind::NotObtained, message)
     }
 }
 
-/// Waits for a call of the session, within `--timeout`. `done`: what it would have done to the node.
-async fn in_time<T>(client: &Client, done: &str, call: impl Future<Output = Result<T, Error>>) -> Result<T> {
+/// Waits for a call of the session, within `--timeout`. `otherwise`: what is so if no answer comes.
+async fn in_time<T>(
+    client: &Client,
+    call: impl Future<Output = Result<T, Error>>,
+    otherwise: impl FnOnce() -> String,
+) -> Result<T> {
     match timeout(client.timeout, call).await {
         Ok(answer) => Ok(answer?),
         Err(_) => {
             let waited = units::span(client.timeout);
-            let message = format!("no master has answered within {waited}: the lock was not {done}");
+            let message = format!("no master has answered for {waited} (--timeout): {}", otherwise());
             Err(Failure::error(Kind::Unreachable, message))
         }
     }

@@ -36,6 +36,12 @@ impl Offspring {
         self.children().filter(|child| Stat::of(child.as_raw()).is_some_and(is_outside)).collect()
     }
 
+    /// Whether some still run that are in this group.
+    pub(super) fn is_within(&self, group: Pid) -> bool {
+        let is_inside = |stat: Stat| !stat.has_ended() && stat.group == group.as_raw();
+        self.children().any(|child| Stat::of(child.as_raw()).is_some_and(is_inside))
+    }
+
     /// Those that still run.
     pub(super) fn running(&self) -> Vec<Pid> {
         let runs = |stat: Stat| !stat.has_ended();

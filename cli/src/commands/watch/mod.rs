@@ -40,7 +40,7 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "EVENTS", value_delimiter = ',', default_value = "all")]
     events: Vec<Topic>,
     /// End, with exit status 0, after so many lines. Those of --initial do not count.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = units::parse_number)]
     count: Option<u64>,
     /// First print the node as it is: a line 'initial', and for each child there is a line 'child'. What changes
     /// after that is told, and nothing between is missed.
