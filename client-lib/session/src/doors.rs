@@ -124,7 +124,8 @@ pub enum Input {
         /// How long.
         within: Duration,
     },
-    /// Tell by [`Output::Flushed`] when all that was given back before (locks, handles, withdrawn calls) is decided.
+    /// Tell by [`Output::Flushed`] when all that was given back before (locks, handles, withdrawn calls) is decided. After
+    /// [`Input::Close`] nothing is told but the session's end.
     Flush {
         /// Finds the answer.
         token: Token,

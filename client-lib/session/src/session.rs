@@ -128,6 +128,8 @@ impl Session {
             Input::Call { token, operation } => self.handle_call(token, operation),
             Input::LimitCall { token, within } => self.limit_call(token, within),
             Input::CancelCall { token } => self.handle_cancel(token),
+            // What was not sent before the close was dropped, so only the session's end can be told of.
+            Input::Flush { .. } if self.closing => {}
             Input::Flush { token } => self.requests.flush(token),
             Input::KeepLocks { handle } => self.handle_keep_locks(handle),
             Input::Close => self.handle_close(),
