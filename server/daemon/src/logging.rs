@@ -221,6 +221,7 @@ pub(crate) mod testing {
 mod tests {
     use super::*;
     use slog::info;
+    use std::sync::TryLockError;
     use std::sync::mpsc::{Receiver, Sender};
     use std::time::Instant;
 
@@ -274,35 +275,35 @@ mod tests {
 
     #[test]
     fn a_second_thread_that_ends_the_process_waits_for_the_last_words_of_the_first() {
-        /// Takes its time to end, unless somebody who should wait for it has not.
+        /// Takes as long to end as it is let.
         struct Slow {
             begun: Sender<()>,
-            overtaken: Receiver<()>,
-            was_overtaken: Arc<Mutex<Option<bool>>>,
+            may_end: Receiver<()>,
+            has_ended: Sender<()>,
         }
 
         impl Drop for Slow {
             fn drop(&mut self) {
                 self.begun.send(()).unwrap();
-                let overtaken = self.overtaken.recv_timeout(Duration::from_millis(200)).is_ok();
-                *self.was_overtaken.lock().unwrap() = Some(overtaken);
+                self.may_end.recv().unwrap();
+                self.has_ended.send(()).unwrap();
             }
         }
 
         let (begun, has_begun) = channel();
-        let (overtakes, overtaken) = channel();
-        let was_overtaken = Arc::default();
-        let slow = Slow { begun, overtaken, was_overtaken: Arc::clone(&was_overtaken) };
-        let writer = Mutex::new(Some(slow));
+        let (lets_end, may_end) = channel();
+        let (ended, has_ended) = channel();
+        let writer = Mutex::new(Some(Slow { begun, may_end, has_ended: ended }));
         let minute = Duration::from_secs(60);
         thread::scope(|scope| {
             scope.spawn(|| end_writing(&writer, minute));
             has_begun.recv().unwrap();
+            // Nobody gets in while the first is at it.
+            assert!(matches!(writer.try_lock(), Err(TryLockError::WouldBlock)));
+            lets_end.send(()).unwrap();
             end_writing(&writer, minute);
-            // Nobody listens any more if the first is done.
-            let _ = overtakes.send(());
+            assert_eq!(has_ended.try_recv(), Ok(()));
         });
-        assert_eq!(*was_overtaken.lock().unwrap(), Some(false));
     }
 
     #[test]

@@ -46,6 +46,10 @@ impl Sources {
         let mut sources = Self::default();
         let mut from_variables = Self::default();
         for (variable, value) in own_variables(variables) {
+            // What is set to nothing is not set, as for the command-line client.
+            if value.is_empty() {
+                continue;
+            }
             if variable == CONFIG {
                 file = file.or_else(|| Some(PathBuf::from(value)));
                 continue;

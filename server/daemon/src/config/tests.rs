@@ -221,6 +221,16 @@ fn a_variable_that_sets_nothing_is_passed_over_and_named_where_what_it_meant_is_
 }
 
 #[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let nothing: Vec<_> = variables().map(|variable| (variable, String::new())).collect();
+    let nothing: Vec<_> = nothing.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let config = load(FILE, &[&nothing[..], &[("HOLDFAST_TICKS_MS", "")]].concat(), &[]).unwrap();
+    assert_eq!(format!("{config:?}"), format!("{:?}", load(FILE, &[], &[]).unwrap()));
+    let cell = Config::load(&ConfigFlags::default(), [("HOLDFAST_CELL".into(), OsString::new())]);
+    assert_wrong(cell, &["cell is not given"]);
+}
+
+#[test]
 fn what_listens_at_ipv4_only_is_not_reached_by_ipv6() {
     let members = "1=[::1]:7101/[::1]:7001,2=[::1]:7102/[::1]:7002";
     let listen = |peer: &str| {
