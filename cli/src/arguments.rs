@@ -83,17 +83,30 @@ impl Arguments {
             command = command.mut_arg(id, |argument| argument.env(NO_VARIABLE));
         }
         match command.clone().try_get_matches() {
-            // Who gives nothing is shown the help. To clap, a variable that is set is something given.
+            // Who asks for nothing is shown the help. To clap, a variable or an option that is set is something asked for.
             Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
                 let ids = command.get_arguments().filter(|argument| argument.get_env().is_some());
                 for id in ids.map(|argument| argument.get_id().clone()).collect::<Vec<_>>() {
                     command = command.mut_arg(id, |argument| argument.env(NO_VARIABLE));
                 }
-                Err(command.try_get_matches().err().unwrap_or(error))
+                let words = subcommands(&command, std::env::args_os().skip(1));
+                Err(command.try_get_matches_from(words).err().unwrap_or(error))
             }
             matches => Self::from_arg_matches(&matches?),
         }
     }
+}
+
+/// The program and the subcommands that `arguments` name, without any option.
+fn subcommands(program: &clap::Command, arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut words, mut last) = (vec![program.get_name().into()], program);
+    for argument in arguments {
+        if let Some(subcommand) = last.find_subcommand(&argument) {
+            words.push(argument);
+            last = subcommand;
+        }
+    }
+    words
 }
 
 /// Every variable that sets an option.

@@ -61,7 +61,8 @@ impl Client {
                 } else {
                     ""
                 };
-                Failure::error(Kind::Usage, format!("{}: {error}{between}", options(&["addresses"])))
+                let message = format!("{}: {error}{between}", options(&["addresses"]));
+                name_flags(Failure::error(Kind::Usage, message))
             }
         })?;
         Ok(Self {
@@ -192,6 +193,9 @@ pub(crate) async fn close(session: Session) {
 ///
 /// A sentence for clap to print after the flag's name.
 pub(crate) fn parse_address(text: &str) -> Result<String, String> {
+    if text.contains([',', '/']) || text.contains(char::is_whitespace) || text.is_empty() {
+        return Err("write the one address of the replica: host:port, such as 10.0.0.4:7101".to_owned());
+    }
     match Cell::connect([text]) {
         Err(error @ (ConnectError::Malformed { .. } | ConnectError::NoAddress)) => Err(error.to_string()),
         // Whether the cell has TLS is not said here.

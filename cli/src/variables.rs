@@ -55,18 +55,28 @@ fn warnings(own: &[String], variables: impl Iterator<Item = (OsString, OsString)
         .filter(|(name, value)| {
             let is_known = own.contains(name) || name == SEQUENCER || OF_REPLICAS.contains(&name.as_str());
             let is_ours = name.starts_with(PREFIX) && !is_of_tests(name);
-            is_ours && !is_known && !is_of_service(name, &value.to_string_lossy())
+            // What is set to nothing is not set.
+            is_ours && !is_known && !value.is_empty() && !is_of_service(name, &value.to_string_lossy())
         })
         .map(|(name, _)| name)
         .collect();
     unknown.sort();
     let warning = |name: String| {
         let nearest = own.iter().min_by_key(|known| strsim::damerau_levenshtein(&name, known))?;
+        if !is_misspelling(&name, nearest) {
+            return None;
+        }
         Some(format!(
             "warning: the variable {name} sets nothing: there is no such option; the nearest one is {nearest}"
         ))
     };
     unknown.into_iter().filter_map(warning).collect()
+}
+
+/// Whether `name` is probably meant to be `known`. Other programs have variables of the prefix, too, and are no business of ours.
+fn is_misspelling(name: &str, known: &str) -> bool {
+    let letters = known.len().saturating_sub(PREFIX.len());
+    strsim::damerau_levenshtein(name, known) <= (letters / 3).max(1)
 }
 
 #[cfg(test)]
@@ -92,9 +102,9 @@ mod tests {
         };
         let misspelt = [
             ("HOLDFAST_ADRESSES", "a:1", "HOLDFAST_ADDRESSES"),
-            ("HOLDFAST_CACERT", "ca.pem", "HOLDFAST_CA"),
+            ("HOLDFAST_ADDRESS", "a:1", "HOLDFAST_ADDRESSES"),
+            ("HOLDFAST_CERTS", "c.pem", "HOLDFAST_CERT"),
             ("HOLDFAST_SERVERNAME", "a", "HOLDFAST_SERVER_NAME"),
-            ("HOLDFAST_PORT", "7101", "HOLDFAST_CERT"),
         ];
         for (name, value, nearest) in misspelt {
             let warnings = warned(&[(name, value)]);
@@ -109,6 +119,10 @@ mod tests {
             ("HOLDFAST_PORT", "tcp://10.96.4.7:7101"),
             ("HOLDFAST_SERVICE_HOST", "10.96.4.7"),
             ("HOLDFAST_PORT_7101_TCP_ADDR", "10.96.4.7"),
+            ("HOLDFAST_ADRESSES", ""),
+            ("HOLDFAST_PORT", "7101"),
+            ("HOLDFAST_BACKUP_TARGET", "s3"),
+            ("HOLDFAST_UI", "1"),
             ("HOLD", "1"),
         ]);
         assert_eq!(nothing, [""; 0]);

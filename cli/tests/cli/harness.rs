@@ -184,8 +184,29 @@ impl Running {
         running
     }
 
+    fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().id().try_into().unwrap()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.as_ref().unwrap().id().try_into().unwrap()), signal).unwrap();
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
+    }
+
+    /// Whether it has ended, although what it has started may still run.
+    pub(crate) fn has_ended(&self) -> bool {
+        process(self.pid()).is_none_or(|(state, _)| state == 'Z')
+    }
+
+    /// All lines until nobody can print any more, because it and its command are gone.
+    pub(crate) fn rest(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok((_, line)) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => return lines,
+                Err(RecvTimeoutError::Timeout) => panic!("something still runs"),
+            }
+        }
     }
 
     /// The next line.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness::{LIMIT, Running, TestCell, process, wait_until};
@@ -79,6 +80,30 @@ fn what_ends_of_a_signal_a_little_after_the_command_is_waited_for_and_not_told_o
     assert_eq!(ran.status, 143);
     // A shell may say how its own command has ended.
     assert!(!ran.stderr.contains("holdfast:"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_signal_reaches_what_the_command_has_left_to_end_a_little_later() {
+    let cell = TestCell::start();
+    let worker = "trap : TERM; trap 'echo told; exit' USR1; echo $$; while :; do sleep 0.02; done";
+    let script = format!("sh -c \"{}\" & wait", worker.replace('$', "\\$"));
+    // The rest of the group has a second only. Where the machine is so busy that this is over, the worker is never told.
+    let is_told = |_| {
+        let mut running = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", &script]);
+        let worker: i32 = running.heard.parse().unwrap();
+        let (_, leader) = process(worker).unwrap();
+        running.signal(Signal::SIGTERM);
+        wait_until("the command has ended", || process(leader).is_none());
+        running.signal(Signal::SIGUSR1);
+        wait_until("the lock is let go", || running.has_ended());
+        if process(worker).is_some_and(|(_, group)| group == leader) {
+            kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+        }
+        let was_told = running.rest().contains(&"told".to_owned());
+        assert_eq!(running.end().status, 143);
+        was_told
+    };
+    assert!((0..5).any(is_told));
 }
 
 /// The processes of a group that still run.

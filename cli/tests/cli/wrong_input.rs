@@ -24,6 +24,13 @@ fn a_wrong_command_line_is_a_usage_error_and_asks_no_cell() {
         (&["rm", "/f", "--if-instance", "x"], "generations and instances are whole numbers"),
         (&["member", "add", "4", "--peer", "here", "--client", "a:2"], "no port"),
         (&["member", "add", "4", "--peer", "a:1", "--client", "b:port"], "its port is not a number"),
+        (&["member", "add", "4", "--peer", "a:1,b:2", "--client", "a:2"], "the one address of the replica"),
+        (&["member", "add", "4", "--peer", "a:1", "--client", ""], "the one address of the replica"),
+        (
+            &["member", "add", "4", "--peer", "http://a:1", "--client", "a:2"],
+            "the one address of the replica",
+        ),
+        (&["--addresses", "https://h:7101", "ls"], "--ca or HOLDFAST_CA"),
         (&["member", "promote", "x"], "an id is a number from 1 on"),
         (&["put", "/f", "x", "--file", "y"], "cannot be used with"),
         (&["lock", "/l"], "required"),
@@ -72,7 +79,9 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
 
 #[test]
 fn who_gives_nothing_is_shown_the_help_whatever_the_environment_says() {
-    for arguments in [&[][..], &["member"], &["session"]] {
+    for arguments in
+        [&[][..], &["--json"], &["--timeout", "1"], &["member"], &["session"], &["member", "--json"]]
+    {
         let output = holdfast(arguments).env("HOLDFAST_ADDRESSES", "127.0.0.1:1").output().unwrap();
         let ran = Ran::of(output);
         ran.assert_failed(2, "Commands:");

@@ -7,6 +7,7 @@
 //! must stop `a`. The terminal is handed to that group where it is ours to give (`terminal.rs`). If we cannot stop the
 //! command, the guard does (`guard.rs`).
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
@@ -34,7 +35,7 @@ use crate::signals;
 
 /// The hidden subcommand that the command is started through.
 pub(crate) const GUARDED: &str = "exec-guarded";
-/// The rest of a group that was sent a signal gets so long to end, once the command itself has ended; and is looked at so often.
+/// The rest of a group that was sent a signal gets so long from then on to end of it; and is looked at so often.
 const FOLLOW_MAX: Duration = Duration::from_secs(1);
 const FOLLOW_LOOK: Duration = Duration::from_millis(5);
 /// Where a command is looked for if `PATH` is not set.
@@ -53,8 +54,8 @@ pub(super) struct Child {
     terminal: Option<Terminal>,
     /// Comes when a process of ours has stopped or ended.
     changes: unix::Signal,
-    /// It was sent a signal that may end it.
-    was_signalled: std::cell::Cell<bool>,
+    /// When its group was last sent a signal that may end it.
+    signalled: LastSignal,
     output: Output,
 }
 
@@ -84,17 +85,29 @@ impl Child {
         let group = Pid::from_raw(i32::try_from(pid).context("a process id beyond 31 bits")?);
         guard.watch(group);
         let offspring = Offspring::adopt(vec![pid, guard.pid()]);
-        let was_signalled = false.into();
-        Ok(Self { process, group, offspring, terminal, changes, was_signalled, output })
+        let signalled = LastSignal::default();
+        Ok(Self { process, group, offspring, terminal, changes, signalled, output })
     }
 
-    /// Waits until it has ended, and gives its exit status. If it is stopped by a key of the terminal, we stop with it.
-    /// Dropping the future changes nothing.
+    /// Waits until it has ended, and gives its exit status. What it has started and left in its group may be about to end of
+    /// a signal that was sent a moment before: then that is waited for, too. If the command is stopped by a key of the
+    /// terminal, we stop with it. Dropping the future changes nothing: the next one goes on.
     ///
     /// # Errors
     ///
     /// If the system does not tell.
     pub(super) async fn wait(&mut self) -> Result<u8> {
+        // Given again and again once it has ended.
+        let status = self.wait_for_leader().await?;
+        self.offspring.reap();
+        while self.signalled.is_recent(Instant::now()) && self.offspring.is_within(self.group) {
+            sleep(FOLLOW_LOOK).await;
+            self.offspring.reap();
+        }
+        Ok(status)
+    }
+
+    async fn wait_for_leader(&mut self) -> Result<u8> {
         loop {
             tokio::select! {
                 biased;
@@ -148,16 +161,12 @@ impl Child {
                 }
                 self.signal(Signal::SIGCONT);
             }
-            signal => {
-                self.was_signalled.set(true);
-                self.signal(signal);
-            }
+            signal => self.signal(signal),
         }
     }
 
     /// Asks it to end.
     pub(super) fn ask(&self) {
-        self.was_signalled.set(true);
         self.signal(Signal::SIGTERM);
     }
 
@@ -180,15 +189,8 @@ impl Child {
         Ok(())
     }
 
-    /// It has ended by itself; says what it has left behind. What a signal was passed on to, and ends of it a little later, is not
-    /// left behind: it is waited for.
-    pub(super) async fn let_go(&self) {
-        let until = Instant::now() + FOLLOW_MAX;
-        self.offspring.reap();
-        while self.was_signalled.get() && Instant::now() < until && self.offspring.is_within(self.group) {
-            sleep(FOLLOW_LOOK).await;
-            self.offspring.reap();
-        }
+    /// It has ended by itself, as [`Self::wait`] has told; says what it has left behind.
+    pub(super) fn let_go(&self) {
         self.tell_of(&self.offspring.running(), "was started by the command, and");
     }
 
@@ -206,11 +208,29 @@ impl Child {
 
     /// Sends a signal to all of the group. There may be nobody any more.
     fn signal(&self, signal: Signal) {
+        self.signalled.note(signal, Instant::now());
         let _ = killpg(self.group, signal);
         // Who is stopped notices nothing but KILL.
         if matches!(signal, Signal::SIGTERM | Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT) {
             let _ = killpg(self.group, Signal::SIGCONT);
         }
+    }
+}
+
+/// When a signal was last sent that may end whoever gets it.
+#[derive(Debug, Default)]
+struct LastSignal(Cell<Option<Instant>>);
+
+impl LastSignal {
+    fn note(&self, signal: Signal, now: Instant) {
+        if !matches!(signal, Signal::SIGWINCH | Signal::SIGCONT | Signal::SIGTSTP) {
+            self.0.set(Some(now));
+        }
+    }
+
+    /// Whether somebody may still be about to end of it.
+    fn is_recent(&self, now: Instant) -> bool {
+        self.0.get().is_some_and(|at| now < at + FOLLOW_MAX)
     }
 }
 
@@ -298,6 +318,21 @@ mod tests {
         assert_eq!(shell_status(ExitStatus::from_raw(0)), 0);
         assert_eq!(shell_status(ExitStatus::from_raw(3 << 8)), 3);
         assert_eq!(shell_status(ExitStatus::from_raw(15)), 143);
+    }
+
+    #[test]
+    fn who_ends_long_after_a_signal_or_was_only_told_something_has_not_ended_of_it() {
+        let (last, now) = (LastSignal::default(), Instant::now());
+        assert!(!last.is_recent(now));
+        for signal in [Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGTSTP] {
+            last.note(signal, now);
+            assert!(!last.is_recent(now), "{signal}");
+        }
+        last.note(Signal::SIGUSR1, now);
+        assert!(last.is_recent(now + FOLLOW_MAX / 2));
+        assert!(!last.is_recent(now + FOLLOW_MAX));
+        last.note(Signal::SIGTERM, now + FOLLOW_MAX);
+        assert!(last.is_recent(now + FOLLOW_MAX));
     }
 
     #[test]

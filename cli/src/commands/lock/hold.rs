@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::Lock;
 use super::child::Child;
 use super::guard::Guard;
-use super::since_boot;
+use super::{since_boot, unanswered};
 use crate::client::Client;
 use crate::signals::{self, Signals};
 use crate::{output, units};
@@ -132,7 +132,7 @@ impl Lock {
                 }
                 ended = child.wait() => {
                     let status = ended?;
-                    child.let_go().await;
+                    child.let_go();
                     guard.borrow_mut().dismiss();
                     return Ok(Ended::Done(status));
                 }
@@ -185,7 +185,7 @@ impl Lock {
             Ok(Ok(())) if self.command.is_empty() => return self.tell(client, "released", None),
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no master has answered for {} (--timeout)", units::span(client.timeout)),
+            Err(_) => unanswered("its release", client.timeout),
         };
         let held_for = units::span(self.lease + self.lock_delay);
         let message = format!("the lock may stay held for up to {held_for}: {problem}");

@@ -136,8 +136,8 @@ impl Lock {
         let path = client.path(&self.path);
         let taking = async {
             let opening = session.open(&path, options);
-            let handle =
-                in_time(client, opening, || format!("{} was not opened", self.path.as_str())).await?;
+            let what = format!("opening {}, which may have created it,", self.path.as_str());
+            let handle = in_time(client.timeout, opening, &what).await?;
             let asked = Asked::new(self.hold_until_asked.then(|| handle.events()).transpose()?);
             let lock = self.acquire(client, &handle).await?;
             anyhow::Ok((handle, asked, lock))
@@ -163,8 +163,8 @@ impl Lock {
         let mode = if self.shared { Mode::Shared } else { Mode::Exclusive };
         if self.try_only || self.wait.is_some_and(|wait| wait.is_zero()) {
             let taken = || Failure::error(Kind::NotObtained, format!("the lock of {path} is taken"));
-            let unknown = || format!("it is not known whether the lock of {path} is free");
-            let lock = in_time(client, handle.try_acquire(mode), unknown).await?;
+            let what = format!("asking for the lock of {path}");
+            let lock = in_time(client.timeout, handle.try_acquire(mode), &what).await?;
             return lock.ok_or_else(taken).map(Some);
         }
         let waiting = async {
@@ -195,20 +195,18 @@ impl Lock {
     }
 }
 
-/// Waits for a call of the session, within `--timeout`. `otherwise`: what is so if no answer comes.
-async fn in_time<T>(
-    client: &Client,
-    call: impl Future<Output = Result<T, Error>>,
-    otherwise: impl FnOnce() -> String,
-) -> Result<T> {
-    match timeout(client.timeout, call).await {
+/// Waits for a call of the session until `limit`, which is `--timeout`. `what` the call does, for the error that there was no
+/// answer: a master may well be there, and have put this call off.
+async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>, what: &str) -> Result<T> {
+    match timeout(limit, call).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => {
-            let waited = units::span(client.timeout);
-            let message = format!("no master has answered for {waited} (--timeout): {}", otherwise());
-            Err(Failure::error(Kind::Unreachable, message))
-        }
+        Err(_) => Err(Failure::error(Kind::Unreachable, unanswered(what, limit))),
     }
+}
+
+/// That a call had no answer until `limit`.
+fn unanswered(what: &str, limit: Duration) -> String {
+    format!("{what} was not answered within {} (--timeout)", units::span(limit))
 }
 
 /// The clock of leases: it runs on while the machine sleeps, which [`Instant`](std::time::Instant) does not.
@@ -252,5 +250,15 @@ mod tests {
     #[test]
     fn the_command_and_the_library_have_one_lock_delay() {
         assert_eq!(parse_lock_delay(LOCK_DELAY_DEFAULT), Ok(holdfast::LOCK_DELAY_DEFAULT));
+    }
+
+    #[tokio::test]
+    async fn a_call_without_an_answer_says_nothing_of_masters() {
+        let call = std::future::pending::<Result<(), Error>>();
+        let error =
+            in_time(Duration::ZERO, call, "opening /l, which may have created it,").await.unwrap_err();
+        assert_eq!(Kind::of(&error), Kind::Unreachable);
+        let said = "opening /l, which may have created it, was not answered within 0 ms (--timeout)";
+        assert_eq!(error.to_string(), said);
     }
 }
