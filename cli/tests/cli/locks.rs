@@ -167,7 +167,7 @@ fn who_leaves_the_group_behind_is_told_of() {
     ran.assert_done();
     let left = ran.text().trim();
     let told = ran.stderr.contains(&format!("process {left} was started by the command"));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(left.parse().unwrap()), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(left.parse().unwrap()), Signal::SIGKILL).unwrap();
     assert!(told, "{}", ran.stderr);
 }
 
@@ -206,8 +206,8 @@ fn who_waits_and_is_told_to_stop_leaves_the_queue() {
     let holder = cell.start_and_hear(&["lock", "/l", "--", "sh", "-c", STAY]);
     let mut waiter = cell.holdfast(&["lock", "/l", "--", "true"]).spawn().unwrap();
     wait_until("it waits", || cell.json(&["stat", "/l"])["lock"]["waiting"] == 1);
-    let pid = nix::unistd::Pid::from_raw(waiter.id().try_into().unwrap());
-    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    let pid = Pid::from_raw(waiter.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
     assert_eq!(waiter.wait().unwrap().code(), Some(143));
     assert_eq!(cell.json(&["stat", "/l"])["lock"]["waiting"], 0);
     drop(holder);
@@ -317,11 +317,11 @@ fn a_command_that_still_runs_when_somebody_asks_is_told_to_end_and_may_take_its_
 fn a_command_that_has_done_its_work_leaves_the_lock_held_until_somebody_asks() {
     let cell = TestCell::start();
     let holder = cell.start_and_hear(&["lock", "--hold-until-asked", "/l", "--", "sh", "-c", "echo $$"]);
-    let command = nix::unistd::Pid::from_raw(holder.heard.parse().unwrap());
+    let command = Pid::from_raw(holder.heard.parse().unwrap());
     wait_until("the command is gone, and the lock is not", || {
         let is_held = cell.json(&["stat", "/l"])["lock"]["mode"] == "exclusive";
         assert!(is_held, "nobody has asked");
-        nix::sys::signal::kill(command, None).is_err()
+        kill(command, None).is_err()
     });
     cell.run(&["lock", "/l", "--wait", "15", "--", "true"]).assert_done();
     let ran = holder.end();
