@@ -13,12 +13,14 @@ use holdfast_proto::client::v1::{Invalidation, Refusal, RefusalCode};
 use holdfast_proto::log::v1::command::Kind;
 use holdfast_state::{Opens, State, Touched, TouchedNodes};
 use holdfast_types::{NodePath, Revision, SessionId, planted};
+use prost::Message as _;
 
 use crate::caches::Copies;
 use crate::held::{Change, Held, HeldId};
 use crate::interface::Output;
 use crate::sessions::End;
 use crate::unary::CallId;
+use crate::work::Party;
 use crate::{Master, refusal};
 
 /// What planning a change finds.
@@ -116,7 +118,7 @@ impl Master {
     pub(crate) fn withdraw(&mut self, state: &State, call: CallId) {
         if self.unqueue_call(call) {
             let message =
-                "the call has waited for its turn for as long as the caller waits: nothing was changed";
+                "the call has waited for its turn for as long as the caller waits: nothing was done";
             return self.answer(call, Err(refusal(RefusalCode::Overloaded, message)));
         }
         if let Some((id, held)) = self.held.take_call(call) {
@@ -234,6 +236,7 @@ impl Master {
 
     /// Has a planned change ordered; gives its tag.
     fn propose_change(&mut self, state: &State, change: Change, touched: Option<TouchedNodes>) -> u64 {
+        let session = change.session();
         let Change { mut command, call, .. } = change;
         match &mut command.kind {
             Some(Kind::EndSession(end)) => {
@@ -248,6 +251,10 @@ impl Master {
         }
         self.last_tag += 1;
         command.tag = self.last_tag;
+        let caller = call.as_ref().map(|(_, caller)| Party::Caller(caller.clone()));
+        if let Some(party) = session.map(Party::Session).or(caller) {
+            self.fill_room(&party, command.encoded_len() as u64);
+        }
         if let Some((call, caller)) = call {
             self.calls.proposed(command.tag, call, caller);
         }

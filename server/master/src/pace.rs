@@ -16,8 +16,6 @@ use crate::work::Party;
 const BULK_BYTES: u64 = 256 << 10;
 /// What was sent in this time and in the one before counts.
 const WINDOW: Duration = Duration::from_secs(1);
-/// The pause is so many times as long as large changes have filled their room.
-const PAUSE_TIMES: u32 = 1;
 /// However slow the disks are, no pause is longer.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
@@ -30,8 +28,12 @@ pub(crate) struct Pace {
     window_began: Time,
     /// Since when the log has had no room for large changes.
     full_since: Option<Time>,
-    /// A party that is no bulk party has had a change proposed since the last pause began.
+    /// Who has had the largest change proposed since the log had room, and how large that was.
+    largest: (u64, Option<Party>),
+    /// While the log had no room another party, which is no bulk party, has had a change proposed.
     is_shared: bool,
+    /// A bulk party has had a change proposed since the last pause began. Pauses do not follow each other without that.
+    bulk_served: bool,
     /// No bulk party has a large change proposed before this.
     resumes: Time,
 }
@@ -39,7 +41,15 @@ pub(crate) struct Pace {
 impl Pace {
     /// Nobody has sent anything.
     pub(crate) fn new(now: Time) -> Self {
-        Self { sent: Default::default(), window_began: now, full_since: None, is_shared: false, resumes: now }
+        Self {
+            sent: Default::default(),
+            window_began: now,
+            full_since: None,
+            largest: (0, None),
+            is_shared: false,
+            bulk_served: false,
+            resumes: now,
+        }
     }
 
     /// Whether the party has to pause now.
@@ -56,10 +66,16 @@ impl Pace {
     pub(crate) fn turn(&mut self, now: Time, has_room: bool) {
         if !has_room {
             self.full_since.get_or_insert(now);
-        } else if let Some(since) = self.full_since.take()
-            && std::mem::take(&mut self.is_shared)
+            return;
+        }
+        self.largest = (0, None);
+        let is_shared = std::mem::take(&mut self.is_shared);
+        if let Some(since) = self.full_since.take()
+            && is_shared
+            && self.bulk_served
         {
-            self.resumes = now + (now.since(since) * PAUSE_TIMES).min(PAUSE_MAX);
+            self.bulk_served = false;
+            self.resumes = now + now.since(since).min(PAUSE_MAX);
         }
     }
 
@@ -75,7 +91,14 @@ impl Pace {
             self.window_began = now;
         }
         *self.sent[0].entry(party.clone()).or_default() += bytes;
-        self.is_shared |= !self.is_bulk(party);
+        if bytes > self.largest.0 {
+            self.largest = (bytes, Some(party.clone()));
+        }
+        if self.is_bulk(party) {
+            self.bulk_served = true;
+        } else if self.full_since.is_some() && self.largest.1.as_ref() != Some(party) {
+            self.is_shared = true;
+        }
     }
 
     fn is_bulk(&self, party: &Party) -> bool {
@@ -96,38 +119,58 @@ mod tests {
         Time::ZERO + Duration::from_millis(ms)
     }
 
-    /// The log fills at 0 ms and has room again after so many.
-    fn filled(pace: &mut Pace, begins_ms: u64, ends_ms: u64) {
-        pace.proposed(at(begins_ms), &BULK, BULK_BYTES);
+    /// The log fills, is filled while these parties have small changes proposed, and has room again.
+    fn filled(pace: &mut Pace, begins_ms: u64, ends_ms: u64, by: &Party, others: &[&Party]) {
+        pace.proposed(at(begins_ms), by, BULK_BYTES);
         pace.turn(at(begins_ms), false);
+        others.iter().for_each(|other| pace.proposed(at(begins_ms), other, 100));
         pace.turn(at(ends_ms), true);
     }
 
     #[test]
     fn who_sends_much_pauses_as_long_as_it_filled_the_log_if_others_send_too() {
         let mut pace = Pace::new(at(0));
-        pace.proposed(at(0), &SMALL, 100);
-        filled(&mut pace, 0, 7);
+        filled(&mut pace, 0, 7, &BULK, &[&SMALL]);
         assert!(pace.pauses(at(13), &BULK) && !pace.pauses(at(13), &SMALL) && !pace.pauses(at(14), &BULK));
         assert_eq!((pace.resumes(at(13)), pace.resumes(at(14))), (Some(at(14)), None));
     }
 
     #[test]
-    fn who_sends_much_does_not_pause_alone_nor_for_others_who_do() {
+    fn who_sends_much_does_not_pause_alone_nor_for_others_who_do_nor_for_what_was_before() {
         let mut pace = Pace::new(at(0));
-        filled(&mut pace, 0, 7);
-        assert!(!pace.pauses(at(8), &BULK), "its first changes were small in all");
-        pace.proposed(at(8), &SMALL, BULK_BYTES);
-        filled(&mut pace, 9, 12);
-        filled(&mut pace, 13, 20);
-        assert!(!pace.pauses(at(21), &BULK) && !pace.pauses(at(21), &SMALL));
+        pace.proposed(at(0), &SMALL, 100);
+        for ms in 0..10 {
+            pace.proposed(at(ms), &BULK, BULK_BYTES / 10 + 1);
+            pace.turn(at(ms), false);
+            pace.proposed(at(ms), &BULK, 100);
+            pace.turn(at(ms + 1), true);
+            assert!(!pace.pauses(at(ms + 1), &BULK), "its first changes were small in all");
+        }
+        filled(&mut pace, 20, 30, &SMALL, &[&BULK]);
+        filled(&mut pace, 30, 40, &BULK, &[&SMALL]);
+        assert!(!pace.pauses(at(41), &BULK) && !pace.pauses(at(41), &SMALL), "both send much");
+    }
+
+    #[test]
+    fn no_pause_follows_another_before_who_pauses_has_had_its_turn() {
+        let mut pace = Pace::new(at(0));
+        filled(&mut pace, 0, 10, &BULK, &[&SMALL]);
+        assert!(pace.pauses(at(19), &BULK));
+        // Many parties that each send little fill the log, again and again.
+        for other in 10..100 {
+            let ms = 10 * other;
+            pace.proposed(at(ms), &Party::Session(SessionId(other)), BULK_BYTES - 1);
+            pace.turn(at(ms), false);
+            pace.proposed(at(ms), &SMALL, 100);
+            pace.turn(at(ms + 9), true);
+            assert!(!pace.pauses(at(ms + 9), &BULK));
+        }
     }
 
     #[test]
     fn a_pause_is_bounded_and_who_sends_little_for_two_seconds_is_forgiven() {
         let mut pace = Pace::new(at(0));
-        pace.proposed(at(0), &SMALL, 100);
-        filled(&mut pace, 0, 5_000);
+        filled(&mut pace, 0, 5_000, &BULK, &[&SMALL]);
         assert_eq!(pace.resumes(at(5_000)), Some(at(5_100)));
         assert!(pace.pauses(at(5_050), &BULK), "it has sent much, as far as is known");
         pace.proposed(at(5_050), &SMALL, 100);

@@ -264,9 +264,8 @@ impl Master {
     fn work_off(&mut self, state: &State, party: Party, work: Work) -> u64 {
         match (party, work) {
             (Party::Session(session), Work::Request(request)) => {
-                let (bytes, is_change, tag) = (request_bytes(&request), !is_read(&request), self.last_tag);
+                let (bytes, is_change) = (request_bytes(&request), !is_read(&request));
                 self.handle_request(state, session, request);
-                self.fill_room(Party::Session(session), tag, bytes);
                 COST_TAKEN_UP + if is_change { COST_DONE + bytes } else { 0 }
             }
             (Party::Session(session), Work::Close) => {
@@ -280,9 +279,8 @@ impl Master {
             }
             (Party::Caller(caller), Work::Call(call, request)) => {
                 self.queued_calls.remove(&call);
-                let (bytes, tag) = (call_bytes(&request), self.last_tag);
-                self.handle_call(state, call, caller.clone(), request);
-                self.fill_room(Party::Caller(caller), tag, bytes);
+                let bytes = call_bytes(&request);
+                self.handle_call(state, call, caller, request);
                 COST_TAKEN_UP + COST_DONE + bytes
             }
             (Party::Caller(caller), Work::ConfirmedCall(call, request)) => {
@@ -295,12 +293,10 @@ impl Master {
         }
     }
 
-    /// Takes a change into account that was proposed, if one was since that tag. A change that is held fills no room.
-    fn fill_room(&mut self, party: Party, tag: u64, bytes: u64) {
-        if self.last_tag != tag {
-            self.room.log_bytes += bytes;
-            self.pace.proposed(self.now, &party, bytes);
-        }
+    /// Takes a change into account that is proposed, whether it was held before or not.
+    pub(crate) fn fill_room(&mut self, party: &Party, bytes: u64) {
+        self.room.log_bytes += bytes;
+        self.pace.proposed(self.now, party, bytes);
     }
 }
 

@@ -229,6 +229,11 @@ impl Replica {
         state: Box<StateAt>,
     ) -> Result<(), Fault> {
         let Some(message) = self.decode(from, message)? else { return Ok(()) };
+        // The disk may have no room for the one before. Its sender sends again, until what it sends is of use.
+        if self.is_installing() {
+            slog::debug!(self.logger, "a snapshot came while another one is being installed"; "from" => from.0);
+            return Ok(());
+        }
         let metadata = message.get_snapshot().get_metadata();
         let agrees = message.get_msg_type() == MessageType::MsgSnapshot
             && (metadata.index, metadata.term) == (state.index, state.term.0);

@@ -133,6 +133,9 @@ impl World {
         let charge = self.servers[index].books.charge(connection, client, &principal, &frame);
         if let Some(stream) = self.streams.get(connection) {
             let owner = (stream.client.index, stream.client.life);
+            if frame.hello.is_some() {
+                self.checkers.room.attached(index, owner);
+            }
             for request in &frame.requests {
                 let asked = Asked { bytes: request_bytes(request), gives_back: gives_back(request) };
                 self.checkers.room.asked(index, owner, request.number, asked);

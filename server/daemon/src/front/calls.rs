@@ -1,7 +1,6 @@
 //! The service `Cell`: the session stream, and the unary calls that need no session.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdfast_proto::client::STREAM_KEY;
 use holdfast_proto::client::v1 as client;
@@ -16,8 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::burden::{Place, copy};
-use super::conform;
-use super::intake::Turn;
+use super::intake::{Turn, Until};
 use super::refusal::{refused, status_of};
 use super::serving::StreamEnd;
 use super::session::SessionFrames;
@@ -51,11 +49,11 @@ impl Front {
         let call = next_call();
         let asked = CoreInput::Call(Call { call, principal, socket, request, reply, permit });
         core.send(asked).await.map_err(|_| stopping())?;
-        let reply = match asker.patience {
+        let reply = match asker.until {
             None => answered.await,
-            Some(patience) => {
+            Some(Until(until)) => {
                 let mut answered = answered;
-                match tokio::time::timeout(patience, &mut answered).await {
+                match tokio::time::timeout_at(until, &mut answered).await {
                     Ok(reply) => reply,
                     Err(_) => {
                         let withdrawal = CoreInput::Replica(Input::Withdraw { call });
@@ -126,8 +124,8 @@ pub(super) struct Asker {
     pub(super) stream: StreamEnd,
     /// What its connection is charged in.
     account: Option<Account>,
-    /// It waits for so long, less what the way back takes; `None` if it has said nothing.
-    patience: Option<Duration>,
+    /// Until when it waits; `None` if it has said nothing.
+    until: Option<Until>,
     /// Its turn on its connection.
     turn: Option<Turn>,
     _under_way: UnderWay,
@@ -141,7 +139,7 @@ pub(super) fn asker<M>(request: &Request<M>) -> Result<Asker, Status> {
         visit: caller.visit.clone(),
         stream: request.extensions().get::<StreamEnd>().cloned().unwrap_or_default(),
         account: caller.account.get().cloned(),
-        patience: conform::patience(request.metadata().as_ref()),
+        until: request.extensions().get::<Until>().copied(),
         turn: request.extensions().get::<Turn>().cloned(),
         _under_way: caller.visit.begin(),
     })

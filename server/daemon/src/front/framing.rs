@@ -4,6 +4,8 @@
 
 use super::MESSAGE_BYTES_MAX;
 
+/// How many times what has come of a message counts of what is still to come.
+const ANNOUNCED_TIMES: usize = 8;
 /// Before each message stand a flag and its length.
 pub(super) const PREFIX_BYTES: usize = 5;
 
@@ -29,10 +31,11 @@ impl Framing {
         u32::from_be_bytes(length) as usize
     }
 
-    /// So many bytes of the message that has begun are still to come, and will be taken: the decoder refuses a message that is
-    /// too long at its prefix.
+    /// So many of the bytes of the message that has begun, and are still to come, count already: up to eight times as many as have
+    /// come, so that a few bytes do not take the room of megabytes. None of a message that is too long, which the decoder
+    /// refuses at its prefix.
     pub(super) fn announced(&self) -> usize {
-        if self.length() <= MESSAGE_BYTES_MAX { self.left } else { 0 }
+        if self.length() <= MESSAGE_BYTES_MAX { self.left.min(ANNOUNCED_TIMES * self.partial) } else { 0 }
     }
 
     /// Follows bytes that come next.
@@ -81,8 +84,14 @@ mod tests {
             framing.take(piece);
             announced.push(framing.announced());
         }
-        assert_eq!(announced, [0, 8_998, 0, 0, 0]);
+        assert_eq!(announced, [0, 8 * 7, 0, 0, 0]);
         assert_eq!((framing.whole, framing.partial), (3, 0));
+        let (begun, more) = (message(9_000), [7; 1_500]);
+        framing.take(&begun[..15]);
+        assert_eq!(framing.announced(), 8 * 15);
+        framing.take(&more);
+        assert_eq!(framing.announced(), 9_005 - 1_515, "all of the rest");
+        framing.take(&begun[1_515..]);
         framing.take(&message(MESSAGE_BYTES_MAX + 1)[..9]);
         assert_eq!((framing.announced(), framing.partial), (0, 9));
     }

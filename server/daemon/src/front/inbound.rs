@@ -1,9 +1,9 @@
 //! A body as it arrives: read ahead, charged for, and there in time.
 //!
-//! What arrives is charged to the ledger, a message in full from its first bytes on. A call that finds no room is refused; a
+//! What arrives is charged to the ledger, and of a call's message what is still to come as well. A call that finds no room is refused; a
 //! session's stream waits for room, and HTTP/2 then holds no more than a window of it. Never decodes anything. Invariant: a
-//! body is charged for exactly the bytes of it that no decoder has made a message of, for those that are still to come of
-//! a message that has begun, and for what HTTP/2 may hold of it while it is not read on.
+//! body is charged for exactly the bytes of it that no decoder has made a message of, for those that are announced
+//! and still to come of a call, and for what HTTP/2 may hold of it while it is not read on.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// The message of a call is there within this time, from when it is asked for.
 const CALL_MAX: Duration = Duration::from_secs(10);
 /// A frame of a session's stream is there within this time. Longer, because much else may be before it on its connection.
-const FRAME_MAX: Duration = Duration::from_secs(30);
+pub(super) const FRAME_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -60,7 +60,7 @@ struct Inbound {
     ahead: BytesMut,
     /// What comes after that: the last frame or an error, or nothing more.
     end: Option<Option<Result<http_body::Frame<Bytes>, Status>>>,
-    /// For `ahead`, for what was asked for and is no whole message, for the rest of the message that has begun to arrive, and
+    /// For `ahead`, for what was asked for and is no whole message, for what is announced of a call, and
     /// for messages that are decoded while nothing more is asked for.
     charge: Charge,
     /// Of what was asked for.
@@ -168,13 +168,14 @@ impl Inbound {
         }
     }
 
-    /// Takes what has arrived, if there is room for it and for the rest of the message that has begun. If messages were
-    /// charged for piece by piece, many that arrive at once would fill the ledger half-way, and none would be whole.
+    /// Takes what has arrived, if there is room for it and, of a call, for the rest of its message. If calls were charged for
+    /// piece by piece, many that arrive at once would fill the ledger half-way, and none would be whole. A stream has more
+    /// frames behind the one that is decoded: it reserves nothing for them while that waits for room.
     fn admit_stash(&mut self) -> bool {
         let Some(data) = &self.stash else { return true };
         let mut arrived = self.arrived;
         arrived.take(data);
-        let more = (data.len() + arrived.announced()).saturating_sub(self.arrived.announced());
+        let more = (data.len() + self.announced(&arrived)).saturating_sub(self.announced(&self.arrived));
         if self.charge.bytes() + more <= SMALL_BYTES {
             self.charge.grow_anyway(more);
         } else if more > 0 && self.charge.grow(more).is_err() {
@@ -189,6 +190,10 @@ impl Inbound {
         self.ahead.extend_from_slice(data);
         self.stash = None;
         true
+    }
+
+    fn announced(&self, framing: &Framing) -> usize {
+        if self.kind == Kind::Call { framing.announced() } else { 0 }
     }
 
     /// HTTP/2 holds what comes now, as much as a window has: the stream has that reserved, or it ends.
@@ -218,7 +223,7 @@ impl Inbound {
 
     /// Whoever asks for more has made messages of what was whole, and counts those himself.
     fn give_back_decoded(&mut self) {
-        let undecoded = self.framing.partial + self.ahead.len() + self.arrived.announced();
+        let undecoded = self.framing.partial + self.ahead.len() + self.announced(&self.arrived);
         let decoded = self.charge.bytes().saturating_sub(undecoded);
         drop(self.charge.split(decoded));
     }
@@ -344,7 +349,11 @@ impl tonic::codegen::Body for Counted {
         let limit = if this.kind == Kind::Call { CALL_MAX } else { FRAME_MAX };
         let (deadline, _) = this.deadline.get_or_insert_with(|| (Box::pin(tokio::time::sleep(limit)), whole));
         ready!(deadline.as_mut().poll(context));
-        Poll::Ready(Some(Err(Status::deadline_exceeded("the message did not arrive in time"))))
+        Poll::Ready(Some(Err(if inbound.stash.is_some() {
+            refused(RefusalCode::Overloaded, "this replica has had no room for the message: try later")
+        } else {
+            Status::deadline_exceeded("the message did not arrive in time")
+        })))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -475,8 +484,9 @@ mod tests {
         let ledger = ledger();
         let others = ledger.0.account(&Principal::anonymous()).charge(MAX).unwrap();
         let mut body = counted(Kind::Frames, &[message(9_000), message(10)].concat(), &ledger);
-        let mut read = 0;
-        assert!(next(&mut body).now_or_never().is_none(), "it is not begun");
+        let mut read = length(next(&mut body).await);
+        assert!(next(&mut body).now_or_never().is_none());
+        assert_eq!(read, 4_000, "so much of a frame is always taken");
         let waits = tokio::spawn(async move {
             while read < 9_020 {
                 read += length(next(&mut body).await);
@@ -527,12 +537,13 @@ mod tests {
             Counted::new(Body::new(Chunks(chunks, false)), Kind::Frames, till(&ledger, &waiting))
         };
         let (mut first, mut second) = (stream(), stream());
-        assert!(next(&mut first).now_or_never().is_none(), "it waits");
+        assert_eq!(length(next(&mut first).await), 4_000);
+        assert_eq!(length(next(&mut second).await), 4_000);
         let ended = next(&mut second).await.unwrap().unwrap_err();
         assert!(ended.message().contains("enough of its streams wait"), "{ended}");
         drop((others, second));
         ledger.1.notify_waiters();
-        assert_eq!(length(next(&mut first).await), 9_005, "and goes on");
+        assert_eq!(length(next(&mut first).await), 5_005, "and goes on");
         assert_eq!(waiting.available_permits(), 1);
     }
 

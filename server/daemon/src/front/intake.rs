@@ -47,6 +47,11 @@ pub(crate) struct Turn {
     _permit: Arc<OwnedSemaphorePermit>,
 }
 
+/// Until when the caller of a unary call waits, less what the way back takes: an extension of its request, if it has said so.
+/// Counted from when its call came, and not from when all of it was there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Until(pub(crate) Instant);
+
 /// Wraps services.
 #[derive(Clone, Debug)]
 pub(crate) struct Intake {
@@ -103,6 +108,7 @@ where
             let (mut parts, body) = request.into_parts();
             let body = Counted::new(body, kind, till);
             let is_call = turns.is_some();
+            until.map(|until| parts.extensions.insert(Until(until)));
             if let Some(turns) = turns {
                 let turn = tokio::select! {
                     biased;
@@ -134,7 +140,12 @@ async fn turn(turns: Arc<Semaphore>) -> Result<Turn, Status> {
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt as _;
+
     use super::*;
+    use crate::front::burden::LEDGER_LIMITS;
+    use crate::guests::{Guests, Places};
+    use crate::tls::Presented;
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_has_so_many_turns_and_a_call_waits_for_one_in_vain_only_so_long() {
@@ -144,5 +155,39 @@ mod tests {
         assert!(refused.message().contains("this connection"), "{refused}");
         let (second, ()) = tokio::join!(turn(turns), async { drop(first) });
         assert!(second.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_callers_deadline_counts_from_when_its_call_came_and_not_from_its_turn() {
+        let guests = Guests::new(Places { arriving: 1, settled: 1 });
+        let (seat, _) = guests.arrive(([127, 0, 0, 1], 1).into());
+        let calls = Arc::new(Semaphore::new(1));
+        let turns = |max| Arc::new(Semaphore::new(max));
+        let caller = Caller {
+            presented: Presented::Open,
+            visit: seat.visit(),
+            past_streams: turns(1),
+            calls: Arc::clone(&calls),
+            admin_calls: turns(1),
+            waiting: turns(1),
+            account: Arc::default(),
+        };
+        let earlier = calls.acquire_owned().await.unwrap();
+        let service = tower::service_fn(|request: Request<Body>| {
+            let mut answer = Response::new(Body::empty());
+            *answer.extensions_mut() = request.extensions().clone();
+            std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+        });
+        let mut request = Request::post("/holdfast.client.v1.Cell/GetStat");
+        request = request.header("grpc-timeout", "8S").extension(caller);
+        let begun = Instant::now();
+        let service = Intake { burden: Burden::new(LEDGER_LIMITS) }.layer(service);
+        let (answer, ()) = tokio::join!(service.oneshot(request.body(Body::empty()).unwrap()), async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            drop(earlier);
+        });
+        assert_eq!(begun.elapsed(), Duration::from_secs(3), "it had to wait for its turn");
+        let Until(until) = *answer.unwrap().extensions().get::<Until>().unwrap();
+        assert_eq!(until - begun, Duration::from_millis(7_800));
     }
 }

@@ -24,6 +24,7 @@ use tonic::{Code, Response, Status, Streaming};
 use super::burden::{Burden, SMALL_BYTES, Unread, copy, try_frame, watch};
 use super::calls::Asker;
 use super::conform::too_long_refusal;
+use super::inbound::FRAME_MAX;
 use super::leases::Leases;
 use super::refusal::{refused, status_of};
 use super::serving::StreamEnd;
@@ -165,10 +166,12 @@ impl Reader {
             Ok(charge) => charge,
             Err(_) => {
                 self.send_lifted(&mut frame).await;
-                let room = self.burden.frame(&self.account, bytes).await;
-                room.map_err(|full| {
-                    refusal(RefusalCode::Overloaded, format!("a frame finds no room: {full}"))
-                })?
+                // Its bytes count as they came until it is handed in: frames that waited for ever could keep each other waiting.
+                let room = tokio::time::timeout(FRAME_MAX, self.burden.frame(&self.account, bytes)).await;
+                let full =
+                    |full: String| refusal(RefusalCode::Overloaded, format!("a frame finds no room: {full}"));
+                room.map_err(|_| full(format!("there was none for {} s", FRAME_MAX.as_secs())))?
+                    .map_err(|why| full(why.to_string()))?
             }
         };
         if bytes > SMALL_BYTES && charge.keep().is_err() {

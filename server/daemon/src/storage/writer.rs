@@ -40,7 +40,7 @@ const TRIMS_WAITING_MAX: usize = 16;
 
 /// The first pause after a snapshot from another replica that found no room. It doubles, up to the longest.
 const RETRY_MIN: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(5) };
-const RETRY_MAX: Duration = Duration::from_secs(300);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The log's thread has failed, and has said so to its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

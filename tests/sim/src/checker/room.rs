@@ -65,8 +65,15 @@ impl Room {
             process.exempt.insert((owner, number), asked.bytes);
         }
         // The answer to a Close may wait for more than for the Close.
-        if !asked.gives_back && process.followed.len() < FOLLOWED_MAX {
-            process.followed.insert((owner, number), (asked.bytes, usize::MAX));
+        if !asked.gives_back {
+            process.follow((owner, number), asked.bytes);
+        }
+    }
+
+    /// A client attaches to a replica anew: the replica answers what the client asked before only if it asks again.
+    pub fn attached(&mut self, replica: usize, owner: Owner) {
+        if let Some(process) = self.processes.get_mut(&replica) {
+            process.followed.retain(|(of, _), _| *of != owner);
         }
     }
 
@@ -148,6 +155,17 @@ impl Room {
 }
 
 impl Process {
+    /// Follows a request from now on, also one that has come before. There is always room for one more: those that the
+    /// ledger has counted least for while they were followed have no answer any more, or will be told of another time.
+    fn follow(&mut self, request: (Owner, u64), bytes: usize) {
+        self.followed.insert(request, (bytes, usize::MAX));
+        if self.followed.len() > FOLLOWED_MAX {
+            let least =
+                self.followed.iter().min_by_key(|(_, (_, least))| *least).map(|(request, _)| *request);
+            least.map(|request| self.followed.remove(&request));
+        }
+    }
+
     /// What the ledger counts for the requests of some clients that are never refused.
     fn exempt_bytes(&self, counts: impl Fn(usize) -> bool) -> usize {
         self.exempt.iter().filter(|(((client, _), _), _)| counts(*client)).map(|(_, bytes)| bytes).sum()
@@ -204,6 +222,26 @@ mod tests {
         }
         room.asked(0, OWNER, 3, asked(50));
         assert_eq!(room.answered(0, OWNER, 3, false), Ok(()), "it was answered in the turn that it came for");
+    }
+
+    #[test]
+    fn a_request_that_comes_again_is_followed_from_then_on_however_many_others_are() {
+        let mut room = Room::default();
+        let many = FOLLOWED_MAX as u64;
+        (1..=many).for_each(|number| room.asked(0, OWNER, number, asked(50)));
+        room.turn_over(0, &LIMITS, &kept(0)).unwrap();
+        room.asked(0, OWNER, 1, asked(50));
+        assert_eq!(
+            room.answered(0, OWNER, 1, false),
+            Ok(()),
+            "it was answered in the turn that it came again for"
+        );
+        // There is room for another one, although none of those was answered.
+        room.asked(0, (4, 1), 1, asked(50));
+        room.turn_over(0, &LIMITS, &kept(49)).unwrap();
+        assert!(room.answered(0, (4, 1), 1, false).is_err());
+        room.attached(0, OWNER);
+        assert_eq!(room.answered(0, OWNER, 2, false), Ok(()), "its client has not asked for it here");
     }
 
     #[test]
