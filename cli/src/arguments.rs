@@ -67,6 +67,16 @@ pub(crate) struct TlsFiles {
 /// No shell lets a variable have such a name.
 const NO_VARIABLE: &str = "a variable, which is empty";
 
+/// An option that no variable sets. Its help names the variable all the same.
+fn without_variable(argument: clap::Arg) -> clap::Arg {
+    let Some(variable) = argument.get_env().filter(|variable| *variable != NO_VARIABLE) else {
+        return argument;
+    };
+    let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+    let help = format!("{help} [env: {}=]", variable.to_string_lossy());
+    argument.help(help).env(NO_VARIABLE).hide_env(true)
+}
+
 impl Arguments {
     /// What the command line and the environment say. A variable that is set to nothing counts as not set.
     ///
@@ -80,14 +90,14 @@ impl Arguments {
             Some(argument.get_id().clone())
         });
         for id in variables.collect::<Vec<_>>() {
-            command = command.mut_arg(id, |argument| argument.env(NO_VARIABLE));
+            command = command.mut_arg(id, without_variable);
         }
         match command.clone().try_get_matches() {
             // Who asks for nothing is shown the help. To clap, a variable or an option that is set is something asked for.
             Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
                 let ids = command.get_arguments().filter(|argument| argument.get_env().is_some());
                 for id in ids.map(|argument| argument.get_id().clone()).collect::<Vec<_>>() {
-                    command = command.mut_arg(id, |argument| argument.env(NO_VARIABLE));
+                    command = command.mut_arg(id, without_variable);
                 }
                 let words = subcommands(&command, std::env::args_os().skip(1));
                 Err(command.try_get_matches_from(words).err().unwrap_or(error))

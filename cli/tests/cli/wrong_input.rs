@@ -77,6 +77,14 @@ fn a_variable_that_is_set_to_nothing_is_not_set() {
     named("prod").assert_failed(1, "\"dev\"");
 }
 
+/// Whether the help names the variables, also those that are set to nothing.
+fn assert_names_variables(help: &str) {
+    for variable in ["HOLDFAST_ADDRESSES", "HOLDFAST_CELL", "HOLDFAST_CA", "HOLDFAST_SERVER_NAME"] {
+        assert!(help.contains(variable), "{variable}: {help}");
+    }
+    assert!(!help.contains("which is empty"), "{help}");
+}
+
 #[test]
 fn who_gives_nothing_is_shown_the_help_whatever_the_environment_says() {
     for arguments in
@@ -86,7 +94,10 @@ fn who_gives_nothing_is_shown_the_help_whatever_the_environment_says() {
         let ran = Ran::of(output);
         ran.assert_failed(2, "Commands:");
         assert!(!ran.stderr.contains("error:") && !ran.stderr.contains("guard"), "{}", ran.stderr);
+        assert_names_variables(&ran.stderr);
     }
+    let output = holdfast(&["--help"]).env("HOLDFAST_CELL", "").output().unwrap();
+    assert_names_variables(Ran::of(output).text());
 }
 
 #[test]
