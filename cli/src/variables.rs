@@ -1,7 +1,8 @@
 //! Variables of the environment that begin like this program's and set nothing.
 //!
-//! Who misspells one would otherwise not notice that the command looks for its cell elsewhere, or talks plain text. A replica's
-//! variables are not warned of, because whoever runs this program in a replica's container has them, nor those that an orchestrator sets.
+//! A user who misspells one would otherwise not notice that the command looks for its cell elsewhere, or talks plain text. The
+//! command warns neither of a replica's variables, since an operator runs it in a replica's container too, nor of those that
+//! an orchestrator sets.
 
 use std::ffi::OsString;
 

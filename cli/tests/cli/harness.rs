@@ -197,7 +197,7 @@ impl Running {
         process(self.pid()).is_none_or(|(state, _)| state == 'Z')
     }
 
-    /// All lines until nobody can print any more, because it and its command are gone.
+    /// All lines that the program and its command have printed when both are gone.
     pub(crate) fn rest(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         loop {

@@ -24,7 +24,7 @@ pub(crate) async fn open(
 ) -> Result<Shared, Error> {
     channels::within_runtime()?;
     let (commands, command_queue) = mpsc::unbounded_channel();
-    // `Jeopardy` until the first grant; nobody sees it before, and the task says it of no session that was not granted.
+    // `Jeopardy` until the first grant. The application gets no session before that, so it never sees this value.
     let (state, state_seen) = watch::channel(SessionState::Jeopardy);
     let machine = holdfast_session::Session::new(clock::now(), config);
     let board = Arc::new(Board::new(machine.cache_counters()));

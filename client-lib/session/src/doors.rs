@@ -125,7 +125,7 @@ pub enum Input {
         within: Duration,
     },
     /// Tell by [`Output::Flushed`] when all that was given back before (locks, handles, withdrawn calls) is decided. After
-    /// [`Input::Close`] nothing is told but the session's end.
+    /// [`Input::Close`] the machine tells of the session's end alone.
     Flush {
         /// Finds the answer.
         token: Token,

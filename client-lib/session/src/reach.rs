@@ -108,7 +108,7 @@ impl Reach {
             return false;
         }
         let is_lasting = self.problems.iter().any(|(_, problem)| problem.obstacle == Obstacle::Lasting);
-        // Nobody waits for what just starts where somebody has said that waiting is in vain.
+        // A replica that may be starting is not worth a wait once another one has said that it will never serve this client.
         is_lasting || self.failing_since.is_some_and(|since| now >= since + ABSENT_PATIENCE)
     }
 

@@ -56,7 +56,7 @@ async fn addresses_are_not_learned_from_the_master_of_another_cell() {
     for error in errors {
         assert!(error.to_string().contains("\"other\""), "{error}");
     }
-    // The status is anybody's word, where no master of the cell gives it.
+    // A status is what a replica says of itself, whichever cell it belongs to.
     assert_eq!(client.status().await.unwrap().cell, "other");
     assert_eq!(client.known_addresses(), std::slice::from_ref(foreign));
 

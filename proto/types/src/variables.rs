@@ -1,4 +1,4 @@
-//! Variables of the environment whose names begin with `HOLDFAST_`: which of them nobody has set for a program of Holdfast's.
+//! Variables of the environment whose names begin with `HOLDFAST_`: which of them an orchestrator has set, or a test reads.
 //!
 //! An orchestrator tells every container of the services around it by variables that it names after them: for a service called
 //! `holdfast`, or `holdfast-tls`, these begin like ours. The daemon and the command pass them over without a warning. Which names

@@ -2,7 +2,7 @@
 //!
 //! While large changes fill their room in the log, a small change waits for those that are under way. If the next large ones
 //! followed at once, each small change would find the log full, and the processors busy with copying to all replicas. So
-//! a *bulk* party, one that has sent much within the last second, pauses for as long as its changes have filled their
+//! a *bulk* party, one that has sent much within the last second or two, pauses for as long as its changes have filled their
 //! room, if a party that is none has had a change proposed meanwhile. Alone, bulk parties do not pause. Decides by what
 //! was proposed and by the time alone. Invariant: no pause is longer than [`PAUSE_MAX`].
 
@@ -39,7 +39,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Nobody has sent anything.
+    /// No party has sent anything.
     pub(crate) fn new(now: Time) -> Self {
         Self {
             sent: Default::default(),

@@ -162,8 +162,8 @@ impl Replica {
         self.campaign_eagerly(peer.0, Duration::ZERO);
     }
 
-    /// The leader that this replica follows asks for votes in a later term: so it leads no more, and nobody need wait until it
-    /// has been silent for long enough. Others would refuse their votes until then, to it and to everybody.
+    /// The leader that this replica follows asks for votes in a later term: it leads no more, and this replica need not wait
+    /// until it has been silent for long enough. Until then the replicas that follow it would refuse their votes to every candidate.
     pub(crate) fn forget_deposed(&mut self, message: &Message) {
         let asks_for_votes =
             matches!(message.get_msg_type(), MessageType::MsgRequestPreVote | MessageType::MsgRequestVote);

@@ -217,7 +217,7 @@ impl Child {
     }
 }
 
-/// When a signal was last sent that may end whoever gets it.
+/// When the command last sent its group a signal that may end a process of it.
 #[derive(Debug, Default)]
 struct LastSignal(Cell<Option<Instant>>);
 
@@ -228,7 +228,7 @@ impl LastSignal {
         }
     }
 
-    /// Whether somebody may still be about to end of it.
+    /// Whether a process of the group may still be about to end of that signal.
     fn is_recent(&self, now: Instant) -> bool {
         self.0.get().is_some_and(|at| now < at + FOLLOW_MAX)
     }

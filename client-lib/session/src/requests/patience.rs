@@ -57,7 +57,7 @@ impl Requests {
         flushed
     }
 
-    /// The request of this number stands in the queue again, as the last: whoever waited for it waits on.
+    /// The request of this number stands in the queue again, as the last: a flush that waited for it waits on.
     pub(super) fn flush_again(&mut self, number: u64) {
         for flush in &mut self.flushes {
             if flush.sent_through.is_none_or(|through| number <= through) {
@@ -66,7 +66,7 @@ impl Requests {
         }
     }
 
-    /// The session closes, and what was not sent never will be: whoever waited for that learns of the session's end instead.
+    /// The session closes and sends nothing more: a flush that waited for an unsent request ends with the session.
     pub(super) fn flush_no_more(&mut self) {
         self.flushes.retain(|flush| flush.sent_through.is_some());
     }

@@ -1,6 +1,6 @@
 //! Where in the bytes of a stream its messages end, as gRPC frames them.
 //!
-//! Never judges a message. Invariant: whatever pieces the bytes come in, what is told of them is the same.
+//! Never judges a message. Invariant: the pieces in which the bytes come make no difference.
 
 use super::MESSAGE_BYTES_MAX;
 

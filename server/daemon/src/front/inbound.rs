@@ -54,7 +54,7 @@ pub(super) struct Till {
 struct Inbound {
     kind: Kind,
     till: Till,
-    /// `None` once it has ended, and when whoever asks is gone.
+    /// `None` once it has ended, and when its reader is gone.
     body: Option<Body>,
     /// What has arrived.
     ahead: BytesMut,
@@ -294,7 +294,7 @@ impl Drop for Counted {
     }
 }
 
-/// Reads a stream's body ahead, for whoever asks for it.
+/// Reads a stream's body ahead of its reader.
 async fn pump(inbound: Arc<Mutex<Inbound>>) {
     std::future::poll_fn(|context| {
         let mut inbound = lock(&inbound);

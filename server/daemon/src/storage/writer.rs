@@ -178,7 +178,7 @@ struct Writing<F> {
     trims: SyncSender<u64>,
     /// Set when nothing more is to be written.
     give_up: Arc<AtomicBool>,
-    /// Nobody waits for room any more.
+    /// Says that the thread has to end, and to wait for room no longer.
     end: Arc<Ending>,
     logger: Logger,
     on_persisted: F,

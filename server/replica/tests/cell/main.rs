@@ -262,6 +262,28 @@ fn a_replica_that_has_just_installed_a_snapshot_can_campaign() {
 }
 
 #[test]
+fn a_replica_whose_disk_is_not_done_with_a_snapshot_takes_no_other_one_meanwhile() {
+    let mut cell = Cell::new(eager_snapshots);
+    let master = cell.elect();
+    let away = cell.others(master)[0];
+    let disk = cell.crash(away);
+    put_many(&mut cell, master);
+    cell.start(away, disk);
+    cell.host_mut(away).slow = true;
+    cell.pass(Duration::from_secs(1));
+    for call in 100..1_000 {
+        cell.put(master, call, "/f0", vec![8; 100].into());
+    }
+    cell.pass(Duration::from_secs(5));
+    assert!(cell.host(master).snapshots_sent > 1, "the master sends what is newer");
+    assert_eq!(cell.host(away).installs, 1);
+    cell.host_mut(away).slow = false;
+    cell.pass(Duration::from_secs(5));
+    let hash = cell.host(master).replica.state().hash();
+    assert_eq!(cell.host(away).replica.state().hash(), hash, "and it catches up in the end");
+}
+
+#[test]
 fn a_stop_in_the_normal_way_hands_over_first() {
     let mut cell = Cell::new(defaults);
     let old = cell.elect();

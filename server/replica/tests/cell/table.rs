@@ -39,6 +39,8 @@ pub(crate) struct Host {
     /// Snapshots cannot be written for now; so many could not be.
     pub(crate) snapshots_refused: Option<usize>,
     pub(crate) snapshots_sent: usize,
+    /// How many snapshots of other replicas it has begun to install.
+    pub(crate) installs: usize,
     /// What it sends next stays on its way, and stands here.
     pub(crate) on_its_way: Option<u64>,
     pub(crate) handed_over: bool,
@@ -118,6 +120,7 @@ impl Cell {
             snapshots_written: 0,
             snapshots_refused: None,
             snapshots_sent: 0,
+            installs: 0,
             on_its_way: None,
             handed_over: false,
         };
@@ -186,6 +189,7 @@ impl Cell {
         match output {
             Output::Persist(persist) => {
                 if let Some(state) = persist.snapshot {
+                    host.installs += 1;
                     host.disk.entries.clear();
                     host.disk.state = Some(*state);
                 }

@@ -118,7 +118,7 @@ fn installed(number: u64, index: u64) -> Persist {
     Persist { number, snapshot, hard_state, entries: vec![], sync: true, compact_to: None }
 }
 
-/// What is written to the next snapshot's file finds no room, until somebody removes this.
+/// The next attempt to write the snapshot of this index finds no room.
 fn fill_up(running: &Running, index: u64) {
     let file = running.snapshots.dir().join(format!("{index:020}-{:020}.snap.tmp", 3));
     std::os::unix::fs::symlink("/dev/full", file).unwrap();
